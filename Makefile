@@ -1,0 +1,32 @@
+# `make demo` and `make test` set up .venv on a fresh machine, then run. Both install the versions in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint setup clean
+
+demo: $(READY)
+	$(VENV)/bin/medst demo
+
+test: $(READY) lint
+	$(VENV)/bin/python -m pytest -q
+
+test-all: $(READY) lint
+	$(VENV)/bin/python -m pytest -q -m ""
+
+lint: $(READY)
+	$(VENV)/bin/ruff check src tests benchmarks
+	$(VENV)/bin/ruff format --check src tests benchmarks
+	$(VENV)/bin/mypy
+
+setup: $(READY)
+
+# torch first and by itself: its pinned version may be at hand as a CPU build, and what follows then keeps it.
+$(READY): pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) medst-demo

@@ -1,0 +1,5 @@
+"""`python -m medst` is `medst`."""
+
+from medst.cli import main
+
+main()

@@ -1,0 +1,199 @@
+"""A cohort on disk to batches of pairs. Only this file knows what a batch is.
+
+Unusual here: item i of `Batches` is the whole i-th batch of an epoch, and everything random about it (order, crops) is a
+function of seed, epoch and i alone. So the batches are the same for any number of loader processes, and a run can go on
+in the middle of an epoch. Pictures leave the loader as stored, 8-bit and uncropped; cropping, scaling and
+normalisation happen on the device, for all pictures of a batch at once.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from medst.cohort.sequences import chunk
+from medst.cohort.store import Cohort
+from medst.errors import MedstError
+from medst.recipes.settings import DataSettings
+
+
+@dataclass
+class Batch:
+    """Pairs of a few patients, with the sequences that they form."""
+
+    pair: Int64[Tensor, " pair"]
+    """Row of each pair in the cohort's table."""
+    frontal: UInt8[Tensor, "pair side side"]
+    """Frontal pictures as stored."""
+    lateral: UInt8[Tensor, "lateral side side"]
+    """The laterals that exist."""
+    lateral_of: Int64[Tensor, " lateral"]
+    """The pair, by its place in the batch, that each lateral belongs to."""
+    corners: Int64[Tensor, "picture 2"]
+    """Top and left of each picture's crop, frontal pictures before lateral ones."""
+    pieces: Int64[Tensor, "pair piece"]
+    """Word pieces of the reports, padded to the longest in the batch."""
+    attention_mask: Int64[Tensor, "pair piece"]
+    """1 where there is a piece."""
+    steps: Int64[Tensor, "sequence step"]
+    """For each sequence of the temporal loss, the places of its pairs in time order; 0 where the mask is False."""
+    step_mask: Bool[Tensor, "sequence step"]
+    """True where a sequence has a study."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory; the loader calls this where there is a GPU."""
+        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def pictures(self, crop: int, size: int) -> tuple[Float[Tensor, "pair 1 s s"], Float[Tensor, "lateral 1 s s"]]:
+        """Frontal and lateral pictures, cropped to `crop`, scaled to `size`, normalised to [-1, 1]."""
+        pairs = len(self.frontal)
+        both = crop_and_scale(torch.cat([self.frontal, self.lateral]), self.corners, crop, size)
+        return both[:pairs], both[pairs:]
+
+
+def crop_and_scale(
+    pictures: UInt8[Tensor, "picture side side"], corners: Int64[Tensor, "picture 2"], crop: int, size: int
+) -> Float[Tensor, "picture 1 size size"]:
+    """Cut a square of side `crop` out of each picture, scale it to `size` by area and map 0..255 to -1..1."""
+    reach = torch.arange(crop, device=pictures.device)
+    rows = (corners[:, 0, None] + reach)[:, :, None]
+    columns = (corners[:, 1, None] + reach)[:, None, :]
+    index = torch.arange(len(pictures), device=pictures.device)[:, None, None]
+    cut = pictures[index, rows, columns][:, None].float()
+    if size != crop and len(cut):
+        cut = F.interpolate(cut, size=(size, size), mode="area")
+    elif size != crop:
+        cut = cut.new_zeros(0, 1, size, size)
+    return cut / 127.5 - 1
+
+
+def centre(pictures: UInt8[Tensor, "picture side side"], crop: int, size: int) -> Float[Tensor, "picture 1 size size"]:
+    """The middle of each picture, scaled and normalised as in evaluation."""
+    corner = (pictures.shape[1] - crop) // 2
+    corners = torch.full((len(pictures), 2), corner, dtype=torch.int64, device=pictures.device)
+    return crop_and_scale(pictures, corners, crop, size)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], pieces: int
+) -> tuple[Int64[Tensor, "text piece"], Int64[Tensor, "text piece"]]:
+    """Word pieces and attention mask of texts, cut at `pieces` and padded to the longest."""
+    encoded = tokenizer(texts, truncation=True, max_length=pieces, padding="longest", return_tensors="pt")
+    return encoded["input_ids"], encoded["attention_mask"]
+
+
+class Batches(Dataset[Batch]):
+    """The batches of one split, by number."""
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        split: str,
+        tokenizer: PreTrainedTokenizerBase,
+        data: DataSettings,
+        *,
+        pieces: int,
+        seed: int,
+        training: bool,
+    ) -> None:
+        """Args:
+            cohort: an opened cohort with pairs.
+            split: train, valid or test.
+            tokenizer: makes word pieces of the reports, once, here.
+            data: sequence length, batch size, crop and share of patients.
+            pieces: most word pieces of a report.
+            seed: draws patients, order and crops.
+            training: shuffle, crop at random and leave an incomplete last batch out; else keep the order, crop the centre
+                and keep everything.
+
+        Raises:
+            MedstError: the cohort has no pairs, or too few in this split.
+        """
+        if cohort.pairs is None:
+            raise MedstError(
+                f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on."
+            )
+        self.images, self.data, self.seed, self.training = cohort.images, data, seed, training
+        pairs = cohort.pairs.with_row_index("pair").filter(split=split)
+        if data.patients < 1 and training:
+            patients = pairs["patient_id"].unique().sort().to_numpy()
+            kept = np.random.default_rng([seed, 1]).permutation(patients)[
+                : max(1, round(data.patients * len(patients)))
+            ]
+            pairs = pairs.filter(pairs["patient_id"].is_in(kept.tolist()))
+        self.sequences = chunk(pairs, data.sequence_length)
+        fewest = data.sequences_per_batch if training else 1
+        if len(self.sequences) < fewest:
+            raise MedstError(
+                f"{cohort.path}: split '{split}' has {len(self.sequences)} sequences, fewer than the {fewest} of one batch; "
+                "take a larger cohort or a smaller data.sequences_per_batch."
+            )
+        self.pair = pairs["pair"].to_numpy().astype(np.int64)
+        self.frontal = pairs["frontal"].to_numpy()
+        self.lateral = pairs["lateral"].fill_null(-1).to_numpy()
+        encoded = tokenizer(pairs["report"].to_list(), truncation=True, max_length=pieces)["input_ids"]
+        self.pieces = [np.asarray(ids, dtype=np.int64) for ids in encoded]
+        self.pad = int(tokenizer.pad_token_id)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.sequences), self.data.sequences_per_batch)
+        return full if self.training else full + (rest > 0)
+
+    def plan(self) -> np.ndarray:
+        """Order of the sequences in this epoch."""
+        if not self.training:
+            return np.arange(len(self.sequences))
+        return np.random.default_rng([self.seed, 2, self.epoch]).permutation(len(self.sequences))
+
+    def __getitem__(self, number: int) -> Batch:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        size = self.data.sequences_per_batch
+        return self.collate([self.sequences[s] for s in self.plan()[number * size : (number + 1) * size]], number)
+
+    def collate(self, sequences: list[list[int]], number: int) -> Batch:
+        """Sequences of rows (places in this split's table) to the batch of that number."""
+        rows = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
+        length = self.data.sequence_length
+        starts = np.cumsum([0, *map(len, sequences)])
+        temporal = [
+            (start, len(s)) for start, s in zip(starts, sequences, strict=False) if len(s) >= self.data.temporal_from
+        ]
+        step = np.arange(length)
+        mask = step < np.array([n for _, n in temporal], dtype=np.int64).reshape(-1, 1)
+        steps = np.where(mask, np.array([start for start, _ in temporal], dtype=np.int64).reshape(-1, 1) + step, 0)
+        lateral_of = np.flatnonzero(self.lateral[rows] >= 0)
+        room = self.images.shape[1] - self.data.crop
+        pictures = len(rows) + len(lateral_of)
+        if self.training:
+            rng = np.random.default_rng([self.seed, 3, self.epoch, number])
+            corners = rng.integers(0, room + 1, size=(pictures, 2))
+        else:
+            corners = np.full((pictures, 2), room // 2)
+        reports = [self.pieces[row] for row in rows]
+        pieces = np.full((len(rows), max(map(len, reports))), self.pad, dtype=np.int64)
+        for line, report in zip(pieces, reports, strict=True):
+            line[: len(report)] = report
+        lengths = np.array([len(report) for report in reports])
+        attention = np.arange(pieces.shape[1]) < lengths[:, None]
+        return Batch(
+            pair=torch.from_numpy(self.pair[rows]),
+            frontal=torch.from_numpy(self.images[self.frontal[rows]]),
+            lateral=torch.from_numpy(self.images[self.lateral[rows[lateral_of]]]),
+            lateral_of=torch.from_numpy(lateral_of),
+            corners=torch.from_numpy(corners),
+            pieces=torch.from_numpy(pieces),
+            attention_mask=torch.from_numpy(attention.astype(np.int64)),
+            steps=torch.from_numpy(steps),
+            step_mask=torch.from_numpy(mask),
+        )

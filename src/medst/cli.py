@@ -1,0 +1,264 @@
+"""The command line: one function a verb. It reads arguments, calls one function and prints the outcome.
+
+Unusual here: nothing heavy is imported at the top, so that `medst --help` answers at once.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from medst import __version__
+from medst.errors import MedstError
+from medst.recipes import RECIPES
+from medst.recipes.settings import Recipe
+
+INTERRUPTED = 130
+Out = Annotated[Path, Positional, arg(metavar="OUT")]
+Raw = Annotated[Path, Positional, arg(metavar="RAW")]
+CohortPath = Annotated[Path, Positional, arg(metavar="COHORT")]
+Run = Annotated[Path, Positional, arg(metavar="RUN")]
+Model = Annotated[Path, Positional, arg(metavar="MODEL")]
+
+
+def demo(
+    out: Out = Path("medst-demo"), /, patients: int = 700, seed: int = 0, epochs: int = 10, workers: int = 0
+) -> None:
+    """Phantom data, prepare, pretrain, evaluate, report: the whole road once, on a laptop's CPU.
+
+    Args:
+        out: folder for everything; a demo that was stopped goes on where it was.
+        patients: phantom patients to draw.
+        seed: of the phantom and of the run.
+        epochs: passes over the training sequences.
+        workers: processes that draw and read images; 0: one a core.
+    """
+    from medst.demo import run_demo
+
+    outcome = run_demo(out, patients=patients, seed=seed, epochs=epochs, workers=workers)
+    if not outcome.finished:
+        print(f"Stopped. `medst demo {out}` with the same options goes on where it was.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED)
+    print(outcome.headline)
+
+
+def phantom(
+    out: Out,
+    /,
+    patients: int = 1000,
+    seed: int = 0,
+    workers: int = 0,
+    test_share: float = 0.2,
+    valid_share: float = 0.1,
+) -> None:
+    """Write synthetic patients in the raw layouts of MIMIC-CXR-JPG and MS-CXR-T.
+
+    Args:
+        out: new folder, or one whose phantom was not finished.
+        patients: how many.
+        seed: the same seed writes the same bytes, whatever the number of workers.
+        workers: processes; 0: one a core.
+        test_share: share of patients in the test split.
+        valid_share: share of patients in the validation split.
+    """
+    from medst.phantom.write import write_phantom
+    from medst.progress import Display
+
+    with Display(["phantom"]) as display:
+        counts = write_phantom(
+            out,
+            patients=patients,
+            seed=seed,
+            workers=workers,
+            progress=display.stage("phantom"),
+            test_share=test_share,
+            valid_share=valid_share,
+        )
+    print(f"{out}: " + _counts(counts))
+
+
+def prepare(
+    dataset: Positional[Literal["mimic-cxr", "ms-cxr-t"]],
+    raw: Raw,
+    cohort: CohortPath,
+    /,
+    images: Path | None = None,
+    reports: Path | None = None,
+    workers: int = 0,
+    max_rejected: float = 0.01,
+) -> None:
+    """Turn a raw data set into a cohort.
+
+    Args:
+        dataset: which data set RAW holds.
+        raw: its folder, as downloaded.
+        cohort: folder to write; a preparation that was stopped goes on where it was.
+        images: for ms-cxr-t, the MIMIC-CXR-JPG folder or a mimic-cxr cohort that holds its images.
+        reports: for mimic-cxr, the folder of the reports, where they are not beside or inside RAW.
+        workers: processes; 0: one a core.
+        max_rejected: largest share of images that may be unreadable.
+    """
+    from medst.cohort.prepare import prepare as run
+    from medst.progress import Display
+
+    with Display(["prepare"]) as display:
+        meta = run(
+            dataset,
+            raw,
+            cohort,
+            images=images,
+            reports=reports,
+            workers=workers,
+            max_rejected=max_rejected,
+            progress=display.stage("prepare"),
+        )
+    print(f"{cohort}: " + _counts(meta["counts"]))
+
+
+def _pretrain_verb(default: Recipe) -> Callable[..., None]:
+    def pretrain(
+        cohort: CohortPath,
+        run: Run,
+        /,
+        recipe: Literal["paper", "modern", "tiny"] = "tiny",
+        settings: Annotated[Recipe, arg(name="")] = default,
+    ) -> None:
+        """Train a model on a cohort; a run that was stopped goes on where it was.
+
+        Args:
+            cohort: folder of a prepared cohort with pairs.
+            run: folder of the run.
+            recipe: where the settings below start from.
+            settings: all settings.
+        """
+        from medst.pretrain import pretrain as go
+        from medst.progress import Display
+
+        with Display(["pretrain"]) as display:
+            outcome = go(cohort, run, settings, progress=display.stage("pretrain"))
+        if not outcome["finished"]:
+            print(f"Stopped after {outcome['steps']} steps; the same command goes on from there.", file=sys.stderr)
+            raise SystemExit(INTERRUPTED)
+        print(f"{run}: {outcome['epochs']} epochs, best validation loss {outcome['best_loss']:.4f} in {run / 'best'}")
+
+    return pretrain
+
+
+def evaluate(
+    task: Positional[Literal["all", "temporal-image", "temporal-text"]],
+    model: Model,
+    cohort: CohortPath,
+    /,
+    out: Path | None = None,
+) -> None:
+    """Hold a model against a benchmark, by the released protocol.
+
+    Args:
+        task: which benchmark.
+        model: folder of a model, for instance RUN/best.
+        cohort: an ms-cxr-t cohort.
+        out: file for the results; MODEL's folder and results.json if not given.
+    """
+    from medst.evaluate.run import TASKS
+    from medst.evaluate.run import evaluate as run
+    from medst.progress import Display
+
+    tasks = TASKS if task == "all" else (task,)
+    out = out or model.parent / "results.json"
+    with Display(["evaluate"]) as display:
+        results = run(model, cohort, out, tasks=tasks, progress=display.stage("evaluate"))
+    for row in results["results"]:
+        name = " ".join(str(row.get(key) or "") for key in ("task", "metric", "finding", "model"))
+        print(f"{name}: {row['value']:.3f} (chance {row['chance']:.3f})")
+    print(f"{out}: {len(results['results'])} numbers")
+
+
+def report(
+    run: Run,
+    cohort: CohortPath,
+    /,
+    results: Path | None = None,
+    comparisons: Path | None = None,
+    out: Path | None = None,
+    patients: int = 4,
+) -> None:
+    """Draw a run's learning curves, results and a few patients over time as one HTML page.
+
+    Args:
+        run: folder of the run.
+        cohort: the cohort with the patients to show.
+        results: what `medst evaluate` wrote; RUN/results.json if not given.
+        comparisons: the ms-cxr-t cohort of the results, for the true progressions.
+        out: the page; RUN/report.html if not given.
+        patients: how many patients to show.
+    """
+    from medst.report import build
+
+    page = build(
+        out or run / "report.html",
+        run=run,
+        results=results or run / "results.json",
+        cohort=cohort,
+        comparisons=comparisons,
+        patients=patients,
+    )
+    print(page)
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int))
+
+
+def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
+    # Which recipe the flags of `pretrain` start from must be known before tyro reads them.
+    name = "tiny"
+    for i, word in enumerate(argv):
+        if word == "--recipe" and i + 1 < len(argv):
+            name = argv[i + 1]
+        elif word.startswith("--recipe="):
+            name = word.partition("=")[2]
+    return {
+        "demo": demo,
+        "phantom": phantom,
+        "prepare": prepare,
+        "pretrain": _pretrain_verb(RECIPES.get(name, RECIPES["tiny"])),
+        "evaluate": evaluate,
+        "report": report,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `medst`: exit 0 done, 1 refused or failed, 2 wrong arguments, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        print(__version__)
+        return
+    try:
+        tyro.extras.subcommand_cli_from_dict(_verbs(argv), prog="medst", description=_DESCRIPTION, args=argv)
+    except MedstError as error:
+        print(f"medst: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("medst: interrupted; the same command goes on where it was.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:  # the reader of our output (`| head`) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except OSError as error:
+        if os.environ.get("MEDST_DEBUG"):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        print(f"medst: {reason}{where}; what is already written stays.", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+_DESCRIPTION = "Learn from chest X-rays and their reports over space (views) and time (a patient's studies)."
+
+if __name__ == "__main__":
+    main()

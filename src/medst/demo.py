@@ -1,0 +1,77 @@
+"""The whole road once: phantom, prepare, pretrain, evaluate, report. Each stage goes on where it was stopped."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medst.progress import Display
+from medst.recipes import RECIPES
+
+
+@dataclass
+class Outcome:
+    """How a demo ended: whether it ran to its end, and what to tell of it."""
+
+    finished: bool
+    headline: str = ""
+
+
+def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) -> Outcome:
+    """Make everything under `out`: raw/, cohort/, comparisons/, run/ and report.html.
+
+    Args:
+        out: a new folder, or that of a demo that was stopped.
+        patients: phantom patients.
+        seed: of phantom and run.
+        epochs: passes over the training sequences.
+        workers: processes for drawing and reading images; 0: one a core.
+
+    Raises:
+        MedstError: `out` holds a demo with other options, or a stage can't go on.
+    """
+    from medst.cohort.prepare import prepare
+    from medst.evaluate.run import evaluate
+    from medst.phantom.write import write_phantom
+    from medst.pretrain import pretrain
+    from medst.report import build
+
+    raw, cohort, comparisons, run, page = (
+        out / name for name in ("raw", "cohort", "comparisons", "run", "report.html")
+    )
+    images = raw / "mimic-cxr-jpg"
+    tiny = RECIPES["tiny"]
+    recipe = replace(tiny, optimiser=replace(tiny.optimiser, epochs=epochs), run=replace(tiny.run, seed=seed))
+    with Display(["phantom", "prepare", "comparisons", "pretrain", "evaluate", "report"]) as display:
+        write_phantom(raw, patients=patients, seed=seed, workers=workers, progress=display.stage("phantom"))
+        prepare("mimic-cxr", images, cohort, workers=workers, progress=display.stage("prepare"))
+        prepare(
+            "ms-cxr-t", raw / "ms-cxr-t", comparisons, images=images, workers=workers,
+            progress=display.stage("comparisons"),
+        )  # fmt: skip
+        if not pretrain(cohort, run, recipe, progress=display.stage("pretrain"))["finished"]:
+            return Outcome(finished=False)
+        results = evaluate(run / "best", comparisons, run / "results.json", progress=display.stage("evaluate"))
+        build(
+            page,
+            run=run,
+            results=run / "results.json",
+            cohort=cohort,
+            comparisons=comparisons,
+            synthetic=True,
+            progress=display.stage("report"),
+        )
+    return Outcome(finished=True, headline=headline(results, page))
+
+
+def headline(results: dict[str, Any], page: Path) -> str:
+    """The numbers worth a look, a line each, and where the report is."""
+    lines = []
+    for task, metric, finding in (
+        ("temporal-image", "accuracy", "average"),
+        ("temporal-text", "auroc", "all"),
+    ):
+        rows = [r for r in results["results"] if (r["task"], r["metric"], r["finding"]) == (task, metric, finding)]
+        values = {row["model"]: row["value"] for row in rows}
+        line = f"{task}, {metric}: {values['trained']:.3f}"
+        lines.append(f"{line} (untrained {values['untrained']:.3f}, chance {rows[0]['chance']:.3f})")
+    return "\n".join([*lines, f"Report: {page}"])

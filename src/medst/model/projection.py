@@ -1,0 +1,47 @@
+"""Projection heads: features to embeddings of unit length (paper, section 3.1).
+
+The released code has two kinds, Linear for global features and 1 x 1 Conv1d for local ones. Both are a matrix product
+over rows, so there is one kind here and a mask that says which rows exist.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class RowNorm(nn.BatchNorm1d):
+    """Batch normalisation over rows that falls back on its running statistics where a batch has a single row,
+    whose variance would be zero."""
+
+    def forward(self, x: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+        if self.training and len(x) < 2:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
+class ProjectionHead(nn.Module):
+    """Linear, batch norm, ReLU, Linear, batch norm without affine; then L2 normalisation."""
+
+    def __init__(self, width: int, hidden: int, embedding: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.Linear(width, hidden),
+            RowNorm(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, embedding),
+            RowNorm(embedding, affine=False),
+        )
+
+    def forward(self, features: Float[Tensor, "row width"]) -> Float[Tensor, "row dim"]:
+        """Rows of features to float32 rows of unit length."""
+        return F.normalize(self.head(features).float(), dim=-1)
+
+    def tokens(
+        self, features: Float[Tensor, "pair token width"], mask: Bool[Tensor, "pair token"] | None
+    ) -> Float[Tensor, "pair token dim"]:
+        """Project the tokens that `mask` (all, if None) marks; the others are zero and take no part in the statistics."""
+        if mask is None:
+            return self(features.flatten(0, 1)).view(*features.shape[:2], -1)
+        rows = self(features[mask])
+        out = rows.new_zeros(*features.shape[:2], rows.shape[-1])
+        return out.masked_scatter(mask[..., None], rows)

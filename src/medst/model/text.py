@@ -1,0 +1,107 @@
+"""The text encoder: BERT, then word pieces summed into words (paper, section 3.1).
+
+Unusual here: two switches make it the released encoder, which sees a report as a bag of words. With `positions` off
+every token is embedded at position 0, with `token_types` off no token-type embedding is added.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from medst.recipes.settings import TextSettings
+
+
+def word_of_piece(
+    pieces: Int64[Tensor, "report piece"],
+    continues: Bool[Tensor, " vocabulary"],
+    sep: int,
+    unclosed_at: int | None = None,
+) -> Int64[Tensor, "report piece"]:
+    """The word that each piece belongs to: 0 for [CLS], then 1, 2, ... up to [SEP]; -1 for what belongs to none.
+
+    A piece that continues a word (starts with ##) shares its word's number; what follows [SEP] belongs to no word.
+
+    Args:
+        pieces: token ids, padded behind [SEP].
+        continues: for each id of the vocabulary, whether it continues a word.
+        sep: id of [SEP].
+        unclosed_at: repeats the released code on reports of so many pieces, [SEP] included: their [SEP] and their last word
+            are lost, because the last position is never read and an open word is only closed by the next one. None: no
+            report loses anything.
+    """
+    is_sep = pieces == sep
+    word = (~continues[pieces]).cumsum(1) - 1
+    dropped = is_sep.cumsum(1) - is_sep.long() > 0
+    if unclosed_at is not None and pieces.shape[1] == unclosed_at:
+        full = is_sep[:, -1] & ~is_sep[:, :-1].any(1)
+        dropped = dropped | (full[:, None] & (word >= word[:, -2:-1]))
+    return word.masked_fill(dropped, -1)
+
+
+def sum_words(
+    features: Float[Tensor, "report piece dim"], word: Int64[Tensor, "report piece"], words: int
+) -> tuple[Float[Tensor, "report word dim"], Bool[Tensor, "report word"]]:
+    """Sum the pieces of each word; rows of words that a report does not have are zero and False in the mask."""
+    slot = torch.where(word >= 0, word, words)  # one spare row takes what is dropped
+    summed = features.new_zeros(len(features), words + 1, features.shape[-1])
+    summed = summed.scatter_add(1, slot[..., None].expand_as(features), features)
+    count = word.amax(1) + 1
+    return summed[:, :words], torch.arange(words, device=word.device) < count[:, None]
+
+
+class TextEncoder(nn.Module):
+    """A BERT of any size over word pieces, summed into words."""
+
+    continues: Tensor
+
+    def __init__(
+        self, settings: TextSettings, continues: Bool[Tensor, " vocabulary"], sep: int, fill: bool = False
+    ) -> None:
+        """Args:
+        settings: sizes and switches; `vocabulary` must be the length of `continues`.
+        continues: for each id, whether the piece continues a word.
+        sep: id of [SEP].
+        fill: fill every report with zero words up to `settings.pieces` (the released way).
+        """
+        super().__init__()
+        self.settings, self.sep, self.fill = settings, sep, fill
+        self.register_buffer("continues", continues, persistent=False)
+        config = BertConfig(
+            vocab_size=settings.vocabulary,
+            hidden_size=settings.width,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            intermediate_size=settings.intermediate,
+            hidden_dropout_prob=settings.dropout,
+            attention_probs_dropout_prob=settings.dropout,
+            attn_implementation="sdpa",
+        )
+        self.bert = BertModel(config, add_pooling_layer=False)
+        if not settings.token_types:
+            table = self.bert.embeddings.token_type_embeddings.weight
+            nn.init.zeros_(table)
+            table.requires_grad_(False)
+
+    def pieces_to_hidden(
+        self, pieces: Int64[Tensor, "report piece"], attention_mask: Int64[Tensor, "report piece"]
+    ) -> Float[Tensor, "report piece width"]:
+        """The last layer's hidden states."""
+        positions = None if self.settings.positions else torch.zeros_like(pieces)
+        return self.bert(input_ids=pieces, attention_mask=attention_mask, position_ids=positions).last_hidden_state
+
+    def forward(
+        self, pieces: Int64[Tensor, "report piece"], attention_mask: Int64[Tensor, "report piece"]
+    ) -> tuple[Float[Tensor, "report width"], Float[Tensor, "report word width"], Bool[Tensor, "report word"]]:
+        """Encode reports.
+
+        Returns:
+            The report feature ([CLS]); the word features without [CLS], zero behind a report's last word; and a mask that
+            is True where a report has a word ([SEP] counts as one).
+        """
+        hidden = self.pieces_to_hidden(pieces, attention_mask)
+        unclosed_at = None if self.settings.close_cut_reports else self.settings.pieces
+        word = word_of_piece(pieces, self.continues, self.sep, unclosed_at)
+        words = self.settings.pieces if self.fill else int(word.max()) + 1
+        features, mask = sum_words(hidden, word, words)
+        return features[:, 0], features[:, 1:], mask[:, 1:]

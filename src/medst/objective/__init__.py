@@ -1,0 +1,88 @@
+"""The objective: embeddings in, scalars out. Knows no model and no data set; one file a loss."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from medst.objective.global_ import global_loss
+from medst.objective.local import LocalAlignment
+from medst.objective.temporal import mapping_losses
+from medst.recipes.settings import ObjectiveSettings
+
+
+class Embedded(Protocol):
+    """What the objective needs of a batch's embeddings; the model's `Embeddings` has it."""
+
+    image: Tensor
+    patches: Tensor
+    patch_mask: Tensor
+    report: Tensor
+    words: Tensor
+    word_mask: Tensor
+
+
+class Objective(nn.Module):
+    """L = l1 L_global + l2 L_local + l3 L_temporal (paper, equation 14), with the local loss's learnt weightings."""
+
+    def __init__(self, settings: ObjectiveSettings, dim: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.local = LocalAlignment(dim, settings.local_temperature, settings.masked)
+
+    def forward(
+        self,
+        embedded: Embedded,
+        steps: Int64[Tensor, "sequence step"],
+        step_mask: Bool[Tensor, "sequence step"],
+        temporal_share: float = 1.0,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """All losses of a batch.
+
+        Args:
+            embedded: embeddings of the batch's pairs.
+            steps: for each sequence that takes part in the temporal loss, its pairs' rows in time order.
+            step_mask: True where a sequence has a study; `steps` may hold any row where it is False.
+            temporal_share: factor on the temporal weight, for its warm-up.
+
+        Returns:
+            `loss`, the weighted sum, and under their own names its unweighted parts: `global`, `local_words`,
+            `local_patches`, `image_to_report_classification`, `image_to_report_regression` and the same two from report to
+            image. Parts without a weight are left out.
+        """
+        s = self.settings
+        parts: dict[str, Tensor] = {}
+        total = embedded.image.new_zeros(())
+        if s.global_weight:
+            parts["global"] = global_loss(embedded.image, embedded.report, s.global_temperature)
+            total = total + s.global_weight * parts["global"]
+        if s.local_weight:
+            local = self.local(embedded.words, embedded.word_mask, embedded.patches, embedded.patch_mask)
+            parts |= {name: local[name] for name in ("local_words", "local_patches")}
+            total = total + s.local_weight * (parts["local_words"] + parts["local_patches"])
+        if s.temporal_weight:
+            temporal = self.temporal(embedded.image[steps], embedded.report[steps], step_mask)
+            parts |= temporal
+            total = total + s.temporal_weight * temporal_share * torch.stack(list(temporal.values())).sum()
+        return {"loss": total, **parts}
+
+    def temporal(
+        self,
+        image: Float[Tensor, "sequence step dim"],
+        report: Float[Tensor, "sequence step dim"],
+        mask: Bool[Tensor, "sequence step"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The four terms of the temporal loss; their sum is L_temporal, 0 where there is no sequence."""
+        terms = {}
+        for name, u, v in (("image_to_report", image, report), ("report_to_image", report, image)):
+            terms[f"{name}_classification"], terms[f"{name}_regression"] = mapping_losses(
+                u,
+                v,
+                mask,
+                temperature=self.settings.temporal_temperature,
+                regression=self.settings.regression,
+                variance_weight=self.settings.variance_weight,
+                huber_delta=self.settings.huber_delta,
+            )
+        return terms

@@ -1,0 +1,98 @@
+"""Cross-modal bidirectional cycle consistency over a patient's studies (paper, section 3.4, equations 7 to 13).
+
+Unusual here: all sequences of a batch, of any lengths, are computed at once under a mask. And the regression term has
+two forms. The released one, e^2 / var, has no upper limit: four like reports in a sequence make one of two million. The
+bounded one is the same up to a ratio of `KNEE` and flattens beyond it; docs/method.md derives it.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+KNEE = 5.0
+"""Ratio of squared time error to variance up to which the bounded regression equals the released one."""
+
+ROOM = 1.0
+"""How far the bounded ratio can rise above `KNEE`."""
+
+EPSILON = 1e-7
+
+
+def bounded_ratio(ratio: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """`ratio` up to `KNEE`; beyond it goes on with the same value and slope, and never reaches `KNEE` + `ROOM`.
+
+    >>> import torch
+    >>> bounded_ratio(torch.tensor([0.5, 5.0, 6.0, 3e6])).tolist()
+    [0.5, 5.0, 5.5, 5.999999523162842]
+    """
+    above = (ratio - KNEE).clamp(min=0)
+    return torch.where(ratio <= KNEE, ratio, KNEE + ROOM * above / (above + ROOM))
+
+
+def similarity(
+    a: Float[Tensor, "sequence row dim"], b: Float[Tensor, "sequence column dim"], temperature: float
+) -> Float[Tensor, "sequence row column"]:
+    """Minus the squared distance, over the temperature."""
+    return -(a[:, :, None] - b[:, None]).square().sum(-1) / temperature
+
+
+def cycle(
+    u: Float[Tensor, "sequence step dim"],
+    v: Float[Tensor, "sequence step dim"],
+    mask: Bool[Tensor, "sequence step"],
+    temperature: float = 0.1,
+) -> tuple[Float[Tensor, "sequence step step"], Float[Tensor, "sequence step step"]]:
+    """From u to v and back to u.
+
+    Args:
+        u: one modality's embeddings, a row a study, in time order.
+        v: the other modality's, of the same studies.
+        mask: True where a sequence has a study.
+        temperature: divides the squared distances.
+
+    Returns:
+        The logits over v's steps of each of u's steps, and beta, the weights over u's steps where each one lands when its
+        soft nearest neighbour in v is mapped back. Columns outside the mask have no weight.
+    """
+    absent, lowest = ~mask[:, None], torch.finfo(u.dtype).min
+    logits = similarity(u, v, temperature).masked_fill(absent, lowest)
+    neighbour = logits.softmax(-1) @ v
+    return logits, similarity(neighbour, u, temperature).masked_fill(absent, lowest).softmax(-1)
+
+
+def mapping_losses(
+    u: Float[Tensor, "sequence step dim"],
+    v: Float[Tensor, "sequence step dim"],
+    mask: Bool[Tensor, "sequence step"],
+    *,
+    temperature: float = 0.1,
+    regression: Literal["released", "bounded"] = "bounded",
+    variance_weight: float = 0.001,
+    huber_delta: float = 2.0,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Forward mapping classification and reverse mapping regression from u to v, each a mean over all studies.
+
+    Time step k of a sequence of T studies is k / (T + 1e-7). Both are 0 where the mask is False throughout.
+    """
+    logits, beta = cycle(u, v, mask, temperature)
+    count = mask.sum().clamp(min=1)
+    classification = logits.logsumexp(-1) - logits.diagonal(dim1=1, dim2=2)
+
+    steps = torch.arange(u.shape[1], device=u.device, dtype=u.dtype)
+    time = steps / (mask.sum(1, keepdim=True) + EPSILON)
+    mean = torch.einsum("sij,sj->si", beta, time)
+    variance = (beta * (time[:, None] - mean[..., None]).square()).sum(-1)
+    error = time - mean
+    log_variance = torch.log(variance + EPSILON)
+    if regression == "released":
+        quadratic = torch.exp(-log_variance) * error.square() + variance_weight * log_variance
+        linear = huber_delta * (error.abs() - huber_delta / 2)
+        per_study = torch.where(error.abs() < huber_delta, quadratic, linear)
+    else:
+        per_study = bounded_ratio(error.square() / (variance + EPSILON)) + variance_weight * log_variance
+    return (
+        classification.masked_fill(~mask, 0.0).sum() / count,
+        per_study.masked_fill(~mask, 0.0).sum() / count,
+    )

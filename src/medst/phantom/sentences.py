@@ -1,0 +1,208 @@
+"""Sentences about one finding: what it is, how bad, where, and what became of it.
+
+Unusual here: the severity word always comes from the present severity and the progression word from the true
+step, so a report says nothing that its images do not show. The words themselves are in `phrasebook.py`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medst.phantom.phrasebook import (
+    ABSENT_FRAMES,
+    ABSENT_WORDS,
+    CHANGE,
+    CHEXPERT_NAME,
+    FRAMES,
+    ONLY_SIZED,
+    OPENINGS,
+    OWN_FRAMES,
+    SEVERITY_BOUNDS,
+    SEVERITY_WORDS,
+    SIMILAR_TO,
+    SINCE,
+    SIZED,
+)
+from medst.phantom.trajectory import FindingState
+from medst.phantom.truth import Finding
+
+HEDGE_BELOW = 0.34  # only what is faint is hedged
+_ZONE_PLACES = {
+    "upper": ("upper lobe", "upper lung"),
+    "mid": ("mid lung", "perihilar"),
+    "lower": ("lower lobe", "basilar", "lower lung"),
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence, with the CheXpert labels that a reader of it would set (1 yes, 0 no, -1 perhaps)."""
+
+    text: str
+    labels: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class NounPhrase:
+    """A finding's name in words, without severity: 'right pleural effusion'."""
+
+    bare: str
+    plural: bool
+    countable: bool
+
+    def article(self, text: str) -> str:
+        if self.plural or not self.countable:
+            return text
+        return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def sentence(text: str) -> str:
+    """Collapse the blanks that empty slots leave, start with a capital, end with a full stop.
+
+    >>> sentence("the edema has  improved , now mild")
+    'The edema has improved, now mild.'
+    """
+    text = re.sub(r"\s+([,.])", r"\1", re.sub(r"\s+", " ", text)).strip().rstrip(",.")
+    return text[0].upper() + text[1:] + "."
+
+
+def severity_word(name: str, severity: float, rng: np.random.Generator) -> str:
+    band = next(i for i, bound in enumerate(SEVERITY_BOUNDS) if severity < bound)
+    return pick(SEVERITY_WORDS[name][band], rng)
+
+
+def noun_phrase(finding: Finding, rng: np.random.Generator) -> NounPhrase:
+    """Name a finding with its side and zone, in one of several ways."""
+    side, both = finding.side, finding.side == "bilateral"
+    if finding.name == "edema":
+        return NounPhrase(pick(("pulmonary edema", "pulmonary edema", "interstitial edema"), rng), False, False)
+    if finding.name == "pleural_effusion":
+        if both:
+            return NounPhrase("bilateral pleural effusions", True, True)
+        forms = (f"{side} pleural effusion", f"{side} pleural effusion", f"{side}-sided pleural effusion")
+        return NounPhrase(pick(forms, rng), False, True)
+    if finding.name == "pneumothorax":
+        forms = (f"{side} pneumothorax", f"{side} apical pneumothorax", f"{side}-sided pneumothorax")
+        return NounPhrase(pick(forms, rng), False, True)
+    if finding.zone == "retrocardiac":
+        place = pick(("retrocardiac", "left retrocardiac", "left lower lobe retrocardiac"), rng)
+    else:
+        place = f"{side} {pick(_ZONE_PLACES[finding.zone], rng)}"
+    return NounPhrase(f"{place} {finding.name}", False, False)
+
+
+def location(finding: Finding, rng: np.random.Generator) -> str:
+    """Where it lies, as a phrase: 'in the right lower lobe'."""
+    side, both = finding.side, finding.side == "bilateral"
+    if finding.zone == "retrocardiac":
+        return pick(("in the retrocardiac region", "behind the heart in the left lower lobe"), rng)
+    if finding.name == "pleural_effusion":
+        return "on both sides" if both else f"on the {side}"
+    if finding.name == "pneumothorax":
+        return pick((f"at the {side} apex", f"in the {side} apical region"), rng)
+    if finding.name == "edema":
+        return "in both lungs"
+    zone = {"upper": "upper lobe", "mid": "mid lung", "lower": "lower lobe"}[finding.zone]
+    if both:
+        return f"in both {zone}s" if zone != "mid lung" else "in both mid lungs"
+    return f"in the {side} {zone}"
+
+
+def change_words(name: str, progression: str, kind: str) -> tuple[str, ...]:
+    """The words for a change that fit a finding: an edema may be worse but not larger."""
+    words = CHANGE[progression].get(kind, ())
+    return words if name in SIZED else tuple(word for word in words if word not in ONLY_SIZED)
+
+
+def describe(state: FindingState, rng: np.random.Generator) -> Statement:
+    """One sentence about a present or just-resolved finding.
+
+    A faint finding that is seen for the first time is sometimes hedged, and then labelled -1.
+    """
+    finding, progression = state.finding, state.progression
+    hedged = progression in (None, "new") and finding.severity < HEDGE_BELOW and rng.random() < 0.3
+    frames = FRAMES["hedged"] if hedged else FRAMES[progression] + 2 * OWN_FRAMES[finding.name][progression]
+    frame = pick(frames, rng)
+    text = sentence(frame.format_map(_slots(state, rng)))
+    hedged = hedged or "concerning for" in text
+    value = -1.0 if hedged else (1.0 if state.present else 0.0)
+    labels = [(CHEXPERT_NAME[finding.name], value)]
+    if "opacity" in text and state.present:
+        labels.append(("Lung Opacity", 1.0))
+    return Statement(text, tuple(labels))
+
+
+def deny(names: Sequence[str], rng: np.random.Generator) -> Statement:
+    """One sentence that says that none of the named findings is there."""
+    words = [pick(ABSENT_WORDS[name], rng) for name in names]
+    # "evidence of" governs the rest of a list, so it only works at its end or alone.
+    if len(words) > 1:
+        words = [word.removeprefix("evidence of ") for word in words]
+    listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}{pick((', or', ' or'), rng)} {words[-1]}"
+    frame = pick(ABSENT_FRAMES, rng)
+    text = sentence(frame.format(list=listed).replace("evidence of evidence of", "evidence of"))
+    return Statement(text, tuple((CHEXPERT_NAME[name], 0.0) for name in names))
+
+
+def deny_other_side(finding: Finding, rng: np.random.Generator) -> Statement:
+    """'No left pleural effusion.' beside a finding on the right; sets no label, as the finding is there."""
+    other = "left" if finding.side == "right" else "right"
+    word = "pleural effusion" if finding.name == "pleural_effusion" else finding.name
+    return Statement(sentence(f"{pick(('no', 'there is no'), rng)} {other} {word}"))
+
+
+def _slots(state: FindingState, rng: np.random.Generator) -> dict[str, str]:
+    finding, progression = state.finding, state.progression
+    # A resolved finding has no severity left to speak of; its frames have no slot for one.
+    size = severity_word(finding.name, finding.severity, rng) if state.present else ""
+    noun = noun_phrase(finding, rng)
+    full = f"{size} {noun.bare}".strip()
+    against, opening = pick(SINCE, rng), pick(OPENINGS, rng)
+    since = against if rng.random() < 0.8 else ""
+    same = pick(CHANGE["stable"]["comparative"][:3], rng)
+    adverb = _adverb(abs(state.change), rng)
+    slots = {
+        "full": full,
+        "a": noun.article(full),
+        "bare": noun.bare,
+        "the": f"the {noun.bare}",
+        "noun": noun.bare.split()[-1],
+        "new": f"{'a ' if noun.countable and not noun.plural else ''}new",
+        "size": size,
+        "side": finding.side,
+        "where": location(finding, rng),
+        "angle": (
+            "both costophrenic angles" if finding.side == "bilateral" else f"the {finding.side} costophrenic angle"
+        ),
+        "angle_is": "are" if finding.side == "bilateral" else "is",
+        "extent": "size" if finding.name in SIZED else "extent",
+        "since": since,
+        "against": against,
+        "opening": opening,
+        "adv": adverb,
+        "slight": adverb.removesuffix("ly").replace("substantial", "considerable"),
+        "same": same,
+        "same_since": f"{same} {pick(SIMILAR_TO, rng) if same == 'similar' else since}",
+        "persistent": pick(("persistent", "unchanged", "stable"), rng),
+    }
+    for kind in ("verb", "change", "changing", "comparative"):
+        words = change_words(finding.name, progression, kind) if progression in CHANGE else ()
+        slots[kind] = pick(words, rng) if words else ""
+    slots["change_of"] = f"{slots['change']} {'of' if slots['change'] in ('worsening', 'progression') else 'in'}"
+    forms = {"has": "have", "is": "are", "was": "were", "remains": "remain", "appears": "appear"}
+    slots.update({one: many if noun.plural else one for one, many in forms.items()})
+    return slots
+
+
+def _adverb(change: float, rng: np.random.Generator) -> str:
+    if rng.random() < 0.5:
+        return ""
+    if change < 0.3:
+        return pick(("slightly", "mildly", "minimally"), rng)
+    return pick(("substantially", "markedly", "significantly"), rng)

@@ -1,0 +1,30 @@
+"""The paper's setting, as its released code computes it.
+
+    medst pretrain COHORT RUN --recipe paper
+
+Keeps what shaped the published numbers: a text encoder without word order, blank laterals and padding words in the
+local loss, the unbounded regression term, laterals' experts from random weights. 10 sequences a device, 2 devices.
+Never run here at full size: that takes MIMIC-CXR and two GPUs.
+"""
+
+from medst.recipes.settings import (
+    DataSettings,
+    ModelSettings,
+    ObjectiveSettings,
+    OptimiserSettings,
+    Recipe,
+    TextSettings,
+    VisionSettings,
+)
+
+RECIPE = Recipe(
+    name="paper",
+    model=ModelSettings(
+        vision=VisionSettings(lateral_start="random"),
+        text=TextSettings(positions=False, token_types=False, close_cut_reports=False),
+        phantom_tokens=True,
+    ),
+    objective=ObjectiveSettings(regression="released", masked=False),
+    data=DataSettings(temporal_from=4),
+    optimiser=OptimiserSettings(clip=0.0, skip_above=1000.0),
+)

@@ -1,0 +1,256 @@
+"""Every setting of a run as frozen dataclasses; nothing here imports torch, so `medst --help` stays quick.
+
+A recipe is an instance of `Recipe`. Its fields are the flags of `medst pretrain`, its JSON form is saved beside
+every run and every model, and `check` refuses combinations that can't work before anything is read or computed.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from medst.errors import MedstError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class VisionSettings:
+    """The image encoder: a ViT in which frontal and lateral tokens share attention (paper, section 3.2)."""
+
+    image_size: int = 224
+    """Side of the square picture that the encoder sees, in pixels."""
+    patch_size: int = 16
+    """Side of a patch, in pixels."""
+    channels: int = 3
+    """Input channels of the patch embedding; grey is repeated to this many."""
+    width: int = 768
+    """Width of a token."""
+    depth: int = 12
+    """Number of blocks."""
+    heads: int = 12
+    """Attention heads a block."""
+    mlp_ratio: float = 4.0
+    """Hidden width of an expert over the token width."""
+    lateral_start: Literal["copy", "random"] = "copy"
+    """How lateral experts start: as a copy of the frontal ones, or at random as released."""
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """The text encoder: a BERT whose word pieces are summed into words."""
+
+    vocabulary: int = 28996
+    """Number of word pieces; 0: as many as the run's tokenizer has."""
+    width: int = 768
+    """Width of a token."""
+    layers: int = 6
+    """Number of BERT layers."""
+    heads: int = 12
+    """Attention heads a layer."""
+    intermediate: int = 3072
+    """Hidden width of a layer's feed-forward part."""
+    pieces: int = 112
+    """Most word pieces of a report, [CLS] and [SEP] included; longer reports are cut."""
+    positions: bool = True
+    """Whether the encoder sees word order. The released one does not: every token sits at position 0."""
+    token_types: bool = True
+    """Whether BERT's token-type embedding is added. The released encoder has none."""
+    close_cut_reports: bool = True
+    """Whether a cut report keeps its last word and [SEP]; the released aggregation loses both."""
+    dropout: float = 0.1
+    """Dropout in the BERT layers while training."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Both encoders and their projection heads."""
+
+    vision: VisionSettings = field(default_factory=VisionSettings)
+    """The image encoder."""
+    text: TextSettings = field(default_factory=TextSettings)
+    """The text encoder."""
+    projection_hidden: int = 2048
+    """Hidden width of the four projection heads."""
+    embedding: int = 128
+    """Width of every embedding."""
+    phantom_tokens: bool = False
+    """Whether a missing lateral is encoded as 196 tokens of a blank picture and every report is filled to `pieces` words,
+    both taking part in the local loss, as released."""
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """The three losses and their weights (paper, sections 3.3 and 3.4)."""
+
+    global_weight: float = 1.0
+    """Weight of the contrast between images and reports."""
+    local_weight: float = 1.0
+    """Weight of the modality-weighted local alignment."""
+    temporal_weight: float = 1.0
+    """Weight of the bidirectional cycle consistency."""
+    temporal_warmup: float = 0.0
+    """Share of all steps over which the temporal weight rises from 0."""
+    global_temperature: float = 0.07
+    """Temperature of the contrast."""
+    local_temperature: float = 0.1
+    """Temperature of the local attention and of its contrast."""
+    temporal_temperature: float = 0.1
+    """Temperature of the squared distances between steps of a sequence."""
+    regression: Literal["released", "bounded"] = "bounded"
+    """Form of the reverse mapping regression; the released one is unbounded."""
+    variance_weight: float = 0.001
+    """Weight of the log variance in the regression."""
+    huber_delta: float = 2.0
+    """Threshold of the released regression's linear branch, in time steps over the sequence's length."""
+    masked: bool = True
+    """Whether padding words and missing laterals are kept out of the local loss."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What a batch is made of."""
+
+    sequence_length: int = 4
+    """Studies a sequence; a patient's studies are cut into consecutive sequences of this length."""
+    temporal_from: int = 2
+    """Shortest sequence that takes part in the temporal loss; the released code takes full sequences only."""
+    sequences_per_batch: int = 10
+    """Sequences a batch and device, shorter ones included."""
+    crop: int = 224
+    """Side of the random crop from the stored 256 pixels, before it is scaled to the image size."""
+    patients: float = 1.0
+    """Share of the training patients to use, drawn by seed before sequences are built."""
+    vocabulary: int = 1200
+    """Word pieces of a vocabulary learnt from the cohort's reports; used where `tokenizer` is empty."""
+    tokenizer: str = ""
+    """Folder with a tokenizer to use instead of learning one."""
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW and its schedule: linear warm-up, then cosine."""
+
+    lr: float = 4e-5
+    """Highest learning rate."""
+    lr_min: float = 1e-8
+    """Learning rate at the first and the last step."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    weight_decay: float = 0.05
+    """Weight decay, on everything unless `decay_matrices_only`."""
+    decay_matrices_only: bool = False
+    """Spare biases, norms and embeddings of positions from weight decay."""
+    warmup: float = 0.4
+    """Share of all steps over which the learning rate rises."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 switches clipping off."""
+    skip_above: float = 0.0
+    """Skip and count a step whose gradient norm is above this; 0 skips only what is no number."""
+    epochs: int = 8
+    """Passes over the training sequences."""
+    patience: int = 5
+    """Stop after so many epochs without a better validation loss; 0 never stops early."""
+    stop_after: int = 0
+    """Stop (resumably) after so many optimiser steps; 0 runs to the end. The schedule does not change."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is carried out; none of it changes what is computed, but for rounding and the seed's draw."""
+
+    seed: int = 42
+    """Seed of weights, order, crops and dropout."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the encoders; auto takes bf16 where the hardware multiplies it natively."""
+    loader_workers: int = 0
+    """Processes that read batches; 0 reads in the main process."""
+    save_every: int = 0
+    """Optimiser steps between resumable checkpoints; 0 saves once an epoch."""
+    logger: Literal["tensorboard", "wandb", "csv"] = "tensorboard"
+    """Where metrics go besides metrics.csv."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run."""
+
+    name: str = "custom"
+    """Name of the recipe this started from."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    """Encoders and projections."""
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    """Losses."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """Batches."""
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    """Optimiser and schedule."""
+    run: RunSettings = field(default_factory=RunSettings)
+    """Engine, logging and saving."""
+
+    def check(self) -> None:
+        """Refuse what can't work.
+
+        Raises:
+            MedstError: a field is out of its range or two fields contradict each other.
+        """
+        vision, text = self.model.vision, self.model.text
+        rules = [
+            (
+                vision.image_size % vision.patch_size == 0,
+                "model.vision.image_size must be a multiple of patch_size",
+            ),
+            (vision.width % vision.heads == 0, "model.vision.width must be a multiple of heads"),
+            (text.width % text.heads == 0, "model.text.width must be a multiple of heads"),
+            (text.pieces >= 3, "model.text.pieces must be at least 3: [CLS], one piece, [SEP]"),
+            (self.data.sequence_length >= 2, "data.sequence_length must be at least 2"),
+            (
+                2 <= self.data.temporal_from <= self.data.sequence_length,
+                "data.temporal_from must lie between 2 and sequence_length",
+            ),
+            (
+                self.data.sequences_per_batch >= 2,
+                "data.sequences_per_batch must be at least 2: contrast needs a negative",
+            ),
+            (1 <= self.data.crop <= 256, "data.crop must lie between 1 and the stored 256 pixels"),
+            (0 < self.data.patients <= 1, "data.patients is a share: above 0, at most 1"),
+            (self.optimiser.lr > 0, "optimiser.lr must be above 0"),
+            (self.optimiser.epochs >= 1, "optimiser.epochs must be at least 1"),
+            (0 <= self.optimiser.warmup < 1, "optimiser.warmup is a share of the steps: from 0 to below 1"),
+            (
+                0 <= self.objective.temporal_warmup <= 1,
+                "objective.temporal_warmup is a share of the steps: from 0 to 1",
+            ),
+            (
+                self.objective.masked or self.model.phantom_tokens,
+                "objective.masked=False needs model.phantom_tokens=True: there is nothing in the place of masked tokens",
+            ),
+        ]
+        for holds, sentence in rules:
+            if not holds:
+                raise MedstError(f"settings of recipe '{self.name}': {sentence}.")
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A recipe, or a part of one, as plain JSON values."""
+    return dataclasses.asdict(settings)
+
+
+def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+    """Settings of type `kind` from what `to_dict` gave.
+
+    Raises:
+        MedstError: `values` holds a field that `kind` does not have.
+    """
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise MedstError(
+            f"settings: {kind.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(fields))}."
+        )
+    built = {
+        name: from_dict(fields[name].type, value) if isinstance(value, dict) else value  # type: ignore[arg-type]
+        for name, value in values.items()
+    }
+    return kind(**built)

@@ -1,0 +1,138 @@
+"""What a run leaves on disk, and how it is found again.
+
+    settings.json      recipe, cohort, versions; written first
+    tokenizer/         the word pieces
+    metrics.csv        a row a training step, a row a validation
+    tensorboard/       the same, to look at
+    state/step-*/      what it takes to go on: weights, optimiser, random states, place in the data; the last two
+    best/, last/       models in the format of `medst.load`
+
+A state is written beside its final name and moved there whole, so a folder named step-* is always complete.
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medst import __version__
+from medst.errors import MedstError
+from medst.recipes.settings import Recipe, to_dict
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "split",
+    "lr",
+    "seconds",
+    "gradient_norm",
+    "loss",
+    "global",
+    "local_words",
+    "local_patches",
+    "image_to_report_classification",
+    "image_to_report_regression",
+    "report_to_image_classification",
+    "report_to_image_regression",
+)
+KEPT_STATES = 2
+FREE_TO_CHANGE = frozenset(
+    ("name", "optimiser.stop_after", "run.precision", "run.loader_workers", "run.save_every", "run.logger")
+)
+
+
+class RunFolder:
+    """A run's folder: opened once, by the run that writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.csv"
+
+    def start(self, recipe: Recipe, cohort: Mapping[str, Any]) -> bool:
+        """Write the settings, or hold them against those of the run that is already here.
+
+        Args:
+            recipe: all settings.
+            cohort: `dataset` and `fingerprint` of the cohort.
+
+        Returns:
+            Whether there was a run here to go on with.
+
+        Raises:
+            MedstError: the folder holds something else, or a run with other settings or another cohort.
+        """
+        file = self.path / "settings.json"
+        settings = {"medst_version": __version__, "recipe": to_dict(recipe), "cohort": dict(cohort)}
+        if file.is_file():
+            old = json.loads(file.read_text())
+            changed = [n for n in _differences(old["recipe"], settings["recipe"]) if n not in FREE_TO_CHANGE]
+            if changed:
+                raise MedstError(
+                    f"{self.path} holds a run with other settings ({', '.join(changed)}); "
+                    "give them as they were, or another run folder."
+                )
+            if old["cohort"] != settings["cohort"]:
+                raise MedstError(f"{self.path} holds a run on another cohort; give that cohort, or another run folder.")
+            return True
+        if self.path.exists() and any(self.path.iterdir()):
+            raise MedstError(f"{self.path} is not empty and holds no run; give an empty or a new folder.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(file, settings)
+        return False
+
+    def states(self) -> list[Path]:
+        """Complete states, newest first."""
+        found = [p for p in (self.path / "state").glob("step-*") if p.suffix != ".part"]
+        return sorted(found, reverse=True)
+
+    def state_path(self, step: int) -> Path:
+        """Where the state after so many steps belongs."""
+        return self.path / "state" / f"step-{step:09d}"
+
+    def drop_old_states(self) -> None:
+        """Keep the newest states only."""
+        for state in self.states()[KEPT_STATES:]:
+            shutil.rmtree(state)
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget rows of steps after `step`, which will be taken again."""
+        rows = [row for row in self.read_metrics() if int(row["step"]) <= step]
+        part = self.metrics.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, self.metrics)
+
+    def read_metrics(self) -> list[dict[str, str]]:
+        """All rows of metrics.csv, a torn last line left out."""
+        if not self.metrics.is_file():
+            return []
+        with self.metrics.open(newline="") as file:
+            return [row for row in csv.DictReader(file) if None not in row.values()]
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row to metrics.csv."""
+        with self.metrics.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside its final name and move it there."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            names.append(prefix + key)
+    return names

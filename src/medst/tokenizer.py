@@ -1,0 +1,67 @@
+"""Reports to word pieces: a vocabulary learnt from a cohort's own reports, or any Hugging Face tokenizer folder."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from medst.errors import MedstError
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def learn_tokenizer(reports: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A WordPiece vocabulary of at most `vocabulary` pieces, learnt from lower-cased reports.
+
+    Raises:
+        MedstError: there is no text to learn from.
+    """
+    texts = [report for report in reports if report]
+    if not texts:
+        raise MedstError("There is no report to learn a vocabulary from: the cohort's training split is empty.")
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+        continuing_subword_prefix="##",
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer saved in `folder`.
+
+    Raises:
+        MedstError: there is none, or it can't be read.
+    """
+    if not folder.is_dir():
+        raise MedstError(f"{folder}: no such folder; a tokenizer is a folder with tokenizer.json or vocab.txt.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise MedstError(f"{folder}: not a tokenizer folder ({str(error).splitlines()[0]}).") from error
+    return tokenizer
+
+
+def continuing_pieces(tokenizer: PreTrainedTokenizerBase) -> Bool[Tensor, " vocabulary"]:
+    """For each id, whether its piece continues a word (starts with ##)."""
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    return torch.tensor([piece.startswith("##") for piece in pieces])

@@ -1,0 +1,144 @@
+"""What a batch is, held against a loop over pairs."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medst.batch import Batch, Batches, centre, crop_and_scale, tokenize
+from medst.cohort.store import Cohort, open_cohort
+from medst.errors import MedstError
+from medst.recipes.settings import DataSettings
+from medst.tokenizer import learn_tokenizer
+
+DATA = DataSettings(sequences_per_batch=4)
+
+
+@pytest.fixture(scope="module")
+def cohort(phantom_cohort: Path) -> Cohort:
+    return open_cohort(phantom_cohort)
+
+
+def batches(cohort: Cohort, data: DataSettings = DATA, training: bool = True, split: str = "train") -> Batches:
+    tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
+    return Batches(cohort, split, tokenizer, data, pieces=64, seed=3, training=training)
+
+
+def test_every_pair_is_where_it_belongs(cohort: Cohort) -> None:
+    found = batches(cohort)
+    tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
+    for number in range(len(found)):
+        batch = found[number]
+        lateral = dict(zip(batch.lateral_of.tolist(), batch.lateral, strict=True))
+        for place, row in enumerate(batch.pair.tolist()):
+            pair = cohort.pairs.row(row, named=True)
+            assert pair["split"] == "train"
+            assert torch.equal(batch.frontal[place], torch.from_numpy(np.array(cohort.images[pair["frontal"]])))
+            assert (place in lateral) == (pair["lateral"] is not None)
+            if pair["lateral"] is not None:
+                assert torch.equal(lateral[place], torch.from_numpy(np.array(cohort.images[pair["lateral"]])))
+            pieces = batch.pieces[place][batch.attention_mask[place] == 1].tolist()
+            assert pieces == tokenizer(pair["report"], truncation=True, max_length=64)["input_ids"]
+
+
+def test_sequences_are_one_patient_in_time_order(cohort: Cohort) -> None:
+    found = batches(cohort)
+    seen = 0
+    for number in range(len(found)):
+        batch = found[number]
+        for steps, mask in zip(batch.steps, batch.step_mask, strict=True):
+            rows = cohort.pairs[batch.pair[steps[mask]].tolist()]
+            assert rows["patient_id"].n_unique() == 1
+            assert rows["time"].is_sorted()
+            assert len(rows) >= 2
+            seen += 1
+    assert seen > 0
+
+
+def test_only_full_sequences_where_the_recipe_says_so(cohort: Cohort) -> None:
+    found = batches(cohort, replace(DATA, temporal_from=4))
+    for number in range(len(found)):
+        assert found[number].step_mask.all()
+
+
+def test_an_epoch_sees_every_sequence_at_most_once_and_epochs_differ(cohort: Cohort) -> None:
+    found = batches(cohort)
+    orders = []
+    for epoch in range(2):
+        found.epoch = epoch
+        orders.append([row for number in range(len(found)) for row in found[number].pair.tolist()])
+        assert len(set(orders[-1])) == len(orders[-1])
+    assert orders[0] != orders[1]
+
+
+def test_a_batch_is_a_function_of_seed_epoch_and_number(cohort: Cohort) -> None:
+    one, other = batches(cohort), batches(cohort)
+    one[1]
+    for a, b in zip(vars(one[0]).values(), vars(other[0]).values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_validation_keeps_every_pair_and_crops_the_centre(cohort: Cohort) -> None:
+    found = batches(cohort, training=False)
+    rows = [row for number in range(len(found)) for row in found[number].pair.tolist()]
+    assert sorted(rows) == cohort.pairs.with_row_index("row").filter(split="train")["row"].to_list()
+    assert (found[0].corners == 16).all()
+
+
+def test_a_share_of_patients_is_drawn_by_whole_patients(cohort: Cohort) -> None:
+    every, some = batches(cohort, training=False), batches(cohort, replace(DATA, patients=0.5))
+    all_patients = set(cohort.pairs[every.pair.tolist()]["patient_id"])
+    patients = set(cohort.pairs[some.pair.tolist()]["patient_id"])
+    assert len(patients) == round(len(all_patients) / 2)
+    for patient in patients:
+        whole = cohort.pairs.filter(split="train", patient_id=patient).height
+        assert cohort.pairs[some.pair.tolist()].filter(patient_id=patient).height == whole
+
+
+def test_too_few_sequences_for_a_batch_is_a_sentence(cohort: Cohort) -> None:
+    with pytest.raises(MedstError, match="fewer than the 4000"):
+        batches(cohort, replace(DATA, sequences_per_batch=4000))
+
+
+def test_numbers_outside_an_epoch_end_it(cohort: Cohort) -> None:
+    found = batches(cohort)
+    with pytest.raises(IndexError):
+        found[len(found)]
+    assert len(list(itertools.islice(found, 10_000))) == len(found)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 12), st.integers(0, 12), st.integers(0, 3))
+def test_crops_are_slices(crop: int, top: int, left: int, count: int) -> None:
+    pictures = torch.randint(0, 256, (count, 32, 32), dtype=torch.uint8)
+    corners = torch.tensor([[top, left]] * count, dtype=torch.int64).reshape(count, 2)
+    cut = crop_and_scale(pictures, corners, crop, crop)
+    expected = pictures[:, top : top + crop, left : left + crop].float() / 127.5 - 1
+    assert torch.equal(cut[:, 0], expected)
+
+
+def test_scaling_is_by_area_and_keeps_the_mean() -> None:
+    pictures = torch.randint(0, 256, (2, 32, 32), dtype=torch.uint8)
+    small = centre(pictures, 32, 8)
+    blocks = pictures.view(2, 8, 4, 8, 4).float().mean((2, 4)) / 127.5 - 1
+    torch.testing.assert_close(small[:, 0], blocks)
+
+
+def test_moving_a_batch_keeps_what_it_holds(cohort: Cohort) -> None:
+    batch = batches(cohort)[0]
+    moved = batch.to("cpu")
+    assert isinstance(moved, Batch)
+    assert torch.equal(moved.pieces, batch.pieces)
+
+
+def test_texts_are_cut_and_padded() -> None:
+    tokenizer = learn_tokenizer(["clear lungs", "the effusion has resolved"], 60)
+    pieces, mask = tokenize(tokenizer, ["clear lungs", "the effusion has resolved " * 30], 16)
+    assert pieces.shape == (2, 16)
+    assert mask[1].all()
+    assert (pieces[0][mask[0] == 0] == tokenizer.pad_token_id).all()

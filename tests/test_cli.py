@@ -1,0 +1,101 @@
+"""What a person at a terminal sees: help at once, one sentence for what went wrong, an exit code that says so."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medst import __version__, cli
+from medst.errors import MedstError
+
+
+def medst(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "medst", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from medst.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'transformers', 'polars', 'cv2', 'sklearn', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("demo", "phantom", "prepare", "pretrain", "evaluate", "report"):
+        assert verb in done.stdout
+
+
+def test_version() -> None:
+    assert medst("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("prepare", "mimic-cxr", "nowhere", "cohort"),
+        ("pretrain", "nowhere", "run"),
+        ("evaluate", "all", "nowhere", "cohort"),
+        ("report", "nowhere", "cohort"),
+    ],
+)
+def test_a_path_that_is_not_there_gives_one_sentence_that_names_it(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = medst(*words[:-1], str(tmp_path / words[-1]))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "nowhere" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_wrong_flag_is_named_with_exit_code_2() -> None:
+    done = medst("pretrain", "cohort", "run", "--optimiser.learning-rate", "1")
+    assert done.returncode == 2
+    assert "--optimiser.learning-rate" in done.stderr + done.stdout
+
+
+def test_a_recipe_sets_the_defaults_of_its_flags() -> None:
+    tiny, paper = medst("pretrain", "--help"), medst("pretrain", "--recipe", "paper", "--help")
+    assert "(default: 112)" in tiny.stdout.partition("--model.vision.image-size")[2][:120]
+    assert "(default: 224)" in paper.stdout.partition("--model.vision.image-size")[2][:120]
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "code"),
+    [
+        (MedstError("The cohort is damaged."), "medst: The cohort is damaged.", 1),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/images.npy"),
+            "the disk is full (/data/images.npy)",
+            1,
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "Permission denied (/root/x)", 1),
+        (KeyboardInterrupt(), "interrupted", 130),
+    ],
+)
+def test_failures_are_sentences(
+    error: BaseException,
+    said: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("medst.phantom.write.write_phantom", fail)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["phantom", str(tmp_path / "out")])
+    assert stop.value.code == code
+    assert said in capsys.readouterr().err

@@ -1,0 +1,192 @@
+"""A run that is stopped anywhere ends with the same bits as one that never was."""
+
+import csv
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from medst import weights
+from medst.errors import MedstError
+from medst.pretrain import Step, learning_rate, make_optimiser, pretrain
+from medst.recipes.settings import OptimiserSettings, Recipe
+
+
+def losses(run: Path, split: str = "train") -> list[tuple[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [(row["step"], row["loss"]) for row in csv.DictReader(file) if row["split"] == split]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    for name in ("model.safetensors", "objective.safetensors"):
+        left, right = load_file(a / name), load_file(b / name)
+        if any(not torch.equal(left[key], right[key]) for key in left) or set(left) != set(right):
+            return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def undisturbed(phantom_cohort: Path, small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    summary = pretrain(phantom_cohort, run, small_recipe)
+    assert summary["finished"]
+    return run
+
+
+def test_a_run_leaves_what_its_docstring_says(undisturbed: Path, small_recipe: Recipe) -> None:
+    names = {p.name for p in undisturbed.iterdir()}
+    assert {"settings.json", "tokenizer", "metrics.csv", "tensorboard", "state", "best", "last"} <= names
+    assert len(list((undisturbed / "tensorboard").glob("events*"))) == 1
+    assert len(losses(undisturbed, "valid")) == small_recipe.optimiser.epochs
+    assert not list(undisturbed.rglob("*.part"))
+
+
+def test_the_loss_goes_down(undisturbed: Path) -> None:
+    values = [float(loss) for _, loss in losses(undisturbed)]
+    assert np.mean(values[-3:]) < np.mean(values[:3])
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    pretrain(phantom_cohort, tmp_path / "same", small_recipe)
+    assert losses(tmp_path / "same") == losses(undisturbed)
+    other = replace(small_recipe, run=replace(small_recipe.run, seed=1))
+    pretrain(phantom_cohort, tmp_path / "other", other)
+    assert losses(tmp_path / "other") != losses(undisturbed)
+
+
+def test_stopped_in_the_middle_and_gone_on_gives_the_same_bits(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    for stop in (1, 4, 0):
+        recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, stop_after=stop))
+        summary = pretrain(phantom_cohort, run, recipe)
+        assert summary["finished"] is (stop == 0)
+    assert losses(run) == losses(undisturbed)
+    assert losses(run, "valid") == losses(undisturbed, "valid")
+    assert same_weights(run / "last", undisturbed / "last")
+    assert same_weights(run / "best", undisturbed / "best")
+
+
+def test_a_state_that_was_never_saved_is_computed_again(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def die(done: int, total: int, note: str) -> None:
+        if done == total - 1:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        pretrain(phantom_cohort, run, small_recipe, progress=die)
+    assert pretrain(phantom_cohort, run, small_recipe)["finished"]
+    assert losses(run) == losses(undisturbed)
+    assert same_weights(run / "last", undisturbed / "last")
+
+
+def test_ctrl_c_finishes_the_step_saves_and_leaves(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def press(done: int, total: int, note: str) -> None:
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    summary = pretrain(phantom_cohort, run, small_recipe, progress=press)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert summary["finished"] is False
+    assert summary["steps"] == 2
+    assert pretrain(phantom_cohort, run, small_recipe)["finished"]
+    assert same_weights(run / "last", undisturbed / "last")
+
+
+def test_a_finished_run_has_nothing_left_to_do(undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe) -> None:
+    before = (undisturbed / "metrics.csv").read_bytes()
+    steps: list[int] = []
+    summary = pretrain(phantom_cohort, undisturbed, small_recipe, progress=lambda done, total, note: steps.append(done))
+    assert summary["finished"]
+    assert steps == []
+    assert (undisturbed / "metrics.csv").read_bytes() == before
+
+
+def test_loader_processes_change_nothing(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, loader_workers=1))
+    pretrain(phantom_cohort, tmp_path / "run", recipe)
+    assert losses(tmp_path / "run") == losses(undisturbed)
+
+
+def test_progress_tells_loss_and_time_left(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+    notes: list[str] = []
+    recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, stop_after=2))
+    pretrain(phantom_cohort, tmp_path / "run", recipe, progress=lambda done, total, note: notes.append(note))
+    assert len(notes) == 2
+    assert all("loss" in note and "left" in note for note in notes)
+
+
+def test_a_step_with_too_large_a_gradient_is_skipped_and_counted(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    settings = replace(small_recipe.optimiser, skip_above=1e-9, epochs=1)
+    summary = pretrain(phantom_cohort, tmp_path / "run", replace(small_recipe, optimiser=settings))
+    assert summary["skipped"] == summary["steps"] > 0
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward: Callable[..., dict[str, torch.Tensor]] = Step.forward
+
+    def broken(self: Step, batch: object, share: float) -> dict[str, torch.Tensor]:
+        return {name: value * float("nan") for name, value in forward(self, batch, share).items()}
+
+    monkeypatch.setattr(Step, "forward", broken)
+    with pytest.raises(MedstError, match=r"The loss is nan at step 0 .* lr may help"):
+        pretrain(phantom_cohort, tmp_path / "run", small_recipe)
+
+
+def test_the_best_model_loads_and_is_in_evaluation_mode(undisturbed: Path) -> None:
+    loaded = weights.load(undisturbed / "best")
+    assert not loaded.model.training
+    assert loaded.objective is not None
+
+
+def test_a_cohort_without_pairs_is_refused(phantom_comparisons: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(MedstError, match="no pairs"):
+        pretrain(phantom_comparisons, tmp_path / "run", small_recipe)
+
+
+def test_impossible_settings_are_refused_before_anything_is_written(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    bad = replace(small_recipe, data=replace(small_recipe.data, crop=300))
+    with pytest.raises(MedstError, match="crop"):
+        pretrain(phantom_cohort, tmp_path / "run", bad)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
+    settings = OptimiserSettings(lr=4e-5, lr_min=1e-8, warmup=0.4)
+    golden = np.load(Path(__file__).parent / "data" / "golden" / "schedule_lr.npy")
+    ours = [learning_rate(step, 100, settings) for step in range(100)]
+    np.testing.assert_allclose(ours, golden, rtol=1e-12)
+
+
+def test_weight_decay_falls_on_everything_or_on_matrices() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    everything = make_optimiser(module, OptimiserSettings())
+    assert [len(group["params"]) for group in everything.param_groups] == [4]
+    matrices = make_optimiser(module, OptimiserSettings(decay_matrices_only=True))
+    assert [(len(g["params"]), g["weight_decay"]) for g in matrices.param_groups] == [(1, 0.05), (3, 0.0)]
