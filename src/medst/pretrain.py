@@ -205,6 +205,8 @@ class _Run:
             sampler=range(start * self.world + self.rank, stop, self.world),
             num_workers=self.recipe.run.loader_workers,
             pin_memory=self.accelerator.device.type == "cuda",
+            # A loader draws a seed when it starts; from the global state that would shift dropout after a resume.
+            generator=torch.Generator(),
         )
         for batch in loader:
             yield batch.to(self.accelerator.device)

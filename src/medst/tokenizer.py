@@ -23,17 +23,18 @@ def learn_tokenizer(reports: Iterable[str], vocabulary: int) -> PreTrainedTokeni
     texts = [report for report in reports if report]
     if not texts:
         raise MedstError("There is no report to learn a vocabulary from: the cohort's training split is empty.")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    learner = _empty_tokenizer({})
+    letters = sorted({letter for text in texts for letter in learner.normalizer.normalize_str(text)} - {" "})
+    # The trainer numbers continuing letters in the order of a hash map, which differs from run to run and decides ties
+    # between merges. Naming them beforehand fixes the order; the vocabulary is then taken over without that help.
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIAL),
+        special_tokens=[*SPECIAL, *(f"##{letter}" for letter in letters)],
         show_progress=False,
         continuing_subword_prefix="##",
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    learner.train_from_iterator(texts, trainer)
+    tokenizer = _empty_tokenizer(learner.get_vocab(with_added_tokens=True))
     cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     return PreTrainedTokenizerFast(
@@ -44,6 +45,14 @@ def learn_tokenizer(reports: Iterable[str], vocabulary: int) -> PreTrainedTokeni
         sep_token="[SEP]",
         mask_token="[MASK]",
     )
+
+
+def _empty_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

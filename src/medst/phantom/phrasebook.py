@@ -1,11 +1,13 @@
 """The words and sentence frames of a phantom report; data only, `sentences.py` puts them together.
 
-Frames are `str.format` strings. Their slots: {full} the finding with its present severity ("small right pleural
-effusion"), {a} the same with an article where English wants one, {bare} without severity, {the} bare with
-article, {noun} one word for it, {size} the severity alone, {verb}, {change}, {comparative}, {changing} and {same}
-the words of `CHANGE` ({change_of} and {same_since} with what must follow them), {adv} and {slight} how much,
-{since} what it is compared with or nothing, {against} the same but never nothing, {opening} the same as the start
-of a sentence, {has} {is} {was} {remains} {appears} verbs that agree in number, {where} and {angle} anatomy.
+Frames are `str.format` strings; what stands in brackets is left out of a sentence that does not speak of severity,
+and a frame with {size} outside of brackets is not used for one. The slots: {full} the finding with its present
+severity ("small right pleural effusion"), {a} the same with an article where English wants one, {bare} without
+severity, {the} bare with article, {noun} one word for it, {size} the severity alone, {verb}, {change},
+{comparative}, {changing} and {same} the words of `CHANGE` ({change_of} and {same_since} with what must follow
+them), {adv} and {slight} how much, {since} what it is compared with or nothing, {against} the same but never
+nothing, {opening} the same as the start of a sentence, {has} {is} {was} {remains} {appears} verbs that agree in
+number, {where} and {angle} anatomy.
 """
 
 # Severity words by the upper bound of severity they are used up to.
@@ -17,7 +19,7 @@ SEVERITY_WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("moderate",),
         ("extensive", "severe", "dense"),
     ),
-    "edema": (("minimal", "slight"), ("mild",), ("moderate",), ("severe", "extensive", "marked")),
+    "edema": (("minimal", "subtle"), ("mild",), ("moderate",), ("severe", "extensive", "marked")),
     "pleural_effusion": (("tiny", "trace", "minimal"), ("small", "mild"), ("moderate",), ("large", "extensive")),
     "pneumonia": (("subtle", "minimal"), ("mild", "small"), ("moderate",), ("extensive", "severe")),
     "pneumothorax": (("tiny", "trace", "minimal"), ("small",), ("moderate",), ("large", "extensive")),
@@ -29,24 +31,24 @@ SIZED = ("pleural_effusion", "pneumothorax")
 # changing one word: the sentence-similarity pairs are built on that.
 CHANGE: dict[str, dict[str, tuple[str, ...]]] = {
     "improving": {
-        "verb": ("decreased", "improved", "diminished", "lessened"),
+        "verb": ("decreased", "improved", "diminished"),
         "change": ("decrease", "improvement", "reduction"),
-        "changing": ("decreasing", "improving", "resolving", "diminishing"),
+        "changing": ("decreasing", "improving", "resolving"),
         "comparative": ("smaller", "better", "improved", "decreased"),
     },
     "worsening": {
-        "verb": ("increased", "worsened", "progressed", "grown"),
+        "verb": ("increased", "worsened", "progressed"),
         "change": ("increase", "worsening", "progression"),
-        "changing": ("increasing", "worsening", "enlarging", "progressing"),
+        "changing": ("increasing", "worsening", "progressing"),
         "comparative": ("larger", "worse", "worsened", "increased"),
     },
     "stable": {
-        "comparative": ("unchanged", "stable", "similar", "constant"),
-        "changing": ("unchanged", "stable", "persistent", "constant"),
+        "comparative": ("unchanged", "stable", "similar"),
+        "changing": ("unchanged", "stable", "persistent"),
     },
     "resolved": {"verb": ("resolved", "cleared", "disappeared")},
 }
-ONLY_SIZED = ("smaller", "larger", "grown", "enlarging")
+ONLY_SIZED = ("smaller", "larger")
 
 SINCE = (
     "since ___",
@@ -91,7 +93,7 @@ FRAMES: dict[str | None, tuple[str, ...]] = {
         "interval development of {a}",
         "{opening} {new} {full} {has} developed",
         "{a} {is} new {since}",
-        "new {bare}, {size} in {extent}",
+        "new {bare}[, {size} in {extent}]",
         "{new} {full} {is} now seen, not present previously",
         "interval appearance of {a}",
         "{opening} there {is} now {a}",
@@ -99,46 +101,46 @@ FRAMES: dict[str | None, tuple[str, ...]] = {
         "{a} {was} not seen on the prior study and {is} new",
     ),
     "worsening": (
-        "{the} {has} {adv} {verb} {since}, now {size}",
-        "{opening} {the} {has} {adv} {verb} and {is} now {size}",
+        "{the} {has} {adv} {verb} {since}[, now {size}]",
+        "{opening} {the} {has} {adv} {verb}[ and {is} now {size}]",
         "{the} {has} {verb} {since}",
-        "interval {change_of} {the}, now {size}",
+        "interval {change_of} {the}[, now {size}]",
         "{slight} interval {change_of} {the}",
-        "{changing} {bare}, now {size}",
+        "{changing} {bare}[, now {size}]",
         "{changing} {full} {since}",
-        "{the} {is} {adv} {comparative} {since}, now {size}",
-        "{opening} {the} {appears} {comparative}, now {size}",
+        "{the} {is} {adv} {comparative} {since}[, now {size}]",
+        "{opening} {the} {appears} {comparative}[, now {size}]",
         "there {is} {a}, {comparative} {against}",
-        "there has been interval {change_of} {the}, which {is} now {size}",
+        "there has been interval {change_of} {the}[, which {is} now {size}]",
         "{full}, {comparative} {against}",
-        "{the} {has} become more extensive {since} and {is} {size}",
-        "{the} {is} more prominent {since}, now {size}",
+        "{the} {has} become more extensive {since}[ and {is} {size}]",
+        "{the} {is} more prominent {since}[, now {size}]",
         "{full} {has} {verb} {since}",
     ),
     "improving": (
-        "{the} {has} {adv} {verb} {since}, now {size}",
-        "{opening} {the} {has} {adv} {verb} and {is} now {size}",
+        "{the} {has} {adv} {verb} {since}[, now {size}]",
+        "{opening} {the} {has} {adv} {verb}[ and {is} now {size}]",
         "{the} {has} {verb} {since}",
-        "interval {change_of} {the}, now {size}",
+        "interval {change_of} {the}[, now {size}]",
         "{slight} interval {change_of} {the}",
-        "{changing} {bare}, now {size}",
+        "{changing} {bare}[, now {size}]",
         "{changing} {full} {since}",
-        "{the} {is} {adv} {comparative} {since}, now {size}",
-        "{opening} {the} {appears} {comparative}, now {size}",
+        "{the} {is} {adv} {comparative} {since}[, now {size}]",
+        "{opening} {the} {appears} {comparative}[, now {size}]",
         "there {is} {a}, {comparative} {against}",
-        "there has been interval {change_of} {the}, which {is} now {size}",
+        "there has been interval {change_of} {the}[, which {is} now {size}]",
         "{full}, {comparative} {against}",
-        "{the} {has} become less extensive {since} and {is} {size}",
-        "{the} {is} less prominent {since}, now {size}",
+        "{the} {has} become less extensive {since}[ and {is} {size}]",
+        "{the} {is} less prominent {since}[, now {size}]",
         "{full} {has} {verb} {since}",
-        "{the} {has} partially cleared {since}, with {size} residual {noun}",
+        "{the} {has} partially cleared {since}, with[ {size}] residual {noun}",
     ),
     "stable": (
         "{the} {is} {same_since}",
         "{full} {is} {same_since}",
         "{opening} {the} {is} {same}",
         "{the} {remains} {size}",
-        "no significant interval change in {the}, which {remains} {size}",
+        "no significant interval change in {the}[, which {remains} {size}]",
         "{full}, {same_since}",
         "{same} {full}",
         "{the} {has} not significantly changed {since}",
@@ -185,12 +187,12 @@ OWN_FRAMES: dict[str, dict[str | None, tuple[str, ...]]] = {
         ),
         "new": ("new {size} airspace opacity {where}, consistent with consolidation",),
         "worsening": (
-            "aeration {where} has worsened with {size} consolidation",
-            "consolidation {where} is more confluent {since}, now {size}",
+            "aeration {where} has worsened with[ {size}] consolidation",
+            "consolidation {where} is more confluent {since}[, now {size}]",
         ),
         "improving": (
-            "aeration {where} has improved with {size} residual consolidation",
-            "consolidation {where} is less confluent {since}, now {size}",
+            "aeration {where} has improved with[ {size}] residual consolidation",
+            "consolidation {where} is less confluent {since}[, now {size}]",
         ),
         "stable": ("aeration {where} is unchanged with {size} consolidation",),
         "resolved": ("consolidation {where} has cleared and the lung is well aerated",),
@@ -201,9 +203,9 @@ OWN_FRAMES: dict[str, dict[str | None, tuple[str, ...]]] = {
             "pulmonary vascular congestion with {size} edema",
         ),
         "new": ("new perihilar haze is consistent with {size} pulmonary edema",),
-        "worsening": ("perihilar haze has increased, in keeping with worsening and now {size} pulmonary edema",),
-        "improving": ("perihilar haze has decreased, in keeping with improving and now {size} pulmonary edema",),
-        "stable": ("perihilar haze is unchanged, in keeping with stable {size} pulmonary edema",),
+        "worsening": ("perihilar haze has increased, in keeping with worsening[ and now {size}] pulmonary edema",),
+        "improving": ("perihilar haze has decreased, in keeping with improving[ and now {size}] pulmonary edema",),
+        "stable": ("perihilar haze is unchanged, in keeping with stable[ {size}] pulmonary edema",),
         "resolved": ("the pulmonary vasculature is now normal and edema has resolved",),
     },
     "pleural_effusion": {
@@ -220,11 +222,11 @@ OWN_FRAMES: dict[str, dict[str | None, tuple[str, ...]]] = {
     "pneumonia": {
         None: (
             "{size} opacity {where} is compatible with pneumonia",
-            "{size} opacity {where} concerning for pneumonia",
+            "{size} opacity {where} consistent with pneumonia",
         ),
-        "new": ("new {size} opacity {where} is concerning for pneumonia",),
-        "worsening": ("opacity {where} has increased, consistent with worsening and now {size} pneumonia",),
-        "improving": ("opacity {where} has decreased, consistent with improving and now {size} pneumonia",),
+        "new": ("new {size} opacity {where} is consistent with pneumonia",),
+        "worsening": ("opacity {where} has increased, consistent with worsening[ and now {size}] pneumonia",),
+        "improving": ("opacity {where} has decreased, consistent with improving[ and now {size}] pneumonia",),
         "stable": ("{size} opacity {where} is unchanged, consistent with known pneumonia",),
         "resolved": ("opacity {where} has cleared, consistent with resolved pneumonia",),
     },
@@ -234,8 +236,8 @@ OWN_FRAMES: dict[str, dict[str | None, tuple[str, ...]]] = {
             "there is {a} without evidence of tension",
         ),
         "new": ("a pleural line is now visible {where}, consistent with a new {size} pneumothorax",),
-        "worsening": ("the {side} lung is less well expanded, with {change_of} {the}, now {size}",),
-        "improving": ("the {side} lung has partially re-expanded, with {change_of} {the}, now {size}",),
+        "worsening": ("the {side} lung is less well expanded, with {change_of} {the}[, now {size}]",),
+        "improving": ("the {side} lung has partially re-expanded, with {change_of} {the}[, now {size}]",),
         "stable": ("the pleural line {where} is unchanged, with {a}",),
         "resolved": ("the {side} lung has fully re-expanded and {the} {has} resolved",),
     },

@@ -29,6 +29,8 @@ from medst.phantom.trajectory import FindingState
 from medst.phantom.truth import Finding
 
 HEDGE_BELOW = 0.34  # only what is faint is hedged
+# By progression, the share of reports that do not say how severe a finding is now.
+_UNQUANTIFIED = {None: 0.1, "new": 0.2, "improving": 0.75, "stable": 0.5, "worsening": 0.75, "resolved": 0.0}
 _ZONE_PLACES = {
     "upper": ("upper lobe", "upper lung"),
     "mid": ("mid lung", "perihilar"),
@@ -120,17 +122,33 @@ def change_words(name: str, progression: str, kind: str) -> tuple[str, ...]:
     return words if name in SIZED else tuple(word for word in words if word not in ONLY_SIZED)
 
 
-def describe(state: FindingState, rng: np.random.Generator) -> Statement:
-    """One sentence about a present or just-resolved finding.
+def may_hedge(state: FindingState) -> bool:
+    """Whether a careful reader could be in doubt: a faint finding that is seen for the first time."""
+    return state.progression in (None, "new") and state.present and state.finding.severity < HEDGE_BELOW
 
-    A faint finding that is seen for the first time is sometimes hedged, and then labelled -1.
+
+def sample_quantified(state: FindingState, rng: np.random.Generator) -> bool:
+    """Whether a report says how severe a finding is now, or only what became of it.
+
+    A comparison mostly gives the direction alone ("the effusion has decreased"), so that the words for a direction
+    carry what the missing severity would have said. If every sentence gave both, they would be redundant, and a
+    learner that sees one image at a time could not tell "increased" from "decreased".
     """
+    return bool(rng.random() >= _UNQUANTIFIED[state.progression])
+
+
+def describe(
+    state: FindingState, rng: np.random.Generator, *, hedged: bool = False, quantified: bool = True
+) -> Statement:
+    """One sentence about a present or just-resolved finding; a hedged one is labelled -1."""
     finding, progression = state.finding, state.progression
-    hedged = progression in (None, "new") and finding.severity < HEDGE_BELOW and rng.random() < 0.3
     frames = FRAMES["hedged"] if hedged else FRAMES[progression] + 2 * OWN_FRAMES[finding.name][progression]
-    frame = pick(frames, rng)
-    text = sentence(frame.format_map(_slots(state, rng)))
-    hedged = hedged or "concerning for" in text
+    if quantified:
+        frame = re.sub(r"[\[\]]", "", pick(frames, rng))
+    else:
+        frames = tuple(re.sub(r"\[.*?\]", "", frame) for frame in frames)
+        frame = pick([frame for frame in frames if "{size}" not in frame], rng)
+    text = sentence(frame.format_map(_slots(state, quantified, rng)))
     value = -1.0 if hedged else (1.0 if state.present else 0.0)
     labels = [(CHEXPERT_NAME[finding.name], value)]
     if "opacity" in text and state.present:
@@ -144,7 +162,8 @@ def deny(names: Sequence[str], rng: np.random.Generator) -> Statement:
     # "evidence of" governs the rest of a list, so it only works at its end or alone.
     if len(words) > 1:
         words = [word.removeprefix("evidence of ") for word in words]
-    listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}{pick((', or', ' or'), rng)} {words[-1]}"
+    comma = "," if len(words) > 2 and rng.random() < 0.5 else ""
+    listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}{comma} or {words[-1]}"
     frame = pick(ABSENT_FRAMES, rng)
     text = sentence(frame.format(list=listed).replace("evidence of evidence of", "evidence of"))
     return Statement(text, tuple((CHEXPERT_NAME[name], 0.0) for name in names))
@@ -157,15 +176,15 @@ def deny_other_side(finding: Finding, rng: np.random.Generator) -> Statement:
     return Statement(sentence(f"{pick(('no', 'there is no'), rng)} {other} {word}"))
 
 
-def _slots(state: FindingState, rng: np.random.Generator) -> dict[str, str]:
+def _slots(state: FindingState, quantified: bool, rng: np.random.Generator) -> dict[str, str]:
     finding, progression = state.finding, state.progression
     # A resolved finding has no severity left to speak of; its frames have no slot for one.
-    size = severity_word(finding.name, finding.severity, rng) if state.present else ""
+    size = severity_word(finding.name, finding.severity, rng) if state.present and quantified else ""
     noun = noun_phrase(finding, rng)
     full = f"{size} {noun.bare}".strip()
     against, opening = pick(SINCE, rng), pick(OPENINGS, rng)
     since = against if rng.random() < 0.8 else ""
-    same = pick(CHANGE["stable"]["comparative"][:3], rng)
+    same = pick(CHANGE["stable"]["comparative"], rng)
     adverb = _adverb(abs(state.change), rng)
     slots = {
         "full": full,
@@ -186,10 +205,10 @@ def _slots(state: FindingState, rng: np.random.Generator) -> dict[str, str]:
         "against": against,
         "opening": opening,
         "adv": adverb,
-        "slight": adverb.removesuffix("ly").replace("substantial", "considerable"),
+        "slight": adverb.removesuffix("ly"),
         "same": same,
         "same_since": f"{same} {pick(SIMILAR_TO, rng) if same == 'similar' else since}",
-        "persistent": pick(("persistent", "unchanged", "stable"), rng),
+        "persistent": pick(CHANGE["stable"]["changing"], rng),
     }
     for kind in ("verb", "change", "changing", "comparative"):
         words = change_words(finding.name, progression, kind) if progression in CHANGE else ()
@@ -201,8 +220,9 @@ def _slots(state: FindingState, rng: np.random.Generator) -> dict[str, str]:
 
 
 def _adverb(change: float, rng: np.random.Generator) -> str:
+    """How large a change is; none of these words is one for severity."""
     if rng.random() < 0.5:
         return ""
     if change < 0.3:
-        return pick(("slightly", "mildly", "minimally"), rng)
-    return pick(("substantially", "markedly", "significantly"), rng)
+        return pick(("slightly", "modestly"), rng)
+    return pick(("substantially", "significantly"), rng)

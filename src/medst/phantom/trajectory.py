@@ -120,9 +120,7 @@ def _sample_lesions(rng: np.random.Generator) -> list[dict]:
     ]
 
 
-def _sample_place(
-    name: str, taken: dict[str, tuple[str, str]], rng: np.random.Generator
-) -> tuple[str, str]:
+def _sample_place(name: str, taken: dict[str, tuple[str, str]], rng: np.random.Generator) -> tuple[str, str]:
     one_side = "right" if rng.random() < 0.5 else "left"
     if name == "edema":
         return "bilateral", "mid"
@@ -155,8 +153,8 @@ def _sample_course(rng: np.random.Generator) -> list[float]:
     severities = []
     for level in levels:
         mean = _HOLD_PEAK if level == peak else _HOLD_SLOPE
-        for _ in range(int(rng.geometric(1 / (1 + mean)))):
-            severities.append(round(level + float(rng.uniform(-_JITTER, _JITTER)), 4))
+        readings = level + rng.uniform(-_JITTER, _JITTER, int(rng.geometric(1 / (1 + mean))))
+        severities += [round(float(reading), 4) for reading in readings]
     return severities
 
 

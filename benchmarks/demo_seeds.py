@@ -1,0 +1,78 @@
+"""What the demo's model learns, beyond chance and beyond an untrained model of its shape: the demo with several seeds.
+
+    python benchmarks/demo_seeds.py OUT --seeds 0 1 2
+
+Each seed draws its own phantom patients and its own weights. Prints a table and writes it to
+benchmarks/results/demo_seeds.json, with what it was measured on.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from medst import __version__
+from medst.demo import run_demo
+
+ROWS = (
+    ("temporal-image", "accuracy", "average"),
+    ("temporal-image", "macro accuracy", "average"),
+    ("temporal-text", "auroc", "all"),
+    ("temporal-text", "auroc", "RadGraph"),
+    ("temporal-text", "auroc", "swaps"),
+)
+
+
+def main() -> None:
+    """Run the demo once a seed and set the numbers side by side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--patients", type=int, default=700)
+    parser.add_argument("--epochs", type=int, default=10)
+    args = parser.parse_args()
+
+    runs = []
+    for seed in args.seeds:
+        began = time.monotonic()
+        out = args.out / f"seed-{seed}"
+        run_demo(out, patients=args.patients, seed=seed, epochs=args.epochs, workers=0)
+        results = json.loads((out / "run" / "results.json").read_text())["results"]
+        runs.append({"seed": seed, "seconds": round(time.monotonic() - began), "results": results})
+
+    table = []
+    for task, metric, finding in ROWS:
+        values: dict[str, list[float]] = {"trained": [], "untrained": [], "chance": []}
+        for run in runs:
+            for row in run["results"]:
+                if (row["task"], row["metric"], row["finding"]) == (task, metric, finding):
+                    values[row["model"]].append(row["value"])
+                    if row["model"] == "trained":
+                        values["chance"].append(row["chance"])
+        table.append({"task": task, "metric": metric, "finding": finding, **values})
+        mean = {name: statistics.mean(numbers) for name, numbers in values.items()}
+        lead = [a - b for a, b in zip(values["trained"], values["untrained"], strict=True)]
+        print(
+            f"{task:15s} {metric:15s} {finding:9s} trained {mean['trained']:.3f}  untrained {mean['untrained']:.3f}  "
+            f"chance {mean['chance']:.3f}  lead over untrained, least of {len(lead)} seeds {min(lead):+.3f}"
+        )
+    found = {
+        "on": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "medst_version": __version__,
+        "patients": args.patients,
+        "epochs": args.epochs,
+        "seconds": {run["seed"]: run["seconds"] for run in runs},
+        "table": table,
+    }
+    results_file = Path(__file__).parent / "results" / "demo_seeds.json"
+    results_file.parent.mkdir(exist_ok=True)
+    results_file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

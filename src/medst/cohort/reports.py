@@ -1,0 +1,123 @@
+"""Radiology reports to text: sections by their headers, then the released cleaning.
+
+The header rules are those of the MIMIC-CXR report sectioner (MIT-LCP, MIT licence); its tables of synonyms and hand-made
+rules are in mimic_report_sections.json. The cleaning is lossy on purpose: it is what the published numbers were made with.
+It cuts at every "number and full stop", so that "3.5 cm" becomes "5 cm", and drops sentences of one word.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
+PARAGRAPH = "\n \n"
+FEWEST_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: its normalised name, its text, and where that begins."""
+
+    name: str
+    text: str
+    start: int
+
+
+@lru_cache(maxsize=1)
+def _rules() -> dict[str, Any]:
+    return json.loads((files("medst.cohort") / "mimic_report_sections.json").read_text())
+
+
+def hand_made_studies() -> frozenset[str]:
+    """Studies (as s12345678) whose text the sectioner takes by hand; the released table has no text for them."""
+    rules = _rules()
+    return frozenset(rules["study_to_section"]) | frozenset(rules["study_to_character_span"])
+
+
+def normalise_name(header: str) -> str:
+    """One name for all spellings of a header."""
+    rules, name = _rules(), header.lower().strip()
+    if name in rules["header_synonyms"]:
+        return rules["header_synonyms"][name]
+    for main in rules["main_sections_matched_if_contained"]:
+        if main in name:
+            return main
+    if any(part in name for part in rules["headers_that_mean_findings_if_contained"]):
+        return "findings"
+    return name
+
+
+def sections(text: str) -> list[Section]:
+    """Cut a report at its upper-case headers.
+
+    A report without headers is one section, `full report`. Empty findings and impressions are left out. Where neither
+    exists, what follows the first paragraph of the last section is a section of its own, `last_paragraph`.
+    """
+    header = HEADER.search(text)
+    if header is None:
+        found = [Section("full report", text, 0)]
+    else:
+        found = [Section("preamble", text[: header.start(1)], 0)]
+    while header is not None:
+        start = header.end()
+        # A second header in the line of the first one is part of its text.
+        following = HEADER.search(text, start + max(0, text.find("\n", start) - start))
+        end = len(text) if following is None else following.start()
+        found.append(Section(normalise_name(header.group(1)), text[start:end], start))
+        header = following
+    found = [s for s in found if s.name not in ("findings", "impression") or s.text.strip()]
+    if not {"findings", "impression"} & {s.name for s in found} and PARAGRAPH in found[-1].text:
+        last = found.pop()
+        first, _, rest = last.text.partition(PARAGRAPH)
+        found += [Section(last.name, first, last.start), Section("last_paragraph", rest, last.start + len(first))]
+    return found
+
+
+def section_text(text: str, name: str) -> str:
+    """The last section of that name, stripped; empty where there is none."""
+    return next((s.text.strip() for s in reversed(sections(text)) if s.name == name), "")
+
+
+def clean(text: str, fewest_words: int = 2) -> str:
+    """Lower-case ASCII words, sentence after sentence, as the released preprocessing makes them.
+
+    Args:
+        text: raw text of a section.
+        fewest_words: sentences of fewer words are dropped; the released code drops those of one.
+
+    >>> clean("1. Edema. 2. Effusion is small.")
+    'effusion is small'
+    >>> clean("ET tube 3.5 cm above the carina.")
+    'et tube 5 cm above the carina'
+    """
+    sentences = []
+    for numbered in re.split(r"[0-9]+\.", text.replace("\n", " ")):
+        for sentence in numbered.split("."):
+            words = re.findall(r"\w+", sentence.lower())
+            if len(words) >= fewest_words:
+                sentences += [ascii_word for word in words if (ascii_word := word.encode("ascii", "ignore").decode())]
+    return " ".join(sentences)
+
+
+def caption(impression: str, findings: str) -> str | None:
+    """The text of a pair: impression, then findings, cleaned; None where fewer than 3 tokens are left."""
+    text = clean(f"{impression} {findings}")
+    return text if len(text.split()) >= FEWEST_TOKENS else None
+
+
+def report_text(report: str) -> tuple[str | None, str]:
+    """The text of a pair from a whole report.
+
+    Returns:
+        The text, or None; and why it is None.
+    """
+    if not report.strip():
+        return None, "the report is empty"
+    impression, findings = section_text(report, "impression"), section_text(report, "findings")
+    if not impression and not findings:
+        return None, "the report has neither findings nor an impression"
+    text = caption(impression, findings)
+    return text, "" if text else f"fewer than {FEWEST_TOKENS} words are left of the report"

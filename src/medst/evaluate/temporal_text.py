@@ -1,0 +1,102 @@
+"""Temporal sentence similarity on MS-CXR-T: do two sentences say the same change, or opposite ones?
+
+Unusual here: `accuracy at released threshold` keeps a flaw of the released code, to be compared with its numbers. It takes
+the threshold of the fold with the best *test* accuracy and scores it on all pairs, which is above chance where there is no
+signal at all. `accuracy` chooses the threshold on the training folds only.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+from medst.cohort.reports import clean
+from medst.cohort.store import Cohort
+from medst.errors import MedstError
+from medst.evaluate.features import embed_texts
+from medst.evaluate.task import ALL, LeftOut, Outcome, Score
+from medst.weights import Loaded
+
+TASK = "temporal-text"
+CATEGORIES = ("contradiction", "paraphrase")
+FOLDS = 10
+
+
+def temporal_text(loaded: Loaded, cohort: Cohort) -> Outcome:
+    """Score a model on each subset of sentence pairs and on all of them, by the cosine of a pair's two embeddings.
+
+    The sentences are cleaned as the reports of a cohort are, but those of a single word are kept. A subset with fewer than
+    10 paraphrases or contradictions is left out by name.
+
+    Raises:
+        MedstError: the cohort has no sentences, or every subset would be left out.
+    """
+    if cohort.sentences is None:
+        raise MedstError(
+            f"{cohort.path} has no sentences: it is a {cohort.meta['dataset']} cohort; "
+            "temporal-text needs one made by `medst prepare ms-cxr-t`."
+        )
+    table = cohort.sentences
+    sides = [[clean(text, fewest_words=1) for text in table[name]] for name in ("sentence_1", "sentence_2")]
+    rows = embed_texts(loaded, sides[0] + sides[1]).astype(np.float64)
+    cosine = (rows[: table.height] * rows[table.height :]).sum(1)
+    paraphrase = table["category"].to_numpy() == "paraphrase"
+    subset_of = table["subset"].to_numpy()
+
+    outcome = Outcome()
+    for subset in (*table["subset"].unique().sort().to_list(), ALL):
+        among = np.full(table.height, True) if subset == ALL else subset_of == subset
+        counts = np.bincount(paraphrase[among], minlength=2)
+        if counts.min() < FOLDS:
+            held = ", ".join(f"{count} {name}s" for name, count in zip(CATEGORIES, counts, strict=True))
+            reason = f"{FOLDS} folds need {FOLDS} pairs of each category, it has {held}"
+            outcome.left_out.append(LeftOut(TASK, subset, FOLDS, reason))
+        else:
+            outcome.scores += _scores(subset, cosine[among], paraphrase[among])
+    if not outcome.scores:
+        raise MedstError(f"{cohort.path}: too few sentences for temporal-text ({outcome.left_out[-1].reason}).")
+    return outcome
+
+
+def best_threshold(score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"]) -> float:
+    """The threshold with the best accuracy where a score above it means positive; the lowest of equally good ones.
+
+    It lies half-way between two neighbouring scores, or below or above all of them.
+
+    >>> best_threshold(np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, False, True, True]))
+    0.5
+    """
+    levels = np.unique(score)
+    thresholds = np.concatenate([[levels[0] - 1], (levels[:-1] + levels[1:]) / 2, [levels[-1] + 1]])
+    order = np.argsort(score, kind="stable")
+    below = np.searchsorted(score[order], thresholds, side="right")
+    negatives_below = np.concatenate([[0], np.cumsum(~positive[order])])[below]
+    positives_above = positive.sum() - np.concatenate([[0], np.cumsum(positive[order])])[below]
+    return float(thresholds[np.argmax(negatives_below + positives_above)])
+
+
+def thresholded(
+    score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"], folds: int = FOLDS
+) -> tuple[float, float]:
+    """Accuracy with thresholds chosen on training folds, and with the threshold as the released code takes it.
+
+    Returns:
+        The mean accuracy of the test folds, each with the threshold of its own training folds; and the accuracy on all
+        pairs of that one of these thresholds which did best on its test fold.
+    """
+    thresholds, accuracy = [], []
+    for train, test in StratifiedKFold(folds).split(score, positive):
+        thresholds.append(best_threshold(score[train], positive[train]))
+        accuracy.append(float(((score[test] > thresholds[-1]) == positive[test]).mean()))
+    released = thresholds[int(np.argmax(accuracy))]
+    return float(np.mean(accuracy)), float(((score > released) == positive).mean())
+
+
+def _scores(subset: str, score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"]) -> list[Score]:
+    n, majority = len(score), float(max(positive.mean(), 1 - positive.mean()))
+    honest, released = thresholded(score, positive)
+    return [
+        Score("auroc", subset, float(roc_auc_score(positive, score)), None, n, 0.5),
+        Score("accuracy", subset, honest, None, n, majority, FOLDS),
+        Score("accuracy at released threshold", subset, released, None, n, majority, FOLDS),
+    ]

@@ -1,0 +1,283 @@
+"""A whole radiology report in MIMIC-CXR's layout, written from what is true of the study.
+
+Unusual here: the CheXpert labels are not read off the text but collected from the very sentences that went into
+it, so a report without a findings section is labelled by its impression alone, as the real labeller would.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medst.phantom.background import (
+    Background,
+    device_statements,
+    indication,
+    other_statements,
+    technique_remark,
+)
+from medst.phantom.phrasebook import SIZED
+from medst.phantom.sentences import (
+    Statement,
+    deny,
+    deny_other_side,
+    describe,
+    may_hedge,
+    pick,
+    sample_quantified,
+    sentence,
+)
+from medst.phantom.trajectory import StudyTruth
+from medst.phantom.truth import FINDINGS
+
+CHEXPERT_LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+# How often a report lacks a section, as in MIMIC-CXR; the rest has both.
+SHARES = {"impression only": 0.12, "findings only": 0.08, "last paragraph": 0.015}
+
+_WIDTH = 79
+_CLEAR_LUNGS = (
+    "the lungs are clear",
+    "lungs are well expanded and clear",
+    "both lungs are clear",
+    "the lungs are well inflated and clear",
+    "lung fields are clear",
+)
+_NOTHING_ACUTE = (
+    "no acute cardiopulmonary process",
+    "no acute cardiopulmonary abnormality",
+    "no acute intrathoracic process",
+    "no evidence of acute cardiopulmonary disease",
+    "normal chest radiograph",
+)
+_MISSPELT = {
+    "FINDINGS": ("FINDINS", "FINDNGS", "FINDING"),
+    "IMPRESSION": ("IMPRESSON", "IMPRESION", "IMPRSSION"),
+    "COMPARISON": ("COMPARISION", "COMPARSION"),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The text of a report file and its CheXpert row.
+
+    Attributes:
+        text: the whole file, headers and all.
+        findings, impression: the sentences of the two sections, '' for one that is missing; in a report without
+            headers both are in `findings`.
+        labels: by name of `CHEXPERT_LABELS`, 1.0, 0.0 or -1.0; names that are not mentioned are absent.
+    """
+
+    text: str
+    findings: str
+    impression: str
+    labels: dict[str, float]
+
+
+def write_report(study: StudyTruth, background: Background, rng: np.random.Generator) -> Report:
+    """Write the report of one study; every present finding is stated in every section that there is."""
+    kind = _sample_kind(rng)
+    # Decided once a finding, so that the two sections of a report do not differ in what they claim.
+    manner = {
+        state.finding.name: {
+            "hedged": may_hedge(state) and rng.random() < 0.25,
+            "quantified": sample_quantified(state, rng),
+        }
+        for state in study.findings
+    }
+    findings = _findings(study, background, manner, rng)
+    impression = _impression(study, manner, rng)
+    if kind == "impression only":
+        # Nothing else says what is absent, so the impression does.
+        impression, findings = [*impression, *_denials(study, rng)[:1]], []
+    elif kind == "findings only":
+        impression = []
+    elif kind == "last paragraph":
+        findings, impression = [*findings, *impression[:1]], []
+    blocks = _headers(study, background, rng)
+    blocks += _body(kind, study, findings, impression, rng)
+    return Report(
+        text=_layout(blocks, _wet_read(study, impression, rng)),
+        findings="  ".join(statement.text for statement in findings),
+        impression="  ".join(statement.text for statement in impression),
+        labels=collect_labels([*findings, *impression]),
+    )
+
+
+def collect_labels(statements: Sequence[Statement]) -> dict[str, float]:
+    """Labels of a whole report: a positive mention beats an uncertain one beats a negative one."""
+    rank = {1.0: 2, -1.0: 1, 0.0: 0}
+    labels: dict[str, float] = {}
+    for statement in statements:
+        for name, value in statement.labels:
+            if name not in labels or rank[value] > rank[labels[name]]:
+                labels[name] = value
+    if all(value == 0 for name, value in labels.items() if name != "Support Devices"):
+        labels["No Finding"] = 1.0
+    return {name: labels[name] for name in CHEXPERT_LABELS if name in labels}
+
+
+def _sample_kind(rng: np.random.Generator) -> str:
+    names = [*SHARES, "both"]
+    return names[int(rng.choice(len(names), p=[*SHARES.values(), 1 - sum(SHARES.values())]))]
+
+
+def _findings(
+    study: StudyTruth, background: Background, manner: dict[str, dict], rng: np.random.Generator
+) -> list[Statement]:
+    first = device_statements(study, background, rng)
+    told = [describe(state, rng, **manner[state.finding.name]) for state in study.findings]
+    if not study.present and rng.random() < 0.6:
+        told.append(Statement(sentence(pick(_CLEAR_LUNGS, rng))))
+    middle = [told[i] for i in rng.permutation(len(told))] + _denials(study, rng)
+    last = other_statements(background, rng)
+    if rng.random() < 0.3:
+        first, middle = [], middle + first
+    return [*last, *first, *middle] if rng.random() < 0.25 else [*first, *middle, *last]
+
+
+def _denials(study: StudyTruth, rng: np.random.Generator) -> list[Statement]:
+    """Say that some of what is absent is absent, in one sentence or two."""
+    spoken_of = {state.finding.name for state in study.findings}
+    # "No consolidation" beside a pneumonia would contradict it, and the other way round.
+    if spoken_of & {"consolidation", "pneumonia"}:
+        spoken_of |= {"consolidation", "pneumonia"}
+    absent = [name for name in FINDINGS if name not in spoken_of and rng.random() < 0.7]
+    absent = [absent[i] for i in rng.permutation(len(absent))]
+    statements = []
+    if len(absent) > 1 and rng.random() < 0.4:
+        statements = [deny(absent[:1], rng), deny(absent[1:], rng)]
+    elif absent:
+        statements = [deny(absent, rng)]
+    one_sided = [f for f in study.present if f.name in SIZED and f.side != "bilateral"]
+    return statements + [deny_other_side(finding, rng) for finding in one_sided if rng.random() < 0.1]
+
+
+def _impression(study: StudyTruth, manner: dict[str, dict], rng: np.random.Generator) -> list[Statement]:
+    """The findings once more, the worst first; or that there is nothing."""
+    states = sorted(study.findings, key=lambda state: -state.finding.severity)
+    told = [describe(state, rng, **manner[state.finding.name]) for state in states]
+    if not study.present and (not told or rng.random() < 0.5):
+        told.append(Statement(sentence(pick(_NOTHING_ACUTE, rng))))
+    if any(f.name in ("pneumonia", "consolidation") for f in study.present) and rng.random() < 0.12:
+        told.append(Statement("Follow-up radiographs after treatment are recommended."))
+    return told
+
+
+def _headers(study: StudyTruth, background: Background, rng: np.random.Generator) -> list[str]:
+    """The sections above the findings, each as 'HEADER:  text'."""
+    lateral = bool({"LATERAL", "LL"} & set(study.views))
+    name = "CHEST (PORTABLE AP)" if study.portable else ("CHEST (PA AND LAT)" if lateral else "CHEST (SINGLE VIEW)")
+    blocks = []
+    if rng.random() < 0.65:
+        header = pick(("EXAMINATION", "EXAMINATION", "TYPE OF EXAMINATION", "EXAM"), rng)
+        blocks.append(f"{header}:  {name}")
+    reason = pick(("INDICATION", "INDICATION", "HISTORY", "REASON FOR EXAM", "REASON FOR EXAMINATION"), rng)
+    blocks.append(f"{reason}:  {indication(background, rng)}")
+    if rng.random() < 0.6:
+        blocks.append(f"TECHNIQUE:  {technique_remark(study, rng)}")
+    if rng.random() < 0.85:
+        header = pick(("COMPARISON", "COMPARISON", "COMPARISON", "COMPARISONS"), rng)
+        blocks.append(f"{_spelt(header, rng)}:  {_comparison(study, rng)}")
+    return blocks
+
+
+def _comparison(study: StudyTruth, rng: np.random.Generator) -> str:
+    if not study.follow_up:
+        return pick(("None.", "None available.", "No prior studies available for comparison."), rng)
+    return pick(("___.", "Chest radiograph dated ___.", "Chest radiograph ___.", "Prior exam of ___."), rng)
+
+
+def _body(
+    kind: str,
+    study: StudyTruth,
+    findings: list[Statement],
+    impression: list[Statement],
+    rng: np.random.Generator,
+) -> list[str]:
+    """The sections that are read, under headers as they occur, misspelt ones among them."""
+    gap = pick(("  ", "  ", " "), rng)
+    if kind == "last paragraph":
+        return [gap.join(statement.text for statement in findings)]
+    blocks = []
+    if findings:
+        header = "FINDINGS"
+        if rng.random() < 0.06:
+            header = "PORTABLE CHEST" if study.portable else "CHEST, TWO VIEWS"
+            if len(study.views) == 1 and not study.portable:
+                header = "FINDINGS"
+        blocks.append(_section(header, gap.join(s.text for s in findings), rng))
+    if impression:
+        merged = not findings and rng.random() < 0.35
+        header = pick(("FINDINGS AND IMPRESSION", "FINDINGS/IMPRESSION"), rng) if merged else "IMPRESSION"
+        if len(impression) > 1 and not merged and rng.random() < 0.6:
+            text = "\n".join(f"{number}.  {s.text}" for number, s in enumerate(impression, start=1))
+        else:
+            text = gap.join(s.text for s in impression)
+        blocks.append(_section(header, text, rng))
+    severe = [finding for finding in study.present if finding.severity > 0.7]
+    if severe and rng.random() < 0.1:
+        minute = int(rng.integers(60))
+        blocks.append(
+            "NOTIFICATION:  The findings were discussed by Dr. ___ with Dr. ___ on the telephone on ___ at "
+            f"{int(rng.integers(1, 13))}:{minute:02d} {pick(('AM', 'PM'), rng)}, 5 minutes after discovery."
+        )
+    return blocks
+
+
+def _section(header: str, text: str, rng: np.random.Generator) -> str:
+    header = _spelt(header, rng)
+    own_paragraph = rng.random() < 0.6 or text.startswith("1.")
+    return f"{header}: \n\n{text}" if own_paragraph else f"{header}:  {text}"
+
+
+def _spelt(header: str, rng: np.random.Generator) -> str:
+    """The header, now and then with a spelling mistake that occurs in MIMIC-CXR."""
+    return pick(_MISSPELT[header], rng) if header in _MISSPELT and rng.random() < 0.02 else header
+
+
+def _wet_read(study: StudyTruth, impression: list[Statement], rng: np.random.Generator) -> str:
+    """A preliminary reading above the final report; a few urgent studies have one."""
+    if not (impression and study.present and rng.random() < 0.03):
+        return ""
+    time = f"{int(rng.integers(1, 13))}:{int(rng.integers(60)):02d} {pick(('AM', 'PM'), rng)}"
+    return f"WET READ: ___ ___ ___ {time}\n{impression[0].text}"
+
+
+def _layout(blocks: Sequence[str], wet_read: str) -> str:
+    """Every line starts with a blank, paragraphs are parted by a line of one blank, lines end before column 80."""
+    title = f"{'':33}FINAL REPORT\n"
+    if wet_read:
+        title = f"{_wrap(wet_read)}\n {'_' * 78}\n{title}"
+    return title + "\n \n".join(_wrap(block) for block in blocks) + "\n"
+
+
+def _wrap(block: str) -> str:
+    lines = []
+    for line in block.split("\n"):
+        wrapped = textwrap.wrap(
+            line,
+            _WIDTH,
+            initial_indent=" ",
+            subsequent_indent=" ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        # A header that stands alone keeps the blank after its colon, as the originals do.
+        lines += [f"{wrapped[0]} " if line.endswith(": ") else wrapped[0], *wrapped[1:]] if wrapped else [" "]
+    return "\n".join(lines)

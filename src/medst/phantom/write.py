@@ -1,0 +1,311 @@
+"""Writes a whole phantom cohort: many patients at once, resumable, the same bytes whatever the number of workers.
+
+Unusual here: a patient is the unit of work and of randomness. Each draws from a generator of its own, seeded by
+(seed, patient index), and leaves a small record under OUT/.parts when all its files are in place. A run that is
+started again redoes only patients without a record. `phantom.json` is written when everything else is there, so
+its existence means that the tree is complete.
+"""
+
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from medst.errors import MedstError
+from medst.phantom import ms_cxr_t
+from medst.phantom.anatomy import sample_anatomy
+from medst.phantom.background import sample_background
+from medst.phantom.mimic_cxr import FRONTAL, LATERAL, PatientRecord, write_atomically, write_study, write_tables
+from medst.phantom.radiograph import render_study, sample_acquisition
+from medst.phantom.reports import write_report
+from medst.phantom.trajectory import MAX_STUDIES, StudyTruth, sample_trajectory
+
+JPG_FOLDER, MS_CXR_T_FOLDER = "mimic-cxr-jpg", "ms-cxr-t"
+PARTS, DONE, TRUTH = ".parts", "phantom.json", "ground_truth.parquet"
+MOST_PATIENTS = 1_000_000  # so that eight-digit ids suffice
+
+_BLOCK = 8  # patients a task: long enough to hide the cost of a task, short enough for a smooth progress bar
+_ODD_VIEW_SHARE = 0.01
+_TRUTH_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "patient_id": pl.String,
+    "study_id": pl.String,
+    "time": pl.Datetime("us"),
+    "split": pl.String,
+    "finding": pl.String,
+    "side": pl.String,
+    "zone": pl.String,
+    "severity": pl.Float64,
+    "progression": pl.String,
+}
+
+
+def write_phantom(
+    out: Path,
+    *,
+    patients: int = 1000,
+    seed: int = 0,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    test_share: float = 0.2,
+    valid_share: float = 0.1,
+) -> dict:
+    """Write a phantom cohort in the layouts of MIMIC-CXR-JPG and MS-CXR-T, with its ground truth.
+
+    Args:
+        out: a new or empty folder, or one that an earlier run with the same options began.
+        patients: number of patients, 1 to 1,000,000; about 3.5 studies each.
+        seed: the cohort is a function of this and of the other options but `workers`.
+        workers: processes; 0 takes every core.
+        progress: called with (patients done, patients in all), first with what is already there.
+        test_share, valid_share: shares of the patients in the test and in the validate split.
+
+    Returns:
+        Counts: patients, studies, images, findings, comparisons, sentences and patients by split.
+
+    Raises:
+        MedstError: an option is out of range, `out` holds something else or was begun with other options, or it
+            cannot be written (a full disk, say); what was written by then is kept for the next run.
+    """
+    out = Path(out)
+    options = {"patients": patients, "seed": seed, "test_share": test_share, "valid_share": valid_share}
+    _check_options(options, workers)
+    try:
+        finished = _open(out, options)
+        if finished is None:
+            _write_patients(out, options, workers or (os.cpu_count() or 1), progress)
+            finished = _finish(out, options)
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+    except TerminatedWorkerError as error:
+        raise MedstError(
+            "A worker process was killed, most often because memory ran out: run the same command again "
+            "with fewer workers; it goes on where this run stopped."
+        ) from error
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+        raise MedstError(
+            f"Cannot write the phantom cohort to {out}: {reason}. What was written is kept: mend that and run "
+            "the same command again, and it goes on where this run stopped."
+        ) from error
+    if progress:
+        progress(patients, patients)
+    return finished
+
+
+def _check_options(options: dict, workers: int) -> None:
+    if not 1 <= options["patients"] <= MOST_PATIENTS:
+        raise MedstError(f"patients is {options['patients']}: give a number from 1 to {MOST_PATIENTS}.")
+    if options["seed"] < 0:
+        raise MedstError(f"seed is {options['seed']}: give 0 or a positive number.")
+    if workers < 0:
+        raise MedstError(f"workers is {workers}: give 0 for every core, or a positive number.")
+    test, valid = options["test_share"], options["valid_share"]
+    if not (test >= 0 and valid >= 0 and test + valid <= 1):
+        raise MedstError(f"test_share {test} and valid_share {valid} must not be negative nor exceed 1 together.")
+
+
+def _open(out: Path, options: dict) -> dict | None:
+    """Make `out` ready; return the counts of a cohort that is already complete, else None."""
+    if out.exists() and not out.is_dir():
+        raise MedstError(f"{out} is a file: name a new or empty folder for the phantom cohort.")
+    done, begun = out / DONE, out / PARTS / "options.json"
+    mark = done if done.exists() else begun
+    if mark.exists():
+        found = _read_mark(mark)
+        _check_same(out, found["options"], options)
+        if mark == done:
+            return found["counts"]
+        _check_same(out, {"medst version": found["medst_version"]}, {"medst version": version("medst")})
+        return None
+    if out.is_dir() and any(path.name != PARTS for path in out.iterdir()):
+        raise MedstError(f"{out} is not empty and holds no phantom cohort: name a new or empty folder.")
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    write_atomically(begun, _to_json({"options": options, "medst_version": version("medst")}))
+    return None
+
+
+def _read_mark(mark: Path) -> dict:
+    try:
+        found = json.loads(mark.read_bytes())
+        return {"medst_version": "", "counts": {}, **found, "options": dict(found["options"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise MedstError(f"{mark} is damaged: empty {mark.parent} and run the command again.") from error
+
+
+def _check_same(out: Path, found: dict, asked: dict) -> None:
+    names = [name for name in asked if found.get(name) != asked[name]]
+    if names:
+        differences = ", ".join(f"{name} {found.get(name)} there and {asked[name]} here" for name in names)
+        raise MedstError(
+            f"{out} was begun with other options ({differences}): use the same ones, or name another folder."
+        )
+
+
+def _write_patients(out: Path, options: dict, workers: int, progress: Callable[[int, int], None] | None) -> None:
+    """Write every patient who has no record yet."""
+    total = options["patients"]
+    subjects, studies = _draw_ids(options)
+    missing = [index for index in range(total) if not _part(out, index).exists()]
+    done = total - len(missing)
+    if progress:
+        progress(done, total)
+    size = min(_BLOCK, max(1, len(missing) // (4 * workers)))
+    blocks = [missing[start : start + size] for start in range(0, len(missing), size)]
+    arguments = ((out, options["seed"], block, subjects[block], studies[block]) for block in blocks)
+    if min(workers, len(blocks)) <= 1:
+        for block in arguments:
+            done += _write_block(*block)
+            if progress:
+                progress(done, total)
+        return
+    with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
+        for count in Parallel(return_as="generator_unordered")(delayed(_write_block)(*block) for block in arguments):
+            done += count
+            if progress:
+                progress(done, total)
+
+
+def _write_block(out: Path, seed: int, indices: list[int], subjects: np.ndarray, studies: np.ndarray) -> int:
+    with _one_thread():
+        for index, subject, study_ids in zip(indices, subjects, studies, strict=True):
+            record = _write_patient(out / JPG_FOLDER, seed, index, int(subject), study_ids.tolist())
+            write_atomically(_part(out, index), record.to_json())
+    return len(indices)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """OpenCV on one thread: the processes already take every core."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids: list[int]) -> PatientRecord:
+    """Draw one patient's story and body, and write the studies."""
+    # Three streams, so that a change to the pictures leaves the stories as they were, and the other way round.
+    story, body, files = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, index]).spawn(3))
+    background = sample_background(story)
+    trajectory = sample_trajectory(story)
+    anatomy = sample_anatomy(body)
+    records = []
+    for study, study_id in zip(trajectory, study_ids, strict=False):
+        report = write_report(study, background, story)
+        taken = _views_taken(study, files)
+        acquisitions = [sample_acquisition(view, body) for view, _ in taken]
+        pixels = render_study(anatomy, study.present, acquisitions)
+        images = [(position, image) for (_, position), image in zip(taken, pixels, strict=True)]
+        records.append(write_study(root, subject_id, study_id, study, report, images, files))
+    return PatientRecord(subject_id, tuple(records))
+
+
+def _views_taken(study: StudyTruth, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """(view to draw, view position to record); a few rows have a position that no reader knows, as in MIMIC."""
+    taken = [(view, view) for view in study.views]
+    if rng.random() < _ODD_VIEW_SHARE:
+        taken.append(("AP", "" if rng.random() < 0.7 else "AP AXIAL"))
+    return taken
+
+
+def _part(out: Path, index: int) -> Path:
+    return out / PARTS / f"{index:07d}.json"
+
+
+def _cohort_rng(seed: int, stream: int) -> np.random.Generator:
+    # A spawn key keeps these apart from the patients' generators, whose entropy is (seed, patient index).
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream,)))
+
+
+def _draw_ids(options: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Subject ids (patients,), ascending, and study ids (patients, 8), in no order, all different."""
+    rng = _cohort_rng(options["seed"], 0)
+    count = options["patients"]
+    subjects = 10_000_000 + np.sort(rng.choice(10_000_000, count, replace=False))
+    studies = 50_000_000 + rng.choice(10_000_000, count * MAX_STUDIES, replace=False)
+    return subjects, studies.reshape(count, MAX_STUDIES)
+
+
+def _draw_splits(options: dict) -> list[str]:
+    count = options["patients"]
+    test, valid = round(count * options["test_share"]), round(count * options["valid_share"])
+    names = ["test"] * test + ["validate"] * min(valid, count - test)
+    names += ["train"] * (count - len(names))
+    return [names[i] for i in _cohort_rng(options["seed"], 1).permutation(count)]
+
+
+def _finish(out: Path, options: dict) -> dict:
+    """Write the tables from the patients' records, and `phantom.json` last."""
+    splits = _draw_splits(options)
+
+    def records() -> Iterator[tuple[PatientRecord, str]]:
+        for index, split in enumerate(splits):
+            yield PatientRecord.from_json(_part(out, index).read_bytes()), split
+
+    write_tables(out / JPG_FOLDER, records)
+    folder = out / MS_CXR_T_FOLDER
+    folder.mkdir(exist_ok=True)
+    tested = (row for patient, split in records() if split == "test" for row in ms_cxr_t.image_rows(patient))
+    comparisons = ms_cxr_t.write_csv(folder / ms_cxr_t.IMAGE_FILE, ms_cxr_t.IMAGE_COLUMNS, tested)
+    pairs = ms_cxr_t.sentence_rows(_cohort_rng(options["seed"], 2))
+    sentences = ms_cxr_t.write_csv(folder / ms_cxr_t.SENTENCE_FILE, ms_cxr_t.SENTENCE_COLUMNS, pairs)
+    truth = pl.DataFrame(
+        [row for patient, split in records() for row in _truth_rows(patient, split)],
+        schema=_TRUTH_SCHEMA,
+        orient="row",
+    )
+    packed = io.BytesIO()
+    truth.write_parquet(packed)
+    write_atomically(out / TRUTH, packed.getvalue())
+    counts = _count(records()) | {
+        "findings": len(truth),
+        "comparisons": comparisons,
+        "sentences": sentences,
+    }
+    write_atomically(out / DONE, _to_json({"options": options, "medst_version": version("medst"), "counts": counts}))
+    return counts
+
+
+def _truth_rows(patient: PatientRecord, split: str) -> Iterator[tuple]:
+    for study in patient.studies:
+        for entry in study.truth:
+            yield (
+                str(patient.subject_id),
+                str(study.study_id),
+                study.when,
+                split,
+                entry["finding"],
+                entry["side"],
+                entry["zone"],
+                entry["severity"],
+                entry["progression"],
+            )
+
+
+def _count(records: Iterator[tuple[PatientRecord, str]]) -> dict:
+    counts = dict.fromkeys(("patients", "studies", "frontal_images", "lateral_images", "other_images"), 0)
+    counts |= dict.fromkeys(("train_patients", "validate_patients", "test_patients"), 0)
+    for patient, split in records:
+        counts["patients"] += 1
+        counts[f"{split}_patients"] += 1
+        counts["studies"] += len(patient.studies)
+        for image in (image for study in patient.studies for image in study.images):
+            view = "frontal" if image.view_position in FRONTAL else "other"
+            counts[f"{'lateral' if image.view_position in LATERAL else view}_images"] += 1
+    return counts
+
+
+def _to_json(content: dict) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

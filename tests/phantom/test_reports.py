@@ -1,0 +1,151 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medst.phantom.background import Background, sample_background
+from medst.phantom.phrasebook import CHEXPERT_NAME, MENTIONS
+from medst.phantom.reports import CHEXPERT_LABELS, Report, collect_labels, write_report
+from medst.phantom.sentences import Statement
+from medst.phantom.trajectory import StudyTruth, sample_trajectory
+from medst.phantom.truth import FINDINGS
+
+SEEDS = st.integers(0, 2**32 - 1)
+# MIT-LCP's rule of what is a header.
+HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
+NEGATION = re.compile(r"\bno\b|\bcannot\b|resol|clear|no longer|disappear", re.IGNORECASE)
+
+
+def patient(seed: int) -> list[tuple[StudyTruth, Report]]:
+    rng = np.random.default_rng(seed)
+    background = sample_background(rng)
+    return [(study, write_report(study, background, rng)) for study in sample_trajectory(rng)]
+
+
+@pytest.fixture(scope="module")
+def many() -> list[tuple[StudyTruth, Report]]:
+    return [pair for seed in range(700) for pair in patient(seed)]
+
+
+def sentences(text: str) -> list[str]:
+    # A decimal's full stop does not end a sentence.
+    return [part for part in re.split(r"\.(?:\s+|$)", text) if part]
+
+
+def denies(said: str) -> bool:
+    return re.match(r"(there is )?no (?!significant|change|longer)", said.lower()) is not None
+
+
+def mentions(said: str, name: str) -> bool:
+    return any(word in said.lower() for word in MENTIONS[name])
+
+
+@given(SEEDS)
+def test_every_section_states_what_is_present(seed):
+    for study, report in patient(seed):
+        for section in (report.findings, report.impression):
+            for finding in study.present if section else ():
+                told = [said for said in sentences(section) if mentions(said, finding.name)]
+                assert any(not denies(said) for said in told), (finding, section)
+
+
+@given(SEEDS)
+def test_nothing_absent_is_asserted(seed):
+    for study, report in patient(seed):
+        present = {finding.name for finding in study.present}
+        for name in set(FINDINGS) - present:
+            for said in sentences(f"{report.findings}  {report.impression}"):
+                if mentions(said, name):
+                    assert NEGATION.search(said), (name, said)
+
+
+@given(SEEDS)
+def test_what_is_present_is_not_denied_whole(seed):
+    for study, report in patient(seed):
+        for finding in study.present:
+            for said in sentences(f"{report.findings}  {report.impression}"):
+                if denies(said) and mentions(said, finding.name):
+                    assert finding.side != "bilateral"
+                    other = "left" if finding.side == "right" else "right"
+                    assert re.search(rf"no {other} (pleural effusion|pneumothorax)", said.lower()), said
+
+
+@given(SEEDS)
+def test_labels_follow_the_truth(seed):
+    for study, report in patient(seed):
+        severity = {finding.name: finding.severity for finding in study.present}
+        for name in FINDINGS:
+            value = report.labels.get(CHEXPERT_NAME[name])
+            assert (value in (1.0, -1.0)) if name in severity else (value in (0.0, None))
+        assert set(report.labels) <= set(CHEXPERT_LABELS)
+        positive = [label for label, value in report.labels.items() if value != 0 and label != "Support Devices"]
+        assert ("No Finding" in report.labels) == (positive in ([], ["No Finding"]))
+
+
+@given(SEEDS)
+def test_a_first_report_compares_with_nothing(seed):
+    study, report = patient(seed)[0]
+    assert not study.follow_up
+    said = f"{report.findings}  {report.impression}".lower()
+    assert not re.search(r"___|prior|previous|interval|since|unchanged|\bnew\b|again|compar", said)
+
+
+@given(SEEDS)
+def test_the_layout_is_that_of_the_originals(seed):
+    for _, report in patient(seed):
+        lines = report.text.split("\n")
+        assert f"{'':33}FINAL REPORT" in lines
+        assert lines[-1] == ""
+        assert all(line.startswith(" ") and len(line) <= 80 for line in lines[:-1])
+        headers = HEADER.findall(report.text)
+        assert len(headers) == len(set(headers))
+        body = " ".join(report.text.split())
+        for section in (report.findings, report.impression):
+            for said in sentences(section):
+                assert " ".join(said.split()) in body
+
+
+def test_sections_are_missing_as_often_as_in_the_originals(many):
+    total = len(many)
+    headless = [r for _, r in many if not re.search(r"\n (FIND|IMP|CHEST,|PORTABLE CHEST|FINDINGS)[A-Z ,/]*:", r.text)]
+    assert 0.005 < len(headless) / total < 0.03
+    assert 0.09 < sum(not report.findings for _, report in many) / total < 0.15
+    no_impression = sum(not report.impression for _, report in many) - len(headless)
+    assert 0.055 < no_impression / total < 0.105
+    assert any(re.search(r"\n (FINDINGS AND IMPRESSION|FINDINGS/IMPRESSION):", r.text) for _, r in many)
+    assert any("WET READ:" in r.text for _, r in many)
+    assert any("NOTIFICATION:" in r.text for _, r in many)
+    assert any(re.search(r"\n (IMPRESSON|IMPRESION|IMPRSSION|FINDINS|FINDNGS|FINDING):", r.text) for _, r in many)
+
+
+def test_lengths_are_those_of_the_originals(many):
+    words = np.array([len(f"{report.findings} {report.impression}".split()) for _, report in many])
+    low, middle, high = np.percentile(words, [5, 50, 95])
+    assert low >= 10
+    assert 30 <= middle <= 60
+    assert high <= 110
+
+
+def test_a_report_with_only_a_last_paragraph_has_it_after_a_blank_line(many):
+    for _, report in many:
+        if not re.search(r"\n (FIND|IMP|CHEST,|PORTABLE CHEST)[A-Z ,/]*:", report.text):
+            last = report.text.rstrip("\n").rsplit("\n \n", 1)[1]
+            assert " ".join(last.split()) == " ".join(report.findings.split())
+
+
+def test_a_positive_mention_beats_an_uncertain_and_a_negative_one():
+    said = [
+        Statement("", (("Edema", 0.0), ("Pneumonia", -1.0))),
+        Statement("", (("Edema", -1.0), ("Support Devices", 1.0))),
+        Statement("", (("Edema", 1.0), ("Pneumonia", 0.0))),
+    ]
+    assert collect_labels(said) == {"Edema": 1.0, "Pneumonia": -1.0, "Support Devices": 1.0}
+    assert collect_labels([Statement("", (("Support Devices", 1.0), ("Edema", 0.0)))])["No Finding"] == 1.0
+
+
+def test_the_background_stays_the_same():
+    background = sample_background(np.random.default_rng(3))
+    assert background == sample_background(np.random.default_rng(3))
+    assert isinstance(background, Background)

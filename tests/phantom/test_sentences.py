@@ -1,0 +1,156 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medst.phantom.phrasebook import CHANGE, FRAMES, MENTIONS, OWN_FRAMES, SEVERITY_WORDS
+from medst.phantom.sentences import (
+    change_words,
+    deny,
+    deny_other_side,
+    describe,
+    may_hedge,
+    noun_phrase,
+    sentence,
+    severity_word,
+)
+from medst.phantom.trajectory import FindingState
+from medst.phantom.truth import FINDINGS, Finding
+
+STEPS = (None, "new", "improving", "stable", "worsening", "resolved")
+CHANGES = {None: 0.0, "new": 0.5, "improving": -0.2, "stable": 0.0, "worsening": 0.4, "resolved": -0.5}
+
+
+@st.composite
+def states(draw) -> FindingState:
+    name = draw(st.sampled_from(FINDINGS))
+    side = draw(st.sampled_from(("right", "left", "bilateral")))
+    zone = draw(st.sampled_from(("upper", "mid", "lower", "retrocardiac")))
+    if name == "edema":
+        side, zone = "bilateral", "mid"
+    elif name == "pneumothorax":
+        side, zone = ("left" if side == "bilateral" else side), "upper"
+    elif name == "pleural_effusion":
+        zone = "lower"
+    elif zone == "retrocardiac":
+        side = "left"
+    step = draw(st.sampled_from(STEPS))
+    severity = 0.0 if step == "resolved" else draw(st.floats(0.2, 1.0))
+    return FindingState(Finding(name, side, zone, severity, 1), step, CHANGES[step])
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@given(states(), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_sentence_names_its_finding_and_is_well_formed(state, seed, quantified):
+    statement = describe(state, rng(seed), quantified=quantified)
+    assert any(word in statement.text.lower() for word in MENTIONS[state.finding.name])
+    assert re.fullmatch(r"[A-Z][^{}\[\]]*[a-z_]\.", statement.text)
+    assert "  " not in statement.text
+    assert not re.search(r" ,|,,|\b[Aa] [aeio]|\b[Aa]n [^aeiou]", statement.text)
+    value = dict(statement.labels)[
+        {"pleural_effusion": "Pleural Effusion"}.get(state.finding.name, state.finding.name.capitalize())
+    ]
+    assert value == (1.0 if state.present else 0.0)
+
+
+@given(states(), st.integers(0, 2**32 - 1))
+def test_severity_words_follow_the_present_severity(state, seed):
+    if not state.present:
+        return
+    text = describe(state, rng(seed)).text.lower()
+    words = SEVERITY_WORDS[state.finding.name]
+    band = sum(state.finding.severity >= bound for bound in (0.3, 0.48, 0.7))
+    foreign = {word for other, group in enumerate(words) if other != band for word in group} - set(words[band])
+    assert not foreign & set(re.findall(r"[a-z]+", re.sub(r"less extensive|more extensive", "", text)))
+
+
+@given(states(), st.integers(0, 2**32 - 1))
+def test_an_unquantified_sentence_has_no_severity_word(state, seed):
+    text = describe(state, rng(seed), quantified=False).text.lower()
+    words = {word for group in SEVERITY_WORDS[state.finding.name] for word in group}
+    assert not words & set(re.findall(r"[a-z]+", re.sub(r"(less|more) extensive", "", text)))
+
+
+@given(states(), st.integers(0, 2**32 - 1), st.booleans())
+def test_comparison_needs_an_earlier_study(state, seed, quantified):
+    text = describe(state, rng(seed), quantified=quantified).text.lower()
+    compares = re.search(
+        r"___|prior|previous|interval|since|\bnew|unchanged|stable|similar|persistent|again|change|remain|no longer"
+        r"|\bnow\b|creas|improv|wors|progress|diminish|reduc|larger|smaller|better|less|more|resol|clear"
+        r"|disappear|residual|re-expanded|known|developed|appearance",
+        text,
+    )
+    assert bool(compares) == (state.progression is not None), text
+
+
+@given(states(), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_sentence_never_says_the_opposite(state, seed, quantified):
+    if state.progression not in ("improving", "worsening"):
+        return
+    opposite = {"improving": "worsening", "worsening": "improving"}[state.progression]
+    words = {word for group in CHANGE[opposite].values() for word in group}
+    text = describe(state, rng(seed), quantified=quantified).text.lower()
+    assert not words & set(re.findall(r"[a-z]+", text))
+
+
+def test_there_are_many_phrasings_of_every_step():
+    for name in FINDINGS:
+        for step in STEPS:
+            assert len(FRAMES[step]) + len(OWN_FRAMES[name][step]) >= 12
+            generator = rng(0)
+            severity = 0.0 if step == "resolved" else 0.5
+            state = FindingState(Finding(name, "bilateral", "mid", severity, 1), step, CHANGES[step])
+            texts = {describe(state, generator).text for _ in range(300)}
+            assert len(texts) >= 12
+
+
+def test_only_what_is_faint_and_first_seen_is_hedged():
+    faint = Finding("edema", "bilateral", "mid", 0.25, 1)
+    assert may_hedge(FindingState(faint, None, 0.0))
+    assert may_hedge(FindingState(faint, "new", 0.25))
+    assert not may_hedge(FindingState(faint, "stable", 0.0))
+    assert not may_hedge(FindingState(Finding("edema", "bilateral", "mid", 0.6, 1), None, 0.0))
+    statement = describe(FindingState(faint, None, 0.0), rng(0), hedged=True)
+    assert dict(statement.labels) == {"Edema": -1.0}
+    assert re.search(r"possible|questionable|may |cannot|suspected", statement.text.lower())
+
+
+@given(st.lists(st.sampled_from(FINDINGS), min_size=1, unique=True), st.integers(0, 2**32 - 1))
+def test_a_denial_negates_all_it_lists(names, seed):
+    statement = deny(names, rng(seed))
+    assert re.match(r"(No|There is no) ", statement.text)
+    assert "evidence of evidence" not in statement.text
+    assert sorted(value for _, value in statement.labels) == [0.0] * len(names)
+    for name in names:
+        assert any(word in statement.text for word in MENTIONS[name])
+
+
+def test_the_other_side_is_denied_without_a_label():
+    statement = deny_other_side(Finding("pneumothorax", "right", "upper", 0.5, 1), rng(1))
+    assert "no left pneumothorax" in statement.text.lower()
+    assert statement.labels == ()
+
+
+def test_size_is_not_said_of_what_has_none():
+    assert "larger" in change_words("pleural_effusion", "worsening", "comparative")
+    assert "larger" not in change_words("edema", "worsening", "comparative")
+
+
+def test_bilateral_effusions_are_plural():
+    noun = noun_phrase(Finding("pleural_effusion", "bilateral", "lower", 0.5, 1), rng(0))
+    assert noun.plural
+    assert noun.article("small effusions") == "small effusions"
+
+
+@pytest.mark.parametrize(("severity", "word"), [(0.2, "mild"), (0.4, "mild"), (0.6, "moderate")])
+def test_severity_words_are_in_order(severity, word):
+    assert (severity_word("edema", severity, rng(0)) == word) == (severity > 0.3)
+
+
+def test_sentence_mends_what_empty_slots_leave():
+    assert sentence("interval  improvement  , now mild ,") == "Interval improvement, now mild."
