@@ -7,6 +7,7 @@ right on light and on dark paper, and their text stays text in the page's own fo
 import io
 import re
 from html import escape
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -25,7 +26,7 @@ _FINDING_COLOURS = {
 }
 _OTHER_COLOUR = "#7c8794"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 11,
@@ -51,9 +52,9 @@ _STYLE = {
 _PIXELS_PER_INCH = 72  # of matplotlib's SVG
 
 
-def finding_colour(finding: str) -> str:
+def finding_colour(finding: str, otherwise: str = _OTHER_COLOUR) -> str:
     """The colour of a finding on the whole page, readable on light and on dark paper."""
-    return _FINDING_COLOURS.get(finding, _OTHER_COLOUR)
+    return _FINDING_COLOURS.get(finding, otherwise)
 
 
 def plain(name: str) -> str:
@@ -79,15 +80,17 @@ def to_svg(figure: Figure, alt: str, key: str) -> Markup:
     """
     for axes in figure.axes:
         axes.patch.set_alpha(0)
+    width = figure.get_figwidth() * _PIXELS_PER_INCH
     buffer = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": key}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"font: ([\d.]+px|(?:\w+ )*[\d.]+px) [^;\"]*", r"font: \1 var(--sans)", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
     for placeholder, variable in _VARIABLES.items():
         svg = svg.replace(placeholder, f"var({variable})")
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'style="max-width: {width:.0f}px"', svg, count=1)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1).strip())

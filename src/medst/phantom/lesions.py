@@ -1,0 +1,168 @@
+"""What findings do to a chest: they fill lung with fluid, or replace it by air.
+
+Every lesion is a field of added density (0: as aerated as lung is, 1: as dense as water) whose outline is fixed by the
+finding's seed, and which grows with severity. At severity 0 nothing at all is changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medst.phantom.anatomy import Chest, grid, rib_cage_width, soft
+from medst.phantom.truth import Finding
+
+SIGN = {"right": -1.0, "left": 1.0}
+
+
+@dataclass
+class Changes:
+    """What all findings of a study do together.
+
+    Attributes:
+        density: share of each lung voxel that is filled, float32 (x, y, z).
+        free_air: share of the cavity that is air outside the lung (pneumothorax).
+        shift: how far the mediastinum is pushed, in cm to the left.
+        congestion: 0 to 1, how much wider the vessels are.
+        heart_growth: added to the size of the heart.
+    """
+
+    density: np.ndarray
+    free_air: np.ndarray
+    shift: float
+    congestion: float
+    heart_growth: float
+
+
+def heart_growth(findings: Sequence[Finding]) -> float:
+    """How much larger the heart is with these findings: edema comes with a larger one."""
+    return 0.10 * max((f.severity for f in findings if f.name == "edema"), default=0.0)
+
+
+def apply(chest: Chest, findings: Sequence[Finding]) -> Changes:
+    """Put findings into a chest."""
+    clear = np.ones_like(chest.cavity)  # what is left of the air after each lesion
+    free_air = np.zeros_like(chest.cavity)
+    shift = congestion = 0.0
+    for finding in findings:
+        if finding.severity <= 0:
+            continue
+        sides = ("right", "left") if finding.side == "bilateral" else (finding.side,)
+        rng = np.random.Generator(np.random.PCG64(finding.seed))
+        for side in sides:
+            sign = SIGN[side]
+            if finding.name == "pneumothorax":
+                np.maximum(free_air, _pneumothorax(chest, sign, finding.severity, rng), out=free_air)
+                shift -= sign * 2.2 * max(0.0, finding.severity - 0.55)
+            elif finding.name == "pleural_effusion":
+                clear *= 1 - _effusion(chest, sign, finding.severity, rng)
+                shift -= sign * 1.2 * max(0.0, finding.severity - 0.7)
+            elif finding.name == "edema":
+                clear *= 1 - _edema(chest, sign, finding.severity, rng)
+                congestion = max(congestion, finding.severity)
+            else:
+                clear *= 1 - _airspace(chest, finding, sign, rng)
+    return Changes(1 - clear, free_air, shift, congestion, heart_growth(findings))
+
+
+def _ripple(rng: np.random.Generator, waves: int, shortest: float, longest: float) -> np.ndarray:
+    """A smooth random field between about -1 and 1; wavelengths in cm."""
+    total = np.zeros((1, 1, 1), dtype=np.float32)
+    for _ in range(waves):
+        product: np.ndarray | float = np.float32(1)
+        for axis in grid():
+            wave = 2 * np.pi / rng.uniform(shortest, longest)
+            product = product * np.cos(axis * np.float32(wave) + np.float32(rng.uniform(0, 2 * np.pi)))
+        total = total + product
+    return total * np.float32(1.6 / waves)
+
+
+def _half(sign: float) -> np.ndarray:
+    return (grid()[0] * np.float32(sign) > 0).astype(np.float32)
+
+
+def _zone_centre(chest: Chest, finding: Finding, sign: float, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Where in the lung a lesion sits."""
+    rise, apex = chest.rise, chest.anatomy.apex
+    height = {
+        "upper": apex - 5.5,
+        "mid": 1.0 + 0.4 * rise,
+        "lower": -5.0 + 0.8 * rise,
+        "retrocardiac": -6.0 + 0.8 * rise,
+    }
+    z = height[finding.zone] + rng.uniform(-1, 1)
+    if finding.zone == "retrocardiac":
+        return sign * (4.6 + rng.uniform(-0.5, 0.5)), 5.6, z
+    out = 0.60 * float(rib_cage_width(chest.anatomy, z)) + rng.uniform(-0.8, 0.8)
+    back = {"upper": -1.0, "mid": -1.5, "lower": 2.5}[finding.zone] + rng.uniform(-1, 1)
+    return sign * out, back, z
+
+
+def _airspace(chest: Chest, finding: Finding, sign: float, rng: np.random.Generator) -> np.ndarray:
+    """Consolidation: one dense, confluent, fluffy region. Pneumonia: several fainter patches in the same lobe."""
+    x, y, z = grid()
+    centre = _zone_centre(chest, finding, sign, rng)
+    severity = finding.severity
+    patchy = finding.name == "pneumonia"
+    spots = [(0.0, 0.0, 0.0, 1.0)]
+    if patchy:
+        spots = [(*rng.normal(0, (2.0, 2.0, 2.2)), rng.uniform(0.55, 1.0)) for _ in range(7)]
+    outline = _ripple(rng, 4, 2.2, 6.0)
+    # The first patches are there from the start, more come as it gets worse; each one grows.
+    total = np.zeros_like(chest.cavity)
+    stretch = 0.75 if finding.zone == "retrocardiac" else 1.0
+    for number, (dx, dy, dz, size) in enumerate(spots):
+        here = severity if not patchy else float(np.clip(1.8 * severity - 0.12 * number, 0, 1))
+        if here <= 0:
+            continue
+        radius = (1.0 + 1.7 * here) * size if patchy else (1.5 + 3.6 * severity) * stretch
+        away = np.sqrt(
+            np.square(x - centre[0] - dx)
+            + np.square((y - centre[1] - dy) * 0.85)
+            + np.square((z - centre[2] - dz) * 0.9)
+        )
+        fluffy = np.clip((radius - away) / np.float32(0.45 * radius) + 0.35 * outline + 0.35, 0, 1)
+        dense = (0.30 + 0.35 * here) if patchy else (0.45 + 0.5 * severity)
+        total = np.maximum(total, fluffy * np.float32(dense))
+    fade = np.float32(min(1.0, severity / 0.12))
+    return total * _half(sign) * fade
+
+
+def _edema(chest: Chest, sign: float, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Bat wings: haze around the hila that spreads outwards and down, streaky; with it the bases."""
+    x, y, z = grid()
+    away = np.sqrt(
+        np.square((x - sign * 4.5) / 1.15) + np.square(y * 0.7) + np.square((z + 0.5 - 0.4 * chest.rise) / 1.25)
+    )
+    reach = np.float32(3.0 + 5.5 * severity)
+    wing = np.exp(-np.square(away / reach))
+    haze = wing * np.float32(0.62 * severity) + np.float32(0.10 * severity)
+    streaks = 1 + 0.35 * _ripple(rng, 4, 1.4, 3.5)
+    return np.clip(haze * streaks, 0, 0.9) * _half(sign)
+
+
+def _effusion(chest: Chest, sign: float, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Fluid that lies on the diaphragm, first in the angle at the back, and climbs the wall as a meniscus."""
+    x, y, z = grid()
+    wall = np.clip(
+        np.square(x / np.float32(chest.anatomy.width)) + 0.55 * np.clip(y / chest.anatomy.depth, 0, 1), 0, 1.3
+    )
+    lowest = np.float32(chest.anatomy.dome_right + chest.rise - 5.2)
+    level = lowest + np.float32(1.2 + 12.5 * severity) * (0.62 + 0.45 * wall) + np.float32(rng.uniform(-0.3, 0.3))
+    return soft((level - z) * 0.8) * _half(sign) * np.float32(min(1.0, severity / 0.06))
+
+
+def _pneumothorax(chest: Chest, sign: float, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Air between wall and lung, widest at the apex; the lung draws back towards its hilum."""
+    x, y, z = grid()
+    a = chest.anatomy
+    wide = np.maximum(rib_cage_width(a, z), 0.5)
+    up = np.clip((z + 10) / (a.apex + 10), 0, 1)
+    gap = np.float32(severity) * (1.4 + (5.2 + rng.uniform(-0.3, 0.3)) * up**1.5) * (0.35 + 0.65 * up)
+    centre = sign * 0.30 * wide
+    radius = np.sqrt(
+        np.square((x - centre) / (wide - np.abs(centre))) + np.square((y - 0.3) / (wide * (a.depth / a.width)))
+    )
+    outside = soft((radius - 1) * wide + gap)
+    top = soft(z - (a.apex - 0.8 - (5.5 * severity + 0.6)))
+    return np.maximum(outside, top) * _half(sign) * np.float32(min(1.0, severity / 0.05))

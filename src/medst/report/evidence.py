@@ -1,0 +1,74 @@
+"""All that a page is drawn from, read and held against each other before anything is drawn."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medst.cohort.store import Cohort, open_cohort
+from medst.errors import MedstError
+from medst.run_folder import RunFolder
+from medst.weights import Loaded, load
+
+RESULTS_SCHEMA = 1
+
+
+@dataclass
+class Evidence:
+    """A run and what was found out about it.
+
+    Attributes:
+        settings: content of settings.json.
+        metrics: rows of metrics.csv, as text.
+        results: content of results.json.
+        loaded: the model that the results are of.
+        cohort: the one that the run was trained on.
+        comparisons: the one that the results were measured on, or None.
+    """
+
+    settings: dict[str, Any]
+    metrics: list[dict[str, str]]
+    results: dict[str, Any]
+    loaded: Loaded
+    cohort: Cohort
+    comparisons: Cohort | None
+
+
+def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | None) -> Evidence:
+    """Open everything.
+
+    Raises:
+        MedstError: something is missing or damaged, or belongs to another run, model or cohort.
+    """
+    settings = _read_json(run / "settings.json", f"{run}: no run here (there is no settings.json).")
+    found = _read_json(results, f"{results}: no such file; `medst evaluate all {run / 'best'} COHORT` writes it.")
+    if found.get("schema") != RESULTS_SCHEMA:
+        raise MedstError(f"{results} has results schema {found.get('schema')}, this medst reads {RESULTS_SCHEMA}.")
+    opened = open_cohort(cohort)
+    if opened.pairs is None:
+        raise MedstError(f"{cohort} has no pairs: it is a {opened.meta['dataset']} cohort; give the one of the run.")
+    if opened.fingerprint != settings["cohort"]["fingerprint"]:
+        raise MedstError(f"{cohort} is not the cohort that {run} was trained on; give that one.")
+    measured = None if comparisons is None else open_cohort(comparisons)
+    if measured is not None and measured.fingerprint != found["cohort"]["fingerprint"]:
+        raise MedstError(f"{comparisons} is not the cohort that {results} was measured on; give that one.")
+    loaded = _model_of(run, found["model"]["fingerprint"], results)
+    return Evidence(settings, RunFolder(run).read_metrics(), found, loaded, opened, measured)
+
+
+def _model_of(run: Path, fingerprint: str, results: Path) -> Loaded:
+    for name in ("best", "last"):
+        if (run / name).is_dir():
+            loaded = load(run / name)
+            if loaded.fingerprint == fingerprint:
+                return loaded
+    raise MedstError(f"{results} is about a model that is not in {run}; evaluate {run / 'best'} again.")
+
+
+def _read_json(path: Path, missing: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise MedstError(missing)
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise MedstError(f"{path} is damaged: {error}.") from error
