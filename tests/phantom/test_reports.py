@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.phantom.background import Background, sample_background
+from medst.phantom.background import sample_background
 from medst.phantom.phrasebook import CHEXPERT_NAME, MENTIONS
 from medst.phantom.reports import CHEXPERT_LABELS, Report, collect_labels, write_report
 from medst.phantom.sentences import Statement
@@ -20,7 +20,7 @@ NEGATION = re.compile(r"\bno\b|\bcannot\b|resol|clear|no longer|disappear", re.I
 
 def patient(seed: int) -> list[tuple[StudyTruth, Report]]:
     rng = np.random.default_rng(seed)
-    background = sample_background(rng)
+    background = sample_background(rng, large_heart=seed % 5 == 0)
     return [(study, write_report(study, background, rng)) for study in sample_trajectory(rng)]
 
 
@@ -145,7 +145,10 @@ def test_a_positive_mention_beats_an_uncertain_and_a_negative_one():
     assert collect_labels([Statement("", (("Support Devices", 1.0), ("Edema", 0.0)))])["No Finding"] == 1.0
 
 
-def test_the_background_stays_the_same():
-    background = sample_background(np.random.default_rng(3))
-    assert background == sample_background(np.random.default_rng(3))
-    assert isinstance(background, Background)
+@given(SEEDS, st.booleans())
+def test_the_heart_is_called_what_it_is(seed, large):
+    rng = np.random.default_rng(seed)
+    background = sample_background(rng, large_heart=large)
+    for study in sample_trajectory(rng):
+        labels = write_report(study, background, rng).labels
+        assert labels.get("Cardiomegaly", float(large)) == float(large)

@@ -1,5 +1,10 @@
-"""Pictures to 256 x 256 grey pixels, exactly as the released preprocessing makes them, or a reason why not."""
+"""Pictures to 256 x 256 grey pixels, exactly as the released preprocessing makes them, or a reason why not.
 
+OpenCV fills the lost part of a cut-off JPEG with grey and says nothing, so whether a file is whole is looked at before it is
+decoded. What can't be seen here is damage in the middle of a file whose end is there.
+"""
+
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from medst.errors import MedstError
 SIDE = 256
 SMALLEST_SIDE = 16
 MOST_PIXELS = 100_000_000
+END_OF_JPEG = b"\xff\xd9"
 
 
 class UnreadableImage(MedstError):
@@ -19,42 +25,50 @@ class UnreadableImage(MedstError):
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """An 8-bit grey picture.
+    """An 8-bit grey picture, as `cv2.imread` reads it.
 
     Returns:
         uint8 (height, width).
 
     Raises:
-        UnreadableImage: missing, empty, truncated, no picture, too small, too large or without any contrast.
-        OSError: the disk fails.
+        UnreadableImage: missing, not to be opened, empty, truncated, no picture, too small, too large or without contrast.
+        OSError: the disk fails, which another picture would meet as well.
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UnreadableImage("no such file") from None
+    except IsADirectoryError:
+        raise UnreadableImage("a folder, not a file") from None
+    except PermissionError:
+        raise UnreadableImage("no permission to read it") from None
     if not data:
         raise UnreadableImage("the file is empty")
     _guard(data)
-    with np.errstate(all="ignore"):
+    try:
         picture = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:
+        picture = None
     if picture is None:
         raise UnreadableImage("OpenCV can't decode it")
     if picture.min() == picture.max():
-        raise UnreadableImage("all pixels are alike")
+        raise UnreadableImage(f"all pixels are alike ({picture[0, 0]})")
     return picture
 
 
 def _guard(data: bytes) -> None:
     """Refuse by the header what must not be decoded, and what OpenCV would decode without a word though it is cut off."""
     try:
-        with Image.open(BytesIO(data)) as header:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
+            header = Image.open(BytesIO(data))
+        with header:
             width, height = header.size
             if min(width, height) < SMALLEST_SIDE:
                 raise UnreadableImage(f"{width} x {height} pixels: too small")
             if width * height > MOST_PIXELS:
                 raise UnreadableImage(f"{width} x {height} pixels: too large")
-            complete = header.format == "JPEG" and data.rstrip(b"\0").endswith(b"\xff\xd9")
-            if not complete:
+            if not (header.format == "JPEG" and data.rstrip(b"\0").endswith(END_OF_JPEG)):
                 header.load()
     except UnidentifiedImageError:
         raise UnreadableImage("not a picture") from None
@@ -72,7 +86,7 @@ def resize(picture: np.ndarray, side: int = SIDE) -> np.ndarray:
 
     Args:
         picture: uint8 (height, width).
-        side: of the square.
+        side: of the square, in pixels.
 
     Returns:
         uint8 (side, side).

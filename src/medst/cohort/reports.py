@@ -14,10 +14,12 @@ from typing import Any
 
 HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
 PARAGRAPH = "\n \n"
+WORD = re.compile(r"\w+")
+SENTENCE_END = re.compile(r"[0-9]+\.|\.")
 FEWEST_TOKENS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Section:
     """A part of a report: its normalised name, its text, and where that begins."""
 
@@ -28,7 +30,7 @@ class Section:
 
 @lru_cache(maxsize=1)
 def _rules() -> dict[str, Any]:
-    return json.loads((files("medst.cohort") / "mimic_report_sections.json").read_text())
+    return json.loads((files("medst.cohort") / "mimic_report_sections.json").read_text(encoding="utf-8"))
 
 
 def hand_made_studies() -> frozenset[str]:
@@ -37,8 +39,13 @@ def hand_made_studies() -> frozenset[str]:
     return frozenset(rules["study_to_section"]) | frozenset(rules["study_to_character_span"])
 
 
+@lru_cache(maxsize=4096)
 def normalise_name(header: str) -> str:
-    """One name for all spellings of a header."""
+    """One name for all spellings of a header.
+
+    >>> normalise_name("IMPRESSON"), normalise_name("CHEST, PORTABLE AP"), normalise_name("WET READ")
+    ('impression', 'findings', 'wet read')
+    """
     rules, name = _rules(), header.lower().strip()
     if name in rules["header_synonyms"]:
         return rules["header_synonyms"][name]
@@ -64,7 +71,7 @@ def sections(text: str) -> list[Section]:
     while header is not None:
         start = header.end()
         # A second header in the line of the first one is part of its text.
-        following = HEADER.search(text, start + max(0, text.find("\n", start) - start))
+        following = HEADER.search(text, max(start, text.find("\n", start)))
         end = len(text) if following is None else following.start()
         found.append(Section(normalise_name(header.group(1)), text[start:end], start))
         header = following
@@ -72,13 +79,9 @@ def sections(text: str) -> list[Section]:
     if not {"findings", "impression"} & {s.name for s in found} and PARAGRAPH in found[-1].text:
         last = found.pop()
         first, _, rest = last.text.partition(PARAGRAPH)
+        # Counted as the sectioner counts it, without the blank line between the two.
         found += [Section(last.name, first, last.start), Section("last_paragraph", rest, last.start + len(first))]
     return found
-
-
-def section_text(text: str, name: str) -> str:
-    """The last section of that name, stripped; empty where there is none."""
-    return next((s.text.strip() for s in reversed(sections(text)) if s.name == name), "")
 
 
 def clean(text: str, fewest_words: int = 2) -> str:
@@ -93,13 +96,14 @@ def clean(text: str, fewest_words: int = 2) -> str:
     >>> clean("ET tube 3.5 cm above the carina.")
     'et tube 5 cm above the carina'
     """
-    sentences = []
-    for numbered in re.split(r"[0-9]+\.", text.replace("\n", " ")):
-        for sentence in numbered.split("."):
-            words = re.findall(r"\w+", sentence.lower())
-            if len(words) >= fewest_words:
-                sentences += [ascii_word for word in words if (ascii_word := word.encode("ascii", "ignore").decode())]
-    return " ".join(sentences)
+    kept = []
+    for sentence in SENTENCE_END.split(text):
+        words = WORD.findall(sentence.lower())
+        if len(words) >= fewest_words:
+            kept += words
+    joined = " ".join(kept)
+    # Words without any ASCII letter leave two blanks, so that they are split once more.
+    return joined if joined.isascii() else " ".join(joined.encode("ascii", "ignore").decode().split(" ")).strip()
 
 
 def caption(impression: str, findings: str) -> str | None:
@@ -109,14 +113,15 @@ def caption(impression: str, findings: str) -> str | None:
 
 
 def report_text(report: str) -> tuple[str | None, str]:
-    """The text of a pair from a whole report.
+    """The text of a pair from a whole report: the last impression, then the last findings.
 
     Returns:
         The text, or None; and why it is None.
     """
     if not report.strip():
         return None, "the report is empty"
-    impression, findings = section_text(report, "impression"), section_text(report, "findings")
+    last = {section.name: section.text.strip() for section in sections(report)}
+    impression, findings = last.get("impression", ""), last.get("findings", "")
     if not impression and not findings:
         return None, "the report has neither findings nor an impression"
     text = caption(impression, findings)

@@ -1,7 +1,7 @@
 """What else a report speaks of: the patient behind the findings, tubes and lines, heart, bones, technique.
 
-None of it changes from study to study by itself and none of it is drawn: these sentences are the distractors
-that a learner has to see past, and they carry CheXpert labels of their own.
+None of it changes from study to study by itself and, but for the size of the heart, none of it is drawn: these
+sentences are the distractors that a learner has to see past, and they carry CheXpert labels of their own.
 """
 
 from dataclasses import dataclass
@@ -118,10 +118,11 @@ class Background:
     bones: int
 
 
-def sample_background(rng: np.random.Generator) -> Background:
+def sample_background(rng: np.random.Generator, *, large_heart: bool = False) -> Background:
+    """Draw a patient; the size of the heart is given, because it shows on the images."""
     return Background(
         sex=pick(("man", "woman"), rng),
-        large_heart=bool(rng.random() < 0.2),
+        large_heart=large_heart,
         implant=pick(_IMPLANTS, rng) if rng.random() < 0.12 else "",
         remnant=pick(_REMNANTS, rng) if rng.random() < 0.15 else "",
         vessels=pick(_VESSELS, rng) if rng.random() < 0.35 else "",

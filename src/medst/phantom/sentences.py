@@ -159,13 +159,13 @@ def describe(
 def deny(names: Sequence[str], rng: np.random.Generator) -> Statement:
     """One sentence that says that none of the named findings is there."""
     words = [pick(ABSENT_WORDS[name], rng) for name in names]
-    # "evidence of" governs the rest of a list, so it only works at its end or alone.
-    if len(words) > 1:
+    frame = pick(ABSENT_FRAMES, rng)
+    # "Evidence of" governs a whole list and is not itself seen, so it only fits one word in a plain sentence.
+    if len(words) > 1 or "{list} is" in frame or "evidence" in frame:
         words = [word.removeprefix("evidence of ") for word in words]
     comma = "," if len(words) > 2 and rng.random() < 0.5 else ""
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}{comma} or {words[-1]}"
-    frame = pick(ABSENT_FRAMES, rng)
-    text = sentence(frame.format(list=listed).replace("evidence of evidence of", "evidence of"))
+    text = sentence(frame.format(list=listed))
     return Statement(text, tuple((CHEXPERT_NAME[name], 0.0) for name in names))
 
 

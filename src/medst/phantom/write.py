@@ -36,6 +36,7 @@ PARTS, DONE, TRUTH = ".parts", "phantom.json", "ground_truth.parquet"
 MOST_PATIENTS = 1_000_000  # so that eight-digit ids suffice
 
 _BLOCK = 8  # patients a task: long enough to hide the cost of a task, short enough for a smooth progress bar
+_LARGE_HEART = 1.12  # times a usual heart; larger ones are called enlarged in reports
 _ODD_VIEW_SHARE = 0.01
 _TRUTH_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "patient_id": pl.String,
@@ -82,6 +83,8 @@ def write_phantom(
     _check_options(options, workers)
     try:
         finished = _open(out, options)
+        if finished and progress:
+            progress(patients, patients)
         if finished is None:
             _write_patients(out, options, workers or (os.cpu_count() or 1), progress)
             finished = _finish(out, options)
@@ -97,8 +100,6 @@ def write_phantom(
             f"Cannot write the phantom cohort to {out}: {reason}. What was written is kept: mend that and run "
             "the same command again, and it goes on where this run stopped."
         ) from error
-    if progress:
-        progress(patients, patients)
     return finished
 
 
@@ -198,9 +199,9 @@ def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids
     """Draw one patient's story and body, and write the studies."""
     # Three streams, so that a change to the pictures leaves the stories as they were, and the other way round.
     story, body, files = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, index]).spawn(3))
-    background = sample_background(story)
-    trajectory = sample_trajectory(story)
     anatomy = sample_anatomy(body)
+    background = sample_background(story, large_heart=anatomy.heart > _LARGE_HEART)
+    trajectory = sample_trajectory(story)
     records = []
     for study, study_id in zip(trajectory, study_ids, strict=False):
         report = write_report(study, background, story)

@@ -33,7 +33,7 @@ _STYLE: dict[Any, Any] = {
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 10.5,
+    "axes.labelsize": 11,
     "axes.linewidth": 0.9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,10 +44,10 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": LINE,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
-    "xtick.labelsize": 10.5,
-    "ytick.labelsize": 10.5,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
     "legend.frameon": False,
-    "legend.fontsize": 10.5,
+    "legend.fontsize": 11,
 }
 _PIXELS_PER_INCH = 72  # of matplotlib's SVG
 
@@ -63,7 +63,7 @@ def plain(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: int, height: int) -> tuple[Figure, Axes]:
     """A figure of that many CSS pixels with one pair of axes, in the page's style."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), layout="constrained")

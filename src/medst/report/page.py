@@ -15,16 +15,12 @@ import numpy as np
 
 from medst import __version__
 from medst.errors import MedstError
-from medst.evaluate.task import ALL, AVERAGE
 from medst.evaluate.temporal_image import PROGRESSIONS
 from medst.report import figures
 from medst.report.evidence import Evidence, read_evidence
-from medst.report.figures import Bar, share_text
 from medst.report.look import finding_colour, plain
+from medst.report.tables import percent, tasks
 from medst.report.timelines import Timeline, timelines
-
-FOLDS = 5
-"""Of the numbers of folds in the results, the one that the headline, the bars and the confusion matrices are of."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -68,7 +64,7 @@ def build(
     say(2, 4, "figures")
     content = {
         "synthetic": synthetic,
-        "tasks": [task for task in (_temporal_image(evidence.results), _temporal_text(evidence.results)) if task],
+        "tasks": tasks(evidence.results),
         "curves": figures.learning_curves(evidence.metrics),
         "run": _run_facts(evidence),
         "data": _data_facts(evidence.cohort.meta),
@@ -98,76 +94,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "share": share_text, "colour": finding_colour}
+    environment.filters |= {"plain": plain, "percent": percent, "colour": finding_colour}
     return environment
-
-
-def _rows(results: dict[str, Any], task: str, metric: str, folds: int | None) -> dict[str, dict[str, Any]]:
-    """The trained and untrained rows of a metric, by finding."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in results["results"]:
-        if (row["task"], row["metric"], row["folds"]) == (task, metric, folds):
-            found.setdefault(row["finding"], {})[row["model"]] = row
-    return found
-
-
-def _bar(finding: str, rows: dict[str, Any]) -> Bar:
-    trained, untrained = rows["trained"], rows.get("untrained")
-    value = None if untrained is None else untrained["value"]
-    return Bar(finding, trained["value"], trained["std"], value, trained["chance"])
-
-
-def _task(
-    task: str, results: dict[str, Any], head: str, *, metrics: list[tuple[str, int | None]]
-) -> dict[str, Any] | None:
-    """Bars of a task's first metric and a table of all of them, `head` (the sum of all findings) first."""
-    by_metric = [(metric, folds, _rows(results, task, metric, folds)) for metric, folds in metrics]
-    metric, _, rows = by_metric[0]
-    if head not in rows:
-        return None
-    order = [head, *(finding for finding in rows if finding != head)]
-    shown = [_bar(finding, rows[finding]) for finding in order]
-    percent = metric == "accuracy"
-    write = share_text if percent else "{:.3f}".format
-    said = "; ".join(f"{plain(bar.finding)} {write(bar.value)}, chance {write(bar.chance)}" for bar in shown)
-    table = [
-        {
-            "metric": name,
-            "folds": folds,
-            "finding": finding,
-            "trained": of_finding["trained"],
-            "untrained": of_finding.get("untrained"),
-        }
-        for name, folds, found in by_metric
-        for finding, of_finding in sorted(found.items(), key=lambda item: item[0] != head)
-    ]
-    return {
-        "task": task,
-        "metric": metric,
-        "percent": percent,
-        "head": shown[0],
-        "write": write,
-        "bars": figures.bars(
-            shown,
-            percent=percent,
-            lowest=0.0,
-            key=f"bars-{task}",
-            alt=f"{plain(task)}, {metric}: {said}.",
-        ),
-        "table": table,
-    }
-
-
-def _temporal_image(results: dict[str, Any]) -> dict[str, Any] | None:
-    metrics: list[tuple[str, int | None]] = [
-        ("accuracy", FOLDS), ("macro accuracy", FOLDS), ("accuracy", 10), ("macro accuracy", 10)
-    ]  # fmt: skip
-    return _task("temporal-image", results, AVERAGE, metrics=metrics)
-
-
-def _temporal_text(results: dict[str, Any]) -> dict[str, Any] | None:
-    metrics: list[tuple[str, int | None]] = [("auroc", None), ("accuracy", 10), ("accuracy at released threshold", 10)]
-    return _task("temporal-text", results, ALL, metrics=metrics)
 
 
 def _confusion(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -220,8 +148,13 @@ def _run_facts(evidence: Evidence) -> dict[str, Any]:
 
 
 def _data_facts(meta: dict[str, Any]) -> dict[str, Any]:
-    counts = {name.replace("_", " "): f"{n:,}" for name, n in meta["counts"].items() if isinstance(n, int)}
-    return {"dataset": meta["dataset"], "version": meta["dataset_version"], "counts": counts}
+    counts = {
+        name.replace("_", " "): f"{n:,}"
+        for name, n in meta["counts"].items()
+        if isinstance(n, int) and n and not name.startswith("rejected")
+    }
+    version = meta["dataset_version"]
+    return {"dataset": meta["dataset"], "version": "" if version == "unknown" else version, "counts": counts}
 
 
 def _provenance(evidence: Evidence) -> list[tuple[str, str]]:

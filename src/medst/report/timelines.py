@@ -22,7 +22,7 @@ from medst.objective.temporal import cycle
 from medst.report.evidence import Evidence
 from medst.weights import Loaded
 
-MOST_STUDIES = 6
+MOST_STUDIES = 8
 """Studies of a patient that are shown; the later ones are left out."""
 EXCERPT = 150
 QUALITY = 86

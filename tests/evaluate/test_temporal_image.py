@@ -1,0 +1,136 @@
+"""The released protocol of temporal image classification, by hand and against scikit-learn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.svm import SVC
+from sklearn.utils import shuffle
+
+from medst.cohort.store import Cohort, open_cohort
+from medst.errors import MedstError
+from medst.evaluate import temporal_image as module
+from medst.evaluate.temporal_image import PROGRESSIONS, SEEDS, cross_validate, temporal_image
+from medst.weights import Loaded
+
+
+def by_key(outcome: module.Outcome) -> dict[tuple[str, str, int | None], module.Score]:
+    return {score.key: score for score in outcome.scores}
+
+
+def test_accuracy_by_hand() -> None:
+    # Each class has a place of its own, ten rows each; one row of class 0 is labelled 1. Whatever the folds, an SVM says
+    # the place's class, so that this row alone is wrong: 29 of 30, and a recall of 10 of 11 for class 1.
+    places = np.repeat(np.arange(3), 10)
+    features = 10 * np.eye(3, dtype=np.float32)[places]
+    classes = places.copy()
+    classes[4] = 1
+    found = cross_validate(features, classes, 5)
+    assert found.predicted.tolist() == [places.tolist()] * 3
+    np.testing.assert_allclose(found.accuracy, 29 / 30)
+    np.testing.assert_allclose(found.macro, (1 + 10 / 11 + 1) / 3)
+
+
+@pytest.mark.parametrize("folds", [5, 10])
+def test_accuracy_is_scikit_learn_s_on_shuffled_rows(folds: int) -> None:
+    rng = np.random.default_rng(1)
+    classes = rng.integers(0, 3, 97)
+    features = (rng.normal(size=(97, 6)) + 1.5 * np.eye(3, 6)[classes]).astype(np.float32)
+    found = cross_validate(features, classes, folds)
+    for number, seed in enumerate(SEEDS):
+        x, y = shuffle(features, classes, random_state=seed)
+        expected = cross_val_score(SVC(kernel="linear", C=1), x, y, cv=StratifiedKFold(folds))
+        np.testing.assert_allclose(found.accuracy[number], expected.mean())
+        np.testing.assert_allclose(found.macro[number], balanced_accuracy_score(classes, found.predicted[number]))
+    assert found.accuracy.min() > 0.4
+
+
+def test_permuted_labels_give_about_chance() -> None:
+    rng = np.random.default_rng(2)
+    classes = np.repeat(np.arange(3), 80)
+    features = (rng.normal(size=(240, 4)) + 3 * np.eye(3, 4)[classes]).astype(np.float32)
+    assert cross_validate(features, classes, 5).accuracy.mean() > 0.9
+    permuted = [cross_validate(features, rng.permutation(classes), 5, seeds=(42,)).accuracy[0] for _ in range(5)]
+    assert 0.25 < np.mean(permuted) < 0.42
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of a model: the embedding of image i is its own number in a small random world."""
+    world = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32)
+    monkeypatch.setattr(module, "embed_images", lambda loaded, cohort, rows: world[np.asarray(rows)])
+
+
+def test_the_feature_is_the_current_embedding_then_the_previous_one(
+    loaded: Loaded, benchmark: Cohort, seen: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = module.embed_images(loaded, benchmark, range(48))
+    given: list[np.ndarray] = []
+
+    def spy(features: np.ndarray, classes: np.ndarray, folds: int) -> module.CrossValidated:
+        given.append(features)
+        return cross_validate(features, classes, folds, SEEDS)
+
+    monkeypatch.setattr(module, "cross_validate", spy)
+    temporal_image(loaded, benchmark)
+    edema = benchmark.comparisons.filter(finding="edema")
+    np.testing.assert_array_equal(given[0][:, :5], world[edema["current"].to_numpy()])
+    np.testing.assert_array_equal(given[0][:, 5:], world[edema["previous"].to_numpy()])
+
+
+def test_chance_average_confusion_and_predictions_belong_together(
+    loaded: Loaded, benchmark: Cohort, seen: None
+) -> None:
+    outcome = temporal_image(loaded, benchmark)
+    scores = by_key(outcome)
+    assert scores["accuracy", "edema", 5].chance == 14 / 37
+    assert scores["macro accuracy", "edema", 10].chance == pytest.approx(1 / 3)
+    for folds in (5, 10):
+        parts = [scores["accuracy", finding, folds].value for finding in ("edema", "pneumothorax")]
+        assert scores["accuracy", "average", folds].value == pytest.approx(np.mean(parts))
+        assert scores["accuracy", "average", folds].n == 37 + 38
+    for finding in ("edema", "pneumothorax"):
+        rows = [row for row in outcome.predictions if row["finding"] == finding]
+        labelled = benchmark.comparisons.filter(finding=finding)
+        assert [row["study_id"] for row in rows] == labelled["study_id"].to_list()
+        assert [row["progression"] for row in rows] == labelled["progression"].to_list()
+        counted = [
+            [sum((row["progression"], row["predicted"]) == (true, said) for row in rows) for said in PROGRESSIONS]
+            for true in PROGRESSIONS
+        ]
+        assert outcome.confusion[finding] == counted
+
+
+def test_too_small_classes_leave_a_finding_out_by_name(
+    loaded: Loaded, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+) -> None:
+    table = make_comparisons(edema=(12, 12, 12), consolidation=(4, 20, 20), pneumonia=(7, 20, 20))
+    outcome = temporal_image(loaded, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)))
+    assert [(left.finding, left.folds) for left in outcome.left_out] == [
+        ("consolidation", 5), ("consolidation", 10), ("pneumonia", 10)
+    ]  # fmt: skip
+    assert "4 improving, 20 stable, 20 worsening" in outcome.left_out[0].reason
+    scores = by_key(outcome)
+    assert ("accuracy", "pneumonia", 5) in scores
+    assert ("accuracy", "pneumonia", 10) not in scores
+    assert scores["accuracy", "average", 10].value == scores["accuracy", "edema", 10].value
+    assert set(outcome.confusion) == {"edema", "pneumonia"}
+
+
+def test_a_missing_class_in_every_finding_is_refused_with_its_counts(
+    loaded: Loaded, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+) -> None:
+    cohort = open_cohort(write_cohort("none", "ms-cxr-t", comparisons=make_comparisons(edema=(12, 0, 12))))
+    with pytest.raises(MedstError, match=r"edema: 5 folds need 5 rows .* 12 improving, 0 stable, 12 worsening"):
+        temporal_image(loaded, cohort)
+
+
+def test_a_cohort_without_comparisons_is_refused(loaded: Loaded, benchmark: Cohort) -> None:
+    other = replace(benchmark, comparisons=None, meta=benchmark.meta | {"dataset": "mimic-cxr"})
+    with pytest.raises(MedstError, match="no comparisons: it is a mimic-cxr cohort"):
+        temporal_image(loaded, other)
