@@ -33,8 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--patients", type=int, default=700)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--patients", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=14)
     args = parser.parse_args()
 
     runs = []
@@ -50,7 +50,10 @@ def main() -> None:
         values: dict[str, list[float]] = {"trained": [], "untrained": [], "chance": []}
         for run in runs:
             for row in run["results"]:
-                if (row["task"], row["metric"], row["finding"]) == (task, metric, finding):
+                if (row["task"], row["metric"], row["finding"]) == (task, metric, finding) and row["folds"] in (
+                    5,
+                    None,
+                ):
                     values[row["model"]].append(row["value"])
                     if row["model"] == "trained":
                         values["chance"].append(row["chance"])

@@ -27,7 +27,7 @@ Model = Annotated[Path, Positional, arg(metavar="MODEL")]
 
 
 def demo(
-    out: Out = Path("medst-demo"), /, patients: int = 700, seed: int = 0, epochs: int = 10, workers: int = 0
+    out: Out = Path("medst-demo"), /, patients: int = 1000, seed: int = 0, epochs: int = 14, workers: int = 0
 ) -> None:
     """Phantom data, prepare, pretrain, evaluate, report: the whole road once, on a laptop's CPU.
 
@@ -173,8 +173,14 @@ def evaluate(
     with Display(["evaluate"]) as display:
         results = run(model, cohort, out, tasks=tasks, progress=display.stage("evaluate"))
     for row in results["results"]:
-        name = " ".join(str(row.get(key) or "") for key in ("task", "metric", "finding", "model"))
-        print(f"{name}: {row['value']:.3f} (chance {row['chance']:.3f})")
+        words = [
+            row["task"],
+            row["metric"],
+            row["finding"],
+            f"{row['folds']} folds" if row["folds"] else "",
+            row["model"],
+        ]
+        print(f"{' '.join(word for word in words if word)}: {row['value']:.3f} (chance {row['chance']:.3f})")
     print(f"{out}: {len(results['results'])} numbers")
 
 
@@ -186,6 +192,7 @@ def report(
     comparisons: Path | None = None,
     out: Path | None = None,
     patients: int = 4,
+    synthetic: bool = False,
 ) -> None:
     """Draw a run's learning curves, results and a few patients over time as one HTML page.
 
@@ -196,6 +203,7 @@ def report(
         comparisons: the ms-cxr-t cohort of the results, for the true progressions.
         out: the page; RUN/report.html if not given.
         patients: how many patients to show.
+        synthetic: say on the page that all patients are synthetic.
     """
     from medst.report import build
 
@@ -206,6 +214,7 @@ def report(
         cohort=cohort,
         comparisons=comparisons,
         patients=patients,
+        synthetic=synthetic,
     )
     print(page)
 

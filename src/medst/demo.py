@@ -70,7 +70,11 @@ def headline(results: dict[str, Any], page: Path) -> str:
         ("temporal-image", "accuracy", "average"),
         ("temporal-text", "auroc", "all"),
     ):
-        rows = [r for r in results["results"] if (r["task"], r["metric"], r["finding"]) == (task, metric, finding)]
+        rows = [
+            row
+            for row in results["results"]
+            if (row["task"], row["metric"], row["finding"]) == (task, metric, finding) and row["folds"] in (5, None)
+        ]
         values = {row["model"]: row["value"] for row in rows}
         line = f"{task}, {metric}: {values['trained']:.3f}"
         lines.append(f"{line} (untrained {values['untrained']:.3f}, chance {rows[0]['chance']:.3f})")

@@ -65,7 +65,7 @@ class RunFolder:
             MedstError: the folder holds something else, or a run with other settings or another cohort.
         """
         file = self.path / "settings.json"
-        settings = {"medst_version": __version__, "recipe": to_dict(recipe), "cohort": dict(cohort)}
+        settings: dict[str, Any] = {"medst_version": __version__, "recipe": to_dict(recipe), "cohort": dict(cohort)}
         if file.is_file():
             old = json.loads(file.read_text())
             changed = [n for n in _differences(old["recipe"], settings["recipe"]) if n not in FREE_TO_CHANGE]

@@ -34,8 +34,12 @@ def learn_tokenizer(reports: Iterable[str], vocabulary: int) -> PreTrainedTokeni
         continuing_subword_prefix="##",
     )
     learner.train_from_iterator(texts, trainer)
-    tokenizer = _empty_tokenizer(learner.get_vocab(with_added_tokens=True))
-    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    return _as_bert(learner.get_vocab(with_added_tokens=True))
+
+
+def _as_bert(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
+    tokenizer = _empty_tokenizer(vocabulary)
+    cls, sep = vocabulary["[CLS]"], vocabulary["[SEP]"]
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -63,11 +67,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     if not folder.is_dir():
         raise MedstError(f"{folder}: no such folder; a tokenizer is a folder with tokenizer.json or vocab.txt.")
+    if (folder / "vocab.txt").is_file() and not any((folder / n).is_file() for n in ("config.json", "tokenizer.json")):
+        return _from_vocabulary(folder / "vocab.txt")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise MedstError(f"{folder}: not a tokenizer folder ({str(error).splitlines()[0]}).") from error
     return tokenizer
+
+
+def _from_vocabulary(file: Path) -> PreTrainedTokenizerFast:
+    pieces = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    lacking = [piece for piece in SPECIAL if piece not in pieces]
+    if lacking:
+        raise MedstError(f"{file}: not a BERT vocabulary, it has no {', '.join(lacking)}.")
+    return _as_bert({piece: number for number, piece in enumerate(pieces)})
 
 
 def continuing_pieces(tokenizer: PreTrainedTokenizerBase) -> Bool[Tensor, " vocabulary"]:

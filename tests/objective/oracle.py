@@ -180,7 +180,7 @@ def cycle_loss(
             var = total([beta[k] * (times[k] - mu) ** 2 for k in range(length)])
             log_var = torch.log(var + 1e-7)
             error = times[i] - mu
-            if abs(float(error)) < delta:
+            if abs(float(error.detach())) < delta:
                 regression.append(torch.exp(-log_var) * error**2 + variance * log_var)
             else:
                 regression.append(delta * (torch.abs(error) - delta / 2))

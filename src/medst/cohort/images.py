@@ -1,7 +1,7 @@
 """Pictures to 256 x 256 grey pixels, exactly as the released preprocessing makes them, or a reason why not.
 
-OpenCV fills the lost part of a cut-off JPEG with grey and says nothing, so whether a file is whole is looked at before it is
-decoded. What can't be seen here is damage in the middle of a file whose end is there.
+`cv2.imread` fills the lost part of a cut-off JPEG with grey and returns it, so whether a file is whole is seen to before it
+is decoded. What can't be seen here is damage in the middle of a file whose end is there.
 """
 
 import warnings

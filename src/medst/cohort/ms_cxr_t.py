@@ -5,9 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from medst.cohort.mimic_cxr import read_tables
-from medst.cohort.store import Progress, Writer, open_cohort, read_meta
-from medst.cohort.tables import read_table
+from medst.cohort.mimic_cxr import METADATA, read_metadata
+from medst.cohort.store import Progress, open_cohort, part_path, read_meta
+from medst.cohort.tables import digest, read_table
+from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
@@ -53,34 +54,50 @@ def read_sentences(raw: Path) -> pl.DataFrame:
     """Sentence pairs: sentence_1, sentence_2, category, subset.
 
     Raises:
-        MedstError: a column is missing or a category is neither paraphrase nor contradiction.
+        MedstError: a column is missing, a sentence is empty or a category is neither paraphrase nor contradiction.
     """
     file = raw / SENTENCE_FILE
     table = read_table(file, ("sentence_1", "sentence_2", "category", "subset_name"))
     odd = table.filter(~pl.col("category").is_in(["paraphrase", "contradiction"]).fill_null(False))
     if odd.height:
         raise MedstError(f"{file}: category '{odd['category'][0]}' is neither paraphrase nor contradiction.")
+    if table.select("sentence_1", "sentence_2").null_count().sum_horizontal().item():
+        raise MedstError(f"{file}: a sentence is empty.")
     return table.select("sentence_1", "sentence_2", "category", subset="subset_name")
 
 
-def prepare(
-    writer: Writer, raw: Path, *, images: Path | None, workers: int, progress: Progress | None
-) -> dict[str, Any]:
+def describe(raw: Path, images: Path) -> dict[str, Any]:
+    """What a cohort of these folders is made from: the start of cohort.json.
+
+    Raises:
+        MedstError: a folder or table is missing, or the cohort of the images is unfinished.
+    """
+    source = digest([raw / IMAGE_FILE, raw / SENTENCE_FILE])
+    if part_path(images).exists() or read_meta(images) is not None:
+        return _header("cohort", source | {"images": open_cohort(images).fingerprint})
+    return _header("raw", source | digest([images / METADATA]))
+
+
+def _header(images: str, source: dict[str, str]) -> dict[str, Any]:
+    return {"dataset": "ms-cxr-t", "dataset_version": "1.0.0", "options": {"images": images}, "source": source}
+
+
+def prepare(writer: Writer, raw: Path, *, images: Path, workers: int, progress: Progress | None) -> dict[str, Any]:
     """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
-    if not raw.is_dir():
-        raise MedstError(f"{raw}: no such folder; give the one that holds {IMAGE_FILE}.")
-    if images is None:
-        raise MedstError(
-            "ms-cxr-t holds no pictures: give the MIMIC-CXR-JPG folder, or a mimic-cxr cohort, with --images."
-        )
-    writer.header["dataset_version"] = "1.0.0"
     comparisons, sentences = read_comparisons(raw), read_sentences(raw)
-    ids = pl.concat([comparisons["current_id"], comparisons["previous_id"]]).unique().sort()
-    source = open_cohort(images) if read_meta(images) is not None else None
-    known = read_tables(images).images if source is None else source.image_table.filter(status="ok")
-    missing = ids.filter(~ids.is_in(known["image_id"].to_list()))
-    writer.reject("row", missing, None, f"not among the readable images of {images.name}")
-    wanted = known.filter(pl.col("image_id").is_in(ids.to_list())).sort("image_id")
+    ids = pl.concat([comparisons["current_id"], comparisons["previous_id"]]).unique().sort().rename("image_id")
+    if read_meta(images) is None:
+        # The benchmark's images are frontal ones, whatever view the metadata gives, if any.
+        known = read_metadata(images).filter(~pl.col("again") & pl.col("path").is_not_null())
+        known = known.with_columns(view=pl.lit("frontal"))
+        source, missed = None, "not in the metadata of the images"
+    else:
+        source = open_cohort(images)
+        known = source.image_table.filter(status="ok")
+        missed = "not in the cohort given for images, which has only those with a report; the raw images have all"
+    wanted = known.join(ids.to_frame(), on="image_id", how="semi").sort("image_id")
+    missing = ids.filter(~ids.is_in(wanted["image_id"].to_list()))
+    writer.reject("row", missing, None, missed)
     if wanted.is_empty():
         raise MedstError(f"{images} holds none of the {len(ids)} images that {raw / IMAGE_FILE} names.")
     if source is None:
@@ -101,6 +118,7 @@ def prepare(
         "images": rows.height,
         "comparisons": tied.height,
         **{f"{finding}_comparisons": tied.filter(finding=finding).height for finding in FINDINGS},
+        "comparisons_without_image": comparisons.height - tied.height,
         "sentence_pairs": sentences.height,
     }
     return writer.finish(stored, {"comparisons": tied, "sentences": sentences}, counts)

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from medst.cohort import mimic_cxr, ms_cxr_t
-from medst.cohort.store import Progress, Writer, part_path
+from medst.cohort.store import Progress, part_path
+from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
 DATASETS = ("mimic-cxr", "ms-cxr-t")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def prepare(
@@ -23,6 +25,8 @@ def prepare(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Turn a raw data set into a cohort, or go on where that was stopped.
+
+    A cohort that is finished is left as it is, if it was made from the same tables with the same options.
 
     Args:
         dataset: one of `DATASETS`.
@@ -41,22 +45,19 @@ def prepare(
         MedstError: something is missing or wrong, the disk is full, the folder holds another cohort; or, after the cohort
             is written, more than `max_rejected` of its images were left out.
     """
+    raw, cohort = Path(raw), Path(cohort)
     if dataset not in DATASETS:
         raise MedstError(f"'{dataset}' is no data set that medst prepares; these are: {', '.join(DATASETS)}.")
-    writer = Writer(cohort, {"dataset": dataset, "options": {}})
-    meta = writer.start()
-    if meta is None:
-        try:
-            if dataset == "mimic-cxr":
-                meta = mimic_cxr.prepare(writer, raw, reports=reports, workers=workers, progress=progress)
-            else:
-                meta = ms_cxr_t.prepare(writer, raw, images=images, workers=workers, progress=progress)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise MedstError(
-                f"The disk of {part_path(cohort)} is full; make room and run the same command again, it goes on from there."
-            ) from error
+    if workers < 0 or not 0 <= max_rejected <= 1:
+        raise MedstError("--workers must be 0 or more, and --max-rejected between 0 and 1.")
+    try:
+        meta = _prepare(dataset, raw, cohort, images, reports, workers, progress)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise MedstError(
+            f"The disk of {part_path(cohort)} is full; make room and run the same command again, it goes on from there."
+        ) from error
     rejected, kept = meta["counts"]["rejected_images"], meta["counts"]["images"]
     if rejected > max_rejected * (rejected + kept):
         raise MedstError(
@@ -64,3 +65,27 @@ def prepare(
             f"the share of {max_rejected:g} that --max-rejected allows."
         )
     return meta
+
+
+def _prepare(
+    dataset: str,
+    raw: Path,
+    cohort: Path,
+    images: Path | None,
+    reports: Path | None,
+    workers: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    if dataset == "mimic-cxr":
+        if images is not None:
+            raise MedstError("--images is for ms-cxr-t; the images of mimic-cxr are in RAW.")
+        writer = Writer(cohort, mimic_cxr.describe(raw, reports))
+        return writer.start() or mimic_cxr.prepare(writer, raw, reports=reports, workers=workers, progress=progress)
+    if reports is not None:
+        raise MedstError("--reports is for mimic-cxr; ms-cxr-t has none.")
+    if images is None:
+        raise MedstError(
+            "ms-cxr-t holds no pictures: give the MIMIC-CXR-JPG folder, or a mimic-cxr cohort, with --images."
+        )
+    writer = Writer(cohort, ms_cxr_t.describe(raw, images))
+    return writer.start() or ms_cxr_t.prepare(writer, raw, images=images, workers=workers, progress=progress)

@@ -15,7 +15,7 @@ from typing import Any
 HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
 PARAGRAPH = "\n \n"
 WORD = re.compile(r"\w+")
-SENTENCE_END = re.compile(r"[0-9]+\.|\.")
+SENTENCE_END = re.compile(r"[0-9]*\.")  # a full stop, with the number it may end
 FEWEST_TOKENS = 3
 
 
@@ -96,14 +96,14 @@ def clean(text: str, fewest_words: int = 2) -> str:
     >>> clean("ET tube 3.5 cm above the carina.")
     'et tube 5 cm above the carina'
     """
-    kept = []
+    kept: list[str] = []
     for sentence in SENTENCE_END.split(text):
         words = WORD.findall(sentence.lower())
         if len(words) >= fewest_words:
             kept += words
-    joined = " ".join(kept)
-    # Words without any ASCII letter leave two blanks, so that they are split once more.
-    return joined if joined.isascii() else " ".join(joined.encode("ascii", "ignore").decode().split(" ")).strip()
+    if not text.isascii():
+        kept = [word for word in (word.encode("ascii", "ignore").decode() for word in kept) if word]
+    return " ".join(kept)
 
 
 def caption(impression: str, findings: str) -> str | None:

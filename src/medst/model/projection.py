@@ -4,6 +4,7 @@ The released code has two kinds, Linear for global features and 1 x 1 Conv1d for
 over rows, so there is one kind here and a mask that says which rows exist.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -33,8 +34,12 @@ class ProjectionHead(nn.Module):
         )
 
     def forward(self, features: Float[Tensor, "row width"]) -> Float[Tensor, "row dim"]:
-        """Rows of features to float32 rows of unit length."""
-        return F.normalize(self.head(features).float(), dim=-1)
+        """Rows of features to float32 rows of unit length.
+
+        In float32 throughout: batch normalisation blows small differences between rows up, and with them bf16's rounding.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return F.normalize(self.head(features.float()), dim=-1)
 
     def tokens(
         self, features: Float[Tensor, "pair token width"], mask: Bool[Tensor, "pair token"] | None

@@ -5,6 +5,7 @@ every token is embedded at position 0, with `token_types` off no token-type embe
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
@@ -90,6 +91,11 @@ class TextEncoder(nn.Module):
         positions = None if self.settings.positions else torch.zeros_like(pieces)
         return self.bert(input_ids=pieces, attention_mask=attention_mask, position_ids=positions).last_hidden_state
 
+    def _words(self, pieces: Int64[Tensor, "report piece"]) -> tuple[Int64[Tensor, "report piece"], int]:
+        unclosed_at = None if self.settings.close_cut_reports else self.settings.pieces
+        word = word_of_piece(pieces, self.continues, self.sep, unclosed_at)
+        return word, self.settings.pieces if self.fill else int(word.max()) + 1
+
     def forward(
         self, pieces: Int64[Tensor, "report piece"], attention_mask: Int64[Tensor, "report piece"]
     ) -> tuple[Float[Tensor, "report width"], Float[Tensor, "report word width"], Bool[Tensor, "report word"]]:
@@ -100,8 +106,40 @@ class TextEncoder(nn.Module):
             is True where a report has a word ([SEP] counts as one).
         """
         hidden = self.pieces_to_hidden(pieces, attention_mask)
-        unclosed_at = None if self.settings.close_cut_reports else self.settings.pieces
-        word = word_of_piece(pieces, self.continues, self.sep, unclosed_at)
-        words = self.settings.pieces if self.fill else int(word.max()) + 1
+        word, words = self._words(pieces)
         features, mask = sum_words(hidden, word, words)
         return features[:, 0], features[:, 1:], mask[:, 1:]
+
+    @torch.no_grad()
+    def word_attention(
+        self,
+        pieces: Int64[Tensor, "report piece"],
+        attention_mask: Int64[Tensor, "report piece"],
+        shifted: bool = False,
+    ) -> Float[Tensor, "report word"]:
+        """How much [CLS] looks at each word in the last layer: a mean over heads, summed over the word's pieces.
+
+        Words are those whose features `forward` returns. No loss uses this; call it in evaluation mode.
+
+        Args:
+            pieces: token ids, padded.
+            attention_mask: 1 where there is a piece.
+            shifted: repeats the released code, which gives each piece the attention of the next one.
+        """
+        settings = self.settings
+        positions = None if settings.positions else torch.zeros_like(pieces)
+        states = self.bert(
+            input_ids=pieces, attention_mask=attention_mask, position_ids=positions, output_hidden_states=True
+        ).hidden_states
+        last = self.bert.encoder.layer[-1].attention.self
+        split = (settings.heads, settings.width // settings.heads)
+        query = last.query(states[-2][:, 0]).unflatten(-1, split)
+        key = last.key(states[-2]).unflatten(-1, split)
+        scores = torch.einsum("rhd,rphd->rhp", query, key) * split[1] ** -0.5
+        scores = scores.masked_fill(attention_mask[:, None] == 0, torch.finfo(scores.dtype).min)
+        word, words = self._words(pieces)
+        attention = scores.softmax(-1).mean(1)
+        if shifted:
+            attention = F.pad(attention[:, 1:], (0, 1))
+        looks, _ = sum_words(attention[..., None], word, words)
+        return looks[:, 1:, 0]

@@ -1,6 +1,6 @@
 """The objective: embeddings in, scalars out. Knows no model and no data set; one file a loss."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -12,6 +12,7 @@ from medst.objective.temporal import mapping_losses
 from medst.recipes.settings import ObjectiveSettings
 
 
+@runtime_checkable
 class Embedded(Protocol):
     """What the objective needs of a batch's embeddings; the model's `Embeddings` has it."""
 

@@ -1,7 +1,7 @@
 """A patient's own body: plain numbers, and from them a 3-D map of how much X-rays each point takes away.
 
 Coordinates are centimetres: x to the patient's left (the right of a frontal picture), y to the back, z to the head. The
-map is coarse (about 3 mm) because it holds only what is smooth; bones and vessels, whose edges matter, are curves in the
+map is coarse (about 4 mm) because it holds only what is smooth; bones and vessels, whose edges matter, are curves in the
 same coordinates (`skeleton.py`) and are projected along with it.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 # Attenuation in 1/cm at about 70 keV effective energy.
 SOFT, FAT, LUNG = 0.20, 0.175, 0.045
 HALF_WIDTH, HALF_DEPTH, HALF_HEIGHT = 18.0, 12.5, 20.0
-SHAPE = (112, 64, 128)
-EDGE = 0.35  # cm over which a border goes from nothing to all
+SHAPE = (88, 52, 100)
+EDGE = 0.42  # cm over which a border goes from nothing to all
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def apply(chest: Chest, findings: Sequence[Finding]) -> Changes:
             sign = SIGN[side]
             if finding.name == "pneumothorax":
                 np.maximum(free_air, _pneumothorax(chest, sign, finding.severity, rng), out=free_air)
+                clear *= 1 - np.float32(0.30 * finding.severity) * _half(sign)  # the lung that is left is squeezed
                 shift -= sign * 2.2 * max(0.0, finding.severity - 0.55)
             elif finding.name == "pleural_effusion":
                 clear *= 1 - _effusion(chest, sign, finding.severity, rng)
@@ -69,7 +70,7 @@ def _ripple(rng: np.random.Generator, waves: int, shortest: float, longest: floa
     """A smooth random field between about -1 and 1; wavelengths in cm."""
     total = np.zeros((1, 1, 1), dtype=np.float32)
     for _ in range(waves):
-        product: np.ndarray | float = np.float32(1)
+        product = np.ones((1, 1, 1), dtype=np.float32)
         for axis in grid():
             wave = 2 * np.pi / rng.uniform(shortest, longest)
             product = product * np.cos(axis * np.float32(wave) + np.float32(rng.uniform(0, 2 * np.pi)))
@@ -106,7 +107,7 @@ def _airspace(chest: Chest, finding: Finding, sign: float, rng: np.random.Genera
     patchy = finding.name == "pneumonia"
     spots = [(0.0, 0.0, 0.0, 1.0)]
     if patchy:
-        spots = [(*rng.normal(0, (2.0, 2.0, 2.2)), rng.uniform(0.55, 1.0)) for _ in range(7)]
+        spots = [(*rng.normal(0, (2.3, 2.0, 2.6)), rng.uniform(0.55, 1.0)) for _ in range(7)]
     outline = _ripple(rng, 4, 2.2, 6.0)
     # The first patches are there from the start, more come as it gets worse; each one grows.
     total = np.zeros_like(chest.cavity)
@@ -115,14 +116,14 @@ def _airspace(chest: Chest, finding: Finding, sign: float, rng: np.random.Genera
         here = severity if not patchy else float(np.clip(1.8 * severity - 0.12 * number, 0, 1))
         if here <= 0:
             continue
-        radius = (1.0 + 1.7 * here) * size if patchy else (1.5 + 3.6 * severity) * stretch
+        radius = (1.3 + 2.0 * here) * size if patchy else (1.9 + 3.9 * severity) * stretch
         away = np.sqrt(
             np.square(x - centre[0] - dx)
             + np.square((y - centre[1] - dy) * 0.85)
             + np.square((z - centre[2] - dz) * 0.9)
         )
         fluffy = np.clip((radius - away) / np.float32(0.45 * radius) + 0.35 * outline + 0.35, 0, 1)
-        dense = (0.30 + 0.35 * here) if patchy else (0.45 + 0.5 * severity)
+        dense = (0.42 + 0.36 * here) if patchy else (0.55 + 0.42 * severity)
         total = np.maximum(total, fluffy * np.float32(dense))
     fade = np.float32(min(1.0, severity / 0.12))
     return total * _half(sign) * fade

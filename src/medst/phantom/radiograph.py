@@ -24,7 +24,8 @@ from medst.phantom.anatomy import (
 from medst.phantom.skeleton import View
 from medst.phantom.truth import Finding
 
-BONE = 0.40  # added attenuation of bone over soft tissue, 1/cm
+RESOLUTION = 13.0  # pixels a centimetre
+BONE = 0.36  # added attenuation of bone over soft tissue, 1/cm
 LATERAL_VIEWS = ("LATERAL", "LL")
 
 
@@ -158,7 +159,7 @@ def _picture(
     seen = np.clip(aerated / (7.0 if not view.lateral else 12.0), 0, 1)
     vessels = skeleton.vessels(anatomy, view, congestion)
     texture = _texture(anatomy.seed, view) * np.float32(0.05 * (1 + 1.2 * congestion))
-    total += (vessels * np.float32(0.34 if not view.lateral else 0.2) + texture) * seen
+    total += (vessels * np.float32(0.26 if not view.lateral else 0.16) + texture) * seen
     bones = skeleton.ribs(anatomy, view) * np.float32(1.0 if not view.lateral else 0.55)
     bones += skeleton.spine(anatomy, view) * np.float32(0.42 if not view.lateral else 1.3)
     bones += skeleton.shoulders(anatomy, view, acquisition.portable)
@@ -173,15 +174,15 @@ def _picture(
 
 
 def _view(anatomy: Anatomy, acquisition: Acquisition, rise: float) -> View:
-    scale = 15.5 * acquisition.magnification
+    scale = RESOLUTION * acquisition.magnification
     top = anatomy.apex + 3.6 + acquisition.offset[1]
     tall = 32.0 if not acquisition.lateral else 33.0
     wide = 2 * (anatomy.width + 3.4) if not acquisition.lateral else 2 * (anatomy.depth + 3.6)
     shear = float(np.tan(np.deg2rad(acquisition.rotation)))
     return View(
         lateral=acquisition.lateral,
-        height=round(tall * acquisition.field * 15.5),
-        width=round(wide * acquisition.field * 15.5),
+        height=round(tall * acquisition.field * RESOLUTION),
+        width=round(wide * acquisition.field * RESOLUTION),
         scale=scale,
         shear=shear if not acquisition.lateral else 0.4 * shear,
         top=top,

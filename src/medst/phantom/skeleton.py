@@ -172,7 +172,7 @@ def vessels(a: Anatomy, view: View, congestion: float) -> np.ndarray:
     rng = np.random.Generator(np.random.PCG64(a.seed))
     for side in (-1.0, 1.0):
         root = np.array([side * 3.6, 0.8, 0.8 + (0.8 if side > 0 else 0.0) + 0.45 * view.rise])
-        for _ in range(15):
+        for _ in range(13):
             direction = rng.normal(0, (0.35, 0.75, 1.0))
             direction[0] = side * abs(rng.normal(0.9, 0.35))
             _branch(root, direction, rng.uniform(0.32, 0.5), 0, rng, _painter(layer, fine, congestion))
@@ -197,11 +197,11 @@ def _branch(
     paint: Callable[[np.ndarray, float], None],
 ) -> None:
     direction = direction / np.linalg.norm(direction)
-    length = rng.uniform(1.6, 3.0)
+    length = rng.uniform(2.0, 3.7)
     middle = start + direction * length * 0.5 + rng.normal(0, 0.12, 3)
     end = start + direction * length + rng.normal(0, 0.15, 3)
     paint(np.stack([start, middle, end]), radius)
-    if depth >= 3:
+    if depth >= 2:
         return
     for spread, share in ((0.28, 0.82), (0.6, 0.62)):
         _branch(end, direction + rng.normal(0, spread, 3), radius * share, depth + 1, rng, paint)

@@ -1,0 +1,282 @@
+"""A cohort as it grows: block after block in a folder beside its final name, moved there when whole.
+
+    <cohort>.part/header.json     data set, options and sources that it is made with
+    <cohort>.part/images-KEY.npy  blocks of rows, in any order; KEY is of which images, in which order
+    <cohort>.part/blocks-KEY/     one record a block, written after its pixels, so that its existence means they are there
+    <cohort>.part/cohort.json     written last, so that its existence means the rest is complete
+
+Unusual here: images.npy is written with plain writes, not through a memory map. On a full disk a write fails with an error
+that can be reported; a memory map kills the process. KEY keeps a worker that outlives its killed parent from writing into
+what a later run has begun for other images.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import joblib
+import numpy as np
+import polars as pl
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+from medst import __version__
+from medst.cohort.images import SIDE, UnreadableImage, read_grey, resize
+from medst.cohort.store import SCHEMA, Cohort, Progress, part_path, read_meta
+from medst.errors import MedstError
+
+BLOCK = 128
+REJECTED = {"kind": pl.String, "id": pl.String, "path": pl.String, "reason": pl.String}
+COUNTED = ("image", "report", "row")
+
+
+@dataclass
+class Writer:
+    """A cohort that grows in its part folder.
+
+    Attributes:
+        path: final folder.
+        header: `dataset`, `dataset_version`, `options` and `source` of cohort.json; a part or a finished cohort with another
+            data set, other options or other sources is refused.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    rejected: list[pl.DataFrame] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+
+    @property
+    def part(self) -> Path:
+        """Where the cohort grows."""
+        return part_path(self.path)
+
+    def start(self) -> dict[str, Any] | None:
+        """Begin, go on, or find that all is done.
+
+        Returns:
+            The content of cohort.json if this cohort is finished, else None.
+
+        Raises:
+            MedstError: the folder holds something else, or a cohort made with other options or from other sources.
+        """
+        meta = read_meta(self.path)
+        if meta is not None:
+            self._compare(meta, self.path, "give the same, or another folder for the new cohort")
+            return meta
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise MedstError(f"{self.path} is not empty and holds no cohort; give a new folder.")
+        meta, header = read_meta(self.part), self.part / "header.json"
+        if meta is not None:
+            self._compare(meta, self.part, "give the same, or remove that folder")
+            self._move()
+            return meta
+        if header.is_file():
+            self._compare(json.loads(header.read_text()), self.part, "give the same, or remove that folder")
+        elif self.part.exists() and any(entry.name != "header.json.new" for entry in self.part.iterdir()):
+            raise MedstError(f"{self.part} is in the way: it is not empty and holds no unfinished cohort.")
+        else:
+            self.part.mkdir(parents=True, exist_ok=True)
+            _write_json(header, self.header)
+        return None
+
+    def _compare(self, found: dict[str, Any], where: Path, remedy: str) -> None:
+        if found.get("dataset") != self.header["dataset"]:
+            raise MedstError(
+                f"{where} holds a cohort of {found.get('dataset')}, not of {self.header['dataset']}; give another folder."
+            )
+        for key, what in (("options", "with other options"), ("source", "from other files")):
+            old, new = found.get(key, {}), self.header[key]
+            changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            if changed:
+                raise MedstError(f"{where} was made {what} ({', '.join(changed)}); {remedy}.")
+
+    def reject(self, kind: str, ids: pl.Series, paths: pl.Series | None, reason: str | pl.Series) -> None:
+        """Note rows in rejected.csv; a reason that begins with 'kept' says so of what stays."""
+        table = pl.DataFrame({"id": ids}).with_columns(
+            kind=pl.lit(kind),
+            path=pl.lit("") if paths is None else paths,
+            reason=pl.lit(reason) if isinstance(reason, str) else reason,
+        )
+        self.rejected.append(table.select(pl.col(name).cast(dtype) for name, dtype in REJECTED.items()))
+
+    def reject_where(self, table: pl.DataFrame, where: pl.Expr, kind: str, reason: str) -> pl.DataFrame:
+        """Note the images of a table for which `where` holds, and return the others."""
+        bad = table.filter(where)
+        self.reject(kind, bad["image_id"], bad["path"], reason)
+        return table.filter(~where)
+
+    def write_images(self, root: Path, table: pl.DataFrame, workers: int, progress: Progress | None) -> pl.DataFrame:
+        """Read all images of a table into images.npy, block by block, finished blocks not again.
+
+        Args:
+            root: what the column `path` is relative to.
+            table: columns image_id, path, view, view_position; its order is that of images.npy.
+            workers: processes; 0: one a core.
+            progress: called with (images done, all images).
+
+        Returns:
+            The table with row, height, width and status; what could not be read is noted as rejected.
+        """
+        names = table["path"].to_list()
+        target, blocks = self._make_room(names)
+        starts = range(0, len(names), BLOCK)
+        todo = [start for start in starts if not _record(blocks, start).is_file()]
+        done = len(names) - sum(min(BLOCK, len(names) - start) for start in todo)
+        if progress is not None:
+            progress(done, len(names))
+        jobs = (
+            joblib.delayed(_read_block)(target, blocks, start, root, names[start : start + BLOCK]) for start in todo
+        )
+        count = (workers or -1) if len(todo) > 1 else 1  # starting processes costs more than a block
+        with _workers(count, jobs) as results:
+            for size in results:
+                done += size
+                if progress is not None:
+                    progress(done, len(names))
+        found = [json.loads(_record(blocks, start).read_text()) for start in starts]
+        self.digests = [block["sha256"] for block in found]
+        sizes = [size for block in found for size in block["sizes"]]
+        whole = table.with_row_index("row").with_columns(
+            pl.col("row").cast(pl.Int64),
+            pl.Series("height", [height or None for height, _ in sizes], dtype=pl.Int32),
+            pl.Series("width", [width or None for _, width in sizes], dtype=pl.Int32),
+            pl.Series("reason", [reason for block in found for reason in block["reasons"]], dtype=pl.String),
+        )
+        bad = whole.filter(pl.col("reason") != "")
+        self.reject("image", bad["image_id"], bad["path"], bad["reason"])
+        status = pl.when(pl.col("reason") == "").then(pl.lit("ok")).otherwise(pl.lit("rejected"))
+        return whole.select("row", "image_id", "path", "view", "view_position", "height", "width", status=status)
+
+    def copy_images(self, source: Cohort, table: pl.DataFrame, progress: Progress | None) -> pl.DataFrame:
+        """Take images over from another cohort; arguments and result as `write_images`, `table` holding its rows."""
+        rows = table["row"].to_numpy()
+        target, _ = self._make_room(table["path"].to_list())
+        self.digests = []
+        for start in range(0, len(rows), BLOCK):
+            self.digests.append(_write_block(target, start, source.images[rows[start : start + BLOCK]]))
+            if progress is not None:
+                progress(min(start + BLOCK, len(rows)), len(rows))
+        return table.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+
+    def _make_room(self, names: list[str]) -> tuple[Path, Path]:
+        """The growing images and the folder of records for these images, in this order; those for others are given up."""
+        key = hashlib.sha256(json.dumps([__version__, SIDE, BLOCK, names]).encode()).hexdigest()[:16]
+        target, blocks = self.part / f"images-{key}.npy", self.part / f"blocks-{key}"
+        for stale in self.part.glob("images-*"):
+            if stale != target:
+                stale.unlink()
+        for stale in self.part.glob("blocks-*"):
+            if stale != blocks:
+                shutil.rmtree(stale)
+        if not target.is_file():
+            header = BytesIO()
+            np.lib.format.write_array_header_1_0(
+                header, {"descr": "|u1", "fortran_order": False, "shape": (len(names), SIDE, SIDE)}
+            )
+            fresh = target.with_name(target.name + ".new")
+            with fresh.open("wb") as file:
+                file.write(header.getvalue())
+                file.truncate(len(header.getvalue()) + len(names) * SIDE * SIDE)
+            fresh.replace(target)
+        blocks.mkdir(exist_ok=True)
+        return target, blocks
+
+    def finish(self, images: pl.DataFrame, tables: dict[str, pl.DataFrame], counts: dict[str, int]) -> dict[str, Any]:
+        """Write the tables and cohort.json, and move the cohort to its final name."""
+        digest = hashlib.sha256(json.dumps(self.digests).encode())
+        for name, table in {"images": images, **tables}.items():
+            parquet = BytesIO()
+            table.write_parquet(parquet)
+            _write(self.part / f"{name}.parquet", parquet.getbuffer())
+            digest.update(f"{name}\n{table.schema}\n".encode())
+            digest.update(table.write_ndjson().encode())
+        rejected = pl.concat([pl.DataFrame(schema=REJECTED), *self.rejected])
+        _write(self.part / "rejected.csv", rejected.write_csv().encode())
+        left_out = rejected.filter(~pl.col("reason").str.starts_with("kept"))
+        meta = {
+            "schema": SCHEMA,
+            **self.header,
+            "counts": counts | {f"rejected_{kind}s": left_out.filter(kind=kind).height for kind in COUNTED},
+            "medst_version": __version__,
+            "fingerprint": digest.hexdigest(),
+        }
+        _write_json(self.part / "cohort.json", meta)
+        self._move()
+        return meta
+
+    def _move(self) -> None:
+        for grown in self.part.glob("images-*.npy"):
+            grown.replace(self.part / "images.npy")
+        for blocks in self.part.glob("blocks-*"):
+            shutil.rmtree(blocks)
+        (self.part / "header.json").unlink(missing_ok=True)
+        if self.path.exists():
+            self.path.rmdir()
+        self.part.rename(self.path)
+
+
+@contextmanager
+def _workers(count: int, jobs: Iterator[Any]) -> Iterator[Iterator[int]]:
+    """Results of jobs as they end; jobs not yet begun are dropped when the reader leaves early."""
+    results = joblib.Parallel(n_jobs=count, return_as="generator_unordered")(jobs)
+    try:
+        yield results
+    except BrokenProcessPool as error:
+        raise MedstError(
+            "A worker process died, most likely for want of memory; run the same command again with fewer --workers, "
+            "it goes on from there."
+        ) from error
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that work was given up is what the reader wanted
+            results.close()
+
+
+def _record(blocks: Path, start: int) -> Path:
+    return blocks / f"{start:09d}.json"
+
+
+def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[str]) -> int:
+    """Read one block of images into the rows from `start` on, and record it."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    images = np.zeros((len(names), SIDE, SIDE), dtype=np.uint8)
+    sizes, reasons = [(0, 0)] * len(names), [""] * len(names)
+    for i, name in enumerate(names):
+        try:
+            picture = read_grey(root / name)
+        except UnreadableImage as reason:
+            reasons[i] = str(reason)
+        else:
+            images[i], sizes[i] = resize(picture), picture.shape
+    sha256 = _write_block(target, start, images)
+    # A worker that outlived its killed parent may write the same record at the same time.
+    _write_json(_record(blocks, start), {"sizes": sizes, "reasons": reasons, "sha256": sha256}, f".{os.getpid()}.new")
+    return len(names)
+
+
+def _write_block(target: Path, start: int, images: np.ndarray) -> str:
+    """Write rows from `start` on of an array file; their sha256."""
+    with target.open("r+b") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        file.seek(start * SIDE * SIDE, os.SEEK_CUR)
+        file.write(images.tobytes())
+    return hashlib.sha256(images.tobytes()).hexdigest()
+
+
+def _write_json(path: Path, value: Any, suffix: str = ".new") -> None:
+    _write(path, (json.dumps(value, indent=1) + "\n").encode(), suffix)
+
+
+def _write(path: Path, data: bytes | memoryview, suffix: str = ".new") -> None:
+    part = path.with_name(path.name + suffix)
+    part.write_bytes(data)
+    part.replace(path)

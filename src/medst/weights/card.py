@@ -1,0 +1,37 @@
+"""The text of the model card that is written beside weights; Hugging Face's template language."""
+
+TEMPLATE = """---
+{{ card_data }}
+---
+
+# A medst model
+
+Embeds chest X-rays (frontal, with or without the lateral of the same study) and their reports in one space of
+{{ embedding }} dimensions, trained over space (views) and time (a patient's studies) as in *Unlocking the Power of
+Spatial and Temporal Information in Medical Multimodal Pre-training* (Med-ST, ICML 2024, arXiv 2405.19654).
+
+| | |
+| --- | --- |
+| recipe | `{{ recipe }}` |
+| written by | medst {{ version }} |
+| parameters | {{ "{:,}".format(parameters) }} |
+| image encoder | ViT, {{ vision.depth }} blocks of width {{ vision.width }} |
+| pictures | side {{ vision.image_size }}, patches of side {{ vision.patch_size }} |
+| text encoder | BERT, {{ text.layers }} layers of width {{ text.width }} |
+| word order | {{ "seen" if text.positions else "not seen: a report is a bag of words, as released" }} |
+
+## Use
+
+```python
+import medst
+
+model = medst.load("{{ repo_id }}")
+```
+
+`config.json` holds every setting of the run. The weights are safetensors; nothing in this folder is executed when loaded.
+
+## Limits
+
+For research. Not a medical device: do not use it for decisions about patients. It was trained on, and is only known to
+work on, the data named in its run; check the terms of that data before passing the weights on.
+"""

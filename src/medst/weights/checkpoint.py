@@ -1,0 +1,149 @@
+"""Models from a path of any kind, and released checkpoints to own folders and back.
+
+Unusual here: a released checkpoint is mapped, not read; its tensors become the model's without a copy, so that loading
+takes little more memory than what is then used.
+"""
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import safe_open
+from transformers import PreTrainedTokenizerBase
+
+from medst.errors import MedstError
+from medst.objective import Objective
+from medst.recipes import RECIPES
+from medst.recipes.settings import Recipe
+from medst.tokenizer import load_tokenizer
+from medst.weights.folder import UNUSED, Loaded, build_empty, fill, load_folder, save, sha256
+from medst.weights.pickles import read_checkpoint, read_safetensors, tensors_of
+from medst.weights.released import Taken, blank_unused, give, is_lateral, released_name, take
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load(path: Path | str, *, tokenizer: Path | None = None) -> Loaded:
+    """A model, ready to use.
+
+    Args:
+        path: a model folder, a released Med-ST or MGCA checkpoint, or (as a string that is no path) a Hugging Face hub id.
+        tokenizer: for a released checkpoint, the folder with Bio_ClinicalBERT's vocab.txt; if not given, the
+            checkpoint's own folder.
+
+    Raises:
+        MedstError: there is no such model, or it is damaged, carries pickled code or lacks its tokenizer.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return load_folder(place)
+    if place.is_file():
+        return _from_checkpoint(place, tokenizer, RECIPES["paper"])[0]
+    if isinstance(path, str) and HUB_ID.fullmatch(path):
+        try:
+            return Loaded.from_pretrained(path)
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise MedstError(
+                f"'{path}' is neither a path here nor a model that the Hugging Face hub gives "
+                f"({' '.join(str(error).split())[:200]})."
+            ) from error
+    raise MedstError(f"{path}: no such model; give a model folder or a released checkpoint.")
+
+
+def convert(ckpt: Path, out: Path, *, tokenizer: Path | None = None, recipe: Recipe = RECIPES["paper"]) -> Loaded:
+    """Write a released Med-ST or MGCA checkpoint as a model folder.
+
+    A checkpoint without lateral experts (MGCA's) gets copies of the frontal ones. What the model does not use is kept in
+    `released_unused.safetensors`, so that `export` gives back the same bits.
+
+    Args:
+        ckpt: the released file.
+        out: folder to write; an older model in it is replaced.
+        tokenizer: folder with Bio_ClinicalBERT's vocab.txt; if not given, the checkpoint's own folder.
+        recipe: shape and switches of the model; the released ones are those of `paper`.
+
+    Raises:
+        MedstError: the file is no such checkpoint, is damaged or carries code; no tokenizer; `out` holds something else.
+    """
+    if out.exists() and not (out / "config.json").is_file() and (out.is_file() or any(out.iterdir())):
+        raise MedstError(f"{out} is not empty and holds no model; give a new folder.")
+    loaded, taken = _from_checkpoint(ckpt, tokenizer, recipe)
+    save(out, loaded.model, loaded.objective, loaded.tokenizer, loaded.recipe, released=taken)
+    return loaded
+
+
+def export(folder: Path, ckpt: Path) -> None:
+    """Write a model folder as a checkpoint with the released names, for the released code.
+
+    A converted checkpoint comes back bit for bit, entry by entry. What a model of ours does not have is written as zeros:
+    the released code insists on it and does not use it. Only the state dict is written; an optimiser's state is not kept.
+
+    Args:
+        folder: a model folder.
+        ckpt: file to write.
+
+    Raises:
+        MedstError: the folder is no model, or its text encoder sees word order or token types, as the released one can't.
+    """
+    loaded = load_folder(folder)
+    text = loaded.recipe.model.text
+    if text.positions or text.token_types:
+        raise MedstError(
+            f"{folder}: its text encoder uses positions or token types, which the released code has no place for; "
+            "only models of recipe paper, or with both switched off, can be exported."
+        )
+    objective = loaded.objective
+    taken = Taken(model=dict(loaded.model.state_dict()))
+    if objective is not None:
+        taken.objective = dict(objective.state_dict())
+    if (folder / UNUSED).is_file():
+        taken.unused = read_safetensors(folder / UNUSED)
+        with safe_open(folder / UNUSED, "pt") as file:
+            about = file.metadata()
+        taken.names, taken.lateral = json.loads(about["names"]), json.loads(about["lateral"])
+    else:
+        empty = objective or Objective(loaded.recipe.objective, loaded.recipe.model.embedding)
+        taken.objective = taken.objective or {n: torch.zeros_like(t) for n, t in empty.state_dict().items()}
+        taken.unused = blank_unused(loaded.model)
+        whole = {name.removesuffix(".value") for name in taken.unused}
+        taken.names = sorted(whole | {released_name(n) for n in taken.model if "token_type_embeddings" not in n})
+    # Tensors of a file share its memory, and torch would save all of that with each.
+    state = {name: tensor.clone() for name, tensor in give(taken).items()}
+    part = ckpt.with_name(ckpt.name + ".part")
+    ckpt.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": state}, part)
+    os.replace(part, ckpt)
+
+
+def _from_checkpoint(ckpt: Path, tokenizer: Path | None, recipe: Recipe) -> tuple[Loaded, Taken]:
+    pieces = _tokenizer(ckpt, tokenizer)
+    state = tensors_of(read_checkpoint(ckpt), "state_dict", ckpt)
+    model, objective = build_empty(recipe, pieces)
+    taken = take(state, model, objective, ckpt)
+    if not taken.lateral:
+        vision = replace(recipe.model.vision, lateral_start="copy")
+        recipe = replace(recipe, model=replace(recipe.model, vision=vision))
+        # Experts that share memory would be trained as one.
+        taken.model = {n: t.clone() if is_lateral(n) else t for n, t in taken.model.items()}
+    fill(model, taken.model, ckpt)
+    model.settings = replace(recipe.model, text=model.settings.text)
+    if taken.objective:
+        fill(objective, {name: tensor.clone() for name, tensor in taken.objective.items()}, ckpt)
+    found = objective.eval() if taken.objective else None
+    return Loaded(model.eval(), found, pieces, recipe, sha256(ckpt)), taken
+
+
+def _tokenizer(ckpt: Path, folder: Path | None) -> PreTrainedTokenizerBase:
+    if folder is None and not ckpt.is_file():
+        raise MedstError(f"{ckpt}: no such file; give a released Med-ST or MGCA checkpoint.")
+    place = folder or ckpt.parent
+    if folder is None and not any((place / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        raise MedstError(
+            f"{ckpt} comes without its tokenizer: put vocab.txt of emilyalsentzer/Bio_ClinicalBERT, which the Hugging Face "
+            "hub has, beside it, or give a folder that holds it (--tokenizer FOLDER)."
+        )
+    return load_tokenizer(place)

@@ -1,0 +1,253 @@
+"""A model's own folder: `model.safetensors`, `config.json` and the tokenizer; no pickle anywhere.
+
+`objective.safetensors` beside them holds the two learnt weightings of the local loss, which only training needs, and
+`released_unused.safetensors` what a converted checkpoint held besides, for the way back.
+
+Unusual here: a model that is about to be filled is built on torch's meta device, without memory and without drawing weights,
+and then takes the tensors as they were read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from medst import __version__
+from medst.errors import MedstError
+from medst.model.medst import MedST
+from medst.objective import Objective
+from medst.recipes.settings import ModelSettings, Recipe, from_dict, to_dict
+from medst.tokenizer import continuing_pieces, load_tokenizer
+from medst.weights.card import TEMPLATE
+from medst.weights.pickles import read_safetensors
+from medst.weights.released import Taken, describe
+
+FORMAT = 1
+UNUSED = "released_unused.safetensors"
+PATTERNS = ["config.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "vocab.txt", "README.md"]
+
+
+@dataclass
+class Loaded(
+    PyTorchModelHubMixin,
+    library_name="medst",
+    tags=["radiology", "chest-x-ray", "vision-language"],
+    pipeline_tag="feature-extraction",
+    model_card_template=TEMPLATE,
+):
+    """A model with what it takes to use it.
+
+    `save_pretrained(folder)`, `Loaded.from_pretrained(folder or hub id)` and `push_to_hub(hub id)` are Hugging Face's.
+
+    Attributes:
+        model: in evaluation mode.
+        objective: the losses with their learnt weightings; None where the folder has none.
+        tokenizer: the one that the model was trained with.
+        recipe: the settings of the run that made it.
+        fingerprint: sha256 of the weights' file, hexadecimal; of nothing for an untrained model.
+    """
+
+    model: MedST
+    objective: Objective | None
+    tokenizer: PreTrainedTokenizerBase
+    recipe: Recipe
+    fingerprint: str
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        _write(save_directory, self.model, self.objective, self.tokenizer, self.recipe)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Loaded":
+        if Path(model_id).is_dir():
+            return load_folder(Path(model_id))
+        asked = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        found = {name: options[name] for name in asked if name in options}
+        return load_folder(Path(snapshot_download(model_id, allow_patterns=PATTERNS, **found)))
+
+    def generate_model_card(self, *_: Any, **more: Any) -> ModelCard:
+        """The card that `save_pretrained` writes: what the model is and how to use it."""
+        settings = self.recipe.model
+        return ModelCard.from_template(
+            card_data=self._hub_mixin_info.model_card_data,
+            template_str=TEMPLATE,
+            recipe=self.recipe.name,
+            version=__version__,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            vision=settings.vision,
+            text=settings.text,
+            embedding=settings.embedding,
+            repo_id=more.get("repo_id", "OWNER/NAME"),
+        )
+
+
+def build(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
+    """A fresh model and objective of a recipe's shape, their weights drawn from torch's global random state.
+
+    Raises:
+        MedstError: the recipe's vocabulary is not that of the tokenizer.
+    """
+    settings, continues = _fit(recipe, tokenizer)
+    model = MedST(settings, continues, int(tokenizer.sep_token_id))
+    return model, Objective(recipe.objective, settings.embedding)
+
+
+def build_empty(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
+    """The same without weights: every entry is on the meta device until `fill` gives it a tensor.
+
+    Raises:
+        MedstError: the recipe's vocabulary is not that of the tokenizer.
+    """
+    settings, continues = _fit(recipe, tokenizer)
+    with torch.device("meta"):
+        model = MedST(settings, continues, int(tokenizer.sep_token_id))
+        objective = Objective(recipe.objective, settings.embedding)
+    # BERT's two constant buffers are in no file.
+    places = model.text.bert.embeddings
+    count = places.position_ids.shape[1]
+    places.register_buffer("position_ids", torch.arange(count)[None], persistent=False)
+    places.register_buffer("token_type_ids", torch.zeros(1, count, dtype=torch.int64), persistent=False)
+    return model, objective
+
+
+def _fit(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[ModelSettings, Tensor]:
+    continues = continuing_pieces(tokenizer)
+    text = recipe.model.text
+    if text.vocabulary not in (0, len(continues)):
+        raise MedstError(
+            f"model.text.vocabulary is {text.vocabulary}, but the tokenizer has {len(continues)} word pieces; set it to 0."
+        )
+    return replace(recipe.model, text=replace(text, vocabulary=len(continues))), continues
+
+
+def untrained(loaded: Loaded, seed: int) -> Loaded:
+    """A model of the same shape with fresh weights, to hold a trained one against."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, objective = build(loaded.recipe, loaded.tokenizer)
+    return Loaded(model.eval(), objective.eval(), loaded.tokenizer, loaded.recipe, f"untrained-{seed}")
+
+
+def save(
+    folder: Path,
+    model: MedST,
+    objective: Objective | None,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    *,
+    released: Taken | None = None,
+) -> None:
+    """Write a model folder beside its final name and move it there whole; an older one is replaced.
+
+    Args:
+        folder: the model's folder.
+        model: what to save.
+        objective: its weightings; None leaves them out.
+        tokenizer: the one that it was trained with.
+        recipe: the settings of its run.
+        released: for a converted checkpoint, where the model came from; keeps what the way back needs.
+    """
+    part, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
+    for leftover in (part, old):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    part.mkdir(parents=True)
+    _write(part, model, objective, tokenizer, recipe)
+    if released is not None:
+        about = {"names": json.dumps(released.names), "lateral": json.dumps(released.lateral)}
+        save_file({name: t.contiguous() for name, t in released.unused.items()}, part / UNUSED, metadata=about)
+    if folder.exists():
+        folder.rename(old)
+    os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(
+    folder: Path, model: MedST, objective: Objective | None, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+) -> None:
+    tokenizer.save_pretrained(str(folder))
+    recipe = replace(recipe, model=model.settings)
+    config = {"format": FORMAT, "medst_version": __version__, "recipe": to_dict(recipe)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    if objective is not None:
+        save_file(_tensors(objective), folder / "objective.safetensors", metadata={"format": "pt"})
+
+
+def load_folder(folder: Path) -> Loaded:
+    """A model from its folder.
+
+    Raises:
+        MedstError: the folder is no model, is damaged, or was written by a newer medst.
+    """
+    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+        raise MedstError(f"{folder}: not a model folder; it needs config.json, model.safetensors and a tokenizer.")
+    recipe = read_recipe(folder)
+    tokenizer = load_tokenizer(folder)
+    model, objective = build_empty(recipe, tokenizer)
+    fill(model, read_safetensors(folder / "model.safetensors"), folder / "model.safetensors")
+    has_objective = (folder / "objective.safetensors").is_file()
+    if has_objective:
+        fill(objective, read_safetensors(folder / "objective.safetensors"), folder / "objective.safetensors")
+    digest = sha256(folder / "model.safetensors")
+    return Loaded(model.eval(), objective.eval() if has_objective else None, tokenizer, recipe, digest)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The settings in a model folder's config.json.
+
+    Raises:
+        MedstError: it is damaged or of a newer medst.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        number, recipe = config["format"], config["recipe"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MedstError(f"{folder / 'config.json'} is damaged or of no medst model ({error!r}).") from error
+    if number != FORMAT:
+        raise MedstError(f"{folder}: model format {number}, but this medst reads {FORMAT}; update medst.")
+    return from_dict(Recipe, recipe)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Give every entry of a module the tensor of its name, without a copy.
+
+    Raises:
+        MedstError: entries are missing, unexpected, or of another shape or type; the message lists them.
+    """
+    wanted = module.state_dict()
+    both = [name for name in wanted if name in tensors]
+    problems = {
+        "missing": [name for name in wanted if name not in tensors],
+        "unexpected": [name for name in tensors if name not in wanted],
+        "of another shape": [
+            f"{n} ({tuple(tensors[n].shape)}, not {tuple(wanted[n].shape)})"
+            for n in both
+            if tensors[n].shape != wanted[n].shape
+        ],
+        "of another type": [
+            f"{n} ({tensors[n].dtype}, not {wanted[n].dtype})" for n in both if tensors[n].dtype != wanted[n].dtype
+        ],
+    }
+    if any(problems.values()):
+        raise MedstError(f"{source} does not fit its config.json; {describe(problems)}.")
+    module.load_state_dict(tensors, assign=True)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,149 @@
+"""Checkpoint files of others, opened without executing what is pickled in them.
+
+Unusual here: a PyTorch checkpoint is a pickle, and a pickle can name any function to be called. torch's own restricted
+reader rebuilds tensors and plain containers and calls nothing else. An honest Lightning checkpoint also names a few classes
+(hyper-parameters, callbacks); those are known by name and become empty objects of a class of ours, so that they are neither
+imported nor called. A file that names anything else is refused before its pickle is read.
+"""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from medst.errors import MedstError
+
+PLAIN = {
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "collections.defaultdict",
+}
+"""Dictionaries of another name; what they hold is read as a plain dictionary."""
+
+INERT = re.compile(
+    r"""argparse\.Namespace
+      | (pytorch_lightning|lightning|lightning_fabric|lightning_utilities|omegaconf)\..+
+      | numpy\.(dtype|ndarray) | numpy\.(core|_core)\.(multiarray|numeric)\.\w+
+      | pathlib\.\w+ | datetime\.\w+ | typing\.\w+
+      | builtins\.(int|float|str|bool|list|dict|tuple|object|slice)""",
+    re.VERBOSE,
+)
+"""What Lightning checkpoints are known to name besides tensors. None of it is imported."""
+
+
+class Inert:
+    """Stands for an object of a class that is not imported; takes anything and holds nothing."""
+
+    def __new__(cls, *_: object) -> "Inert":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+class _Plain(dict[Any, Any]):
+    """Makes plain dictionaries: torch's reader fills no others."""
+
+    def __new__(cls, *_: object) -> Any:
+        return {}
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Whatever a checkpoint holds, its tensors mapped from the file and not copied where its format allows that.
+
+    Reads safetensors, torch's zip format (since 1.6) and the pickle format before it.
+
+    Raises:
+        MedstError: the file does not exist, is damaged, is no checkpoint, or carries pickled code.
+    """
+    if not path.is_file():
+        raise MedstError(f"{path}: no such file; give a checkpoint (.ckpt, .pth, .bin or .safetensors).")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    try:
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+        if not is_zip:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        names = get_unsafe_globals_in_checkpoint(path)
+        strange = sorted(name for name in names if name not in PLAIN and not INERT.fullmatch(name))
+        if strange:
+            raise _carries_code(path, ", ".join(strange))
+        # Safe twice: these stand-ins are all that the restricted reader knows besides tensors and containers.
+        with safe_globals([(_Plain if name in PLAIN else Inert, name) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except MedstError:
+        raise
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named:
+            raise _carries_code(path, named.group(1)) from error
+        if "reduce" in str(error) or "create new object" in str(error) or "build" in str(error):
+            raise _carries_code(path, "a call of what is no tensor") from error
+        raise _damaged(path, error) from error
+    except (
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        UnicodeDecodeError,
+        zipfile.BadZipFile,
+        OverflowError,
+        ModuleNotFoundError,
+    ) as error:
+        raise _damaged(path, error) from error
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        MedstError: it is none, or is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise MedstError(f"{path} is damaged or no safetensors file: {error}.") from error
+
+
+def tensors_of(content: Any, key: str | None, path: Path) -> Mapping[str, Any]:
+    """The state dict in a checkpoint's content: under `key`, or the content itself.
+
+    Raises:
+        MedstError: there is none.
+    """
+    state = content.get(key, content) if isinstance(content, Mapping) and key else content
+    if not isinstance(state, Mapping) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise MedstError(f"{path}: holds no state dict" + (f" under '{key}'" if key else "") + "; not a checkpoint.")
+    strange = [repr(name) for name in state if not isinstance(name, str)]
+    if strange:
+        raise MedstError(f"{path}: its state dict has keys that are no names: {', '.join(strange[:5])}.")
+    return state
+
+
+def _carries_code(path: Path, names: str) -> MedstError:
+    return MedstError(
+        f"{path} is refused: it carries pickled code ({names}), and medst executes none; "
+        "take a file that holds tensors only, from where the weights were published."
+    )
+
+
+def _damaged(path: Path, error: Exception) -> MedstError:
+    first = " ".join(str(error).split(". ")[0].split()) or type(error).__name__
+    return MedstError(f"{path} is damaged or not a checkpoint ({first[:160]}); download it again.")

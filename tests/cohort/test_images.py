@@ -1,0 +1,165 @@
+import errno
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from medst.cohort.images import UnreadableImage, read_grey, resize
+
+sides = st.integers(1, 70)
+
+
+def noise(height: int, width: int, low: int = 1) -> np.ndarray:
+    return np.random.default_rng([height, width]).integers(low, 256, (height, width), dtype=np.uint8)
+
+
+def jpeg(image: np.ndarray, **options: bool) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=90, **options)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says how large it is, and holds nothing."""
+
+    def part(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", size) + part(b"IDAT", b"") + part(b"IEND", b"")
+
+
+def test_resizing_is_pixel_exact_with_the_recorded_one(recorded: Path) -> None:
+    expected = cv2.imread(str(recorded / "gray_256.png"), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(resize(read_grey(recorded / "gray.png")), expected)
+
+
+def frame(height: int, width: int) -> tuple[slice, slice]:
+    """Where in the square the picture is, by the rule as it is described."""
+    longer, shorter = max(height, width), min(height, width)
+    short = max(1, int(shorter * (256.0 / longer)))
+    place = slice((256 - short) // 2, (256 - short) // 2 + short)
+    return (slice(0, 256), place) if height >= width else (place, slice(0, 256))
+
+
+@given(st.integers(1, 4000), st.integers(1, 6), st.booleans())
+@settings(deadline=None)
+def test_no_shape_crashes_and_zeros_frame_the_picture(longer: int, shorter: int, tall: bool) -> None:
+    shape = (longer, shorter) if tall else (shorter, longer)
+    small = resize(np.full(shape, 200, dtype=np.uint8))
+    expected = np.zeros((256, 256), dtype=np.uint8)
+    expected[frame(*shape)] = 200
+    np.testing.assert_array_equal(small, expected)
+
+
+def area_mean(image: np.ndarray, side: int) -> np.ndarray:
+    """Rows averaged by area to `side` rows: each new row covers len / side old ones, the cut ones in part."""
+    edges = np.linspace(0, len(image), side + 1)
+    starts, ends = edges[:-1, None], edges[1:, None]
+    old = np.arange(len(image))
+    cover = np.clip(np.minimum(ends, old + 1) - np.maximum(starts, old), 0, None)
+    return cover @ image / cover.sum(1, keepdims=True)
+
+
+@given(st.integers(256, 700), st.integers(256, 700))
+@settings(deadline=None, max_examples=25)
+def test_shrinking_averages_by_area(height: int, width: int) -> None:
+    image = noise(height, width)
+    place = frame(height, width)
+    rows, columns = (s.stop - s.start for s in place)
+    expected = area_mean(area_mean(image.astype(float), rows).T, columns).T
+    assert np.abs(resize(image)[place] - expected).max() <= 1
+
+
+@given(sides, sides)
+def test_resizing_a_turned_picture_turns_the_result(height: int, width: int) -> None:
+    if height != width:
+        image = noise(height, width)
+        assert np.abs(resize(image.T).astype(int) - resize(image).T).max() <= 1
+
+
+def test_a_square_of_49_loses_a_column_as_released() -> None:
+    small = resize(np.full((49, 49), 9, dtype=np.uint8))
+    assert not small[:, 255].any()
+    assert small[:, :255].all()
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6])
+def test_reading_is_what_opencv_reads(tmp_path: Path, turned: int) -> None:
+    path = tmp_path / "image.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    Image.fromarray(noise(40, 60)).save(path, exif=exif)
+    np.testing.assert_array_equal(read_grey(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    assert read_grey(path).shape == ((60, 40) if turned == 6 else (40, 60))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_off_anywhere_is_refused_though_opencv_would_take_it(tmp_path: Path, progressive: bool) -> None:
+    whole = jpeg(noise(48, 64), progressive=progressive)
+    path = tmp_path / "image.jpg"
+    taken = 0
+    for length in range(0, len(whole) - 1, 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UnreadableImage):
+            read_grey(path)
+        taken += cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) is not None
+    assert taken > 100
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 100, b"trailing bytes", b"\n"])
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(jpeg(noise(20, 20)) + tail)
+    assert read_grey(path).shape == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"a page that says log in", "not a picture"),
+        (jpeg(np.zeros((30, 30), np.uint8)), "all pixels are alike (0)"),
+        (jpeg(noise(1, 1)), "1 x 1 pixels: too small"),
+        (jpeg(noise(300, 4)), "4 x 300 pixels: too small"),
+        (png_header(12000, 9000), "12000 x 9000 pixels: too large"),
+        (png_header(20000, 10000), "too large"),
+    ],
+)
+def test_what_is_no_use_says_why(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage) as caught:
+        read_grey(path)
+    assert str(caught.value) == reason
+
+
+def test_what_is_no_file_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in (("none", "no such file"), ("file/below", "no such file"), (".", "a folder, not a file")):
+        with pytest.raises(UnreadableImage, match=reason):
+            read_grey(tmp_path / path)
+
+
+def test_one_forbidden_file_is_left_out_but_a_failing_disk_stops_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(code: int) -> None:
+        def read_bytes(path: Path) -> bytes:
+            raise OSError(code, "made up", str(path))
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+    fail(errno.EACCES)
+    with pytest.raises(UnreadableImage, match="no permission"):
+        read_grey(tmp_path)
+    fail(errno.EIO)
+    with pytest.raises(OSError, match="made up"):
+        read_grey(tmp_path)

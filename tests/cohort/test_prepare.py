@@ -1,0 +1,81 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medst.cohort.mimic_cxr import METADATA
+from medst.cohort.prepare import prepare
+from medst.cohort.store import open_cohort
+from medst.errors import MedstError
+
+Bytes = Callable[[Path], dict[str, str]]
+
+
+def test_a_finished_cohort_is_left_as_it_is(raw: Path, tmp_path: Path, bytes_of: Bytes) -> None:
+    def untouched(done: int, total: int) -> None:
+        raise AssertionError("an image was read again")
+
+    first = prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1)
+    before = bytes_of(tmp_path / "cohort")
+    assert prepare("mimic-cxr", raw, tmp_path / "cohort", workers=2, progress=untouched) == first
+    assert bytes_of(tmp_path / "cohort") == before
+
+
+def test_another_option_and_another_source_are_refused(tree: Any, raw: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    prepare("mimic-cxr", raw, cohort, workers=1)
+    with pytest.raises(MedstError, match=r"was made with other options \(reports\); give the same, or another folder"):
+        prepare("mimic-cxr", raw, cohort, reports=raw)
+    tree.add_many(3)
+    with pytest.raises(MedstError, match=r"was made from other files \(mimic-cxr-2.0.0-chexpert.csv, "):
+        prepare("mimic-cxr", tree.write(), cohort)
+
+
+def test_an_unfinished_cohort_of_another_source_is_refused(tree: Any, raw: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1, progress=stop)
+    tree.add_many(3)
+    with pytest.raises(
+        MedstError, match=r"cohort.part was made from other files .*; give the same, or remove that folder"
+    ):
+        prepare("mimic-cxr", tree.write(), tmp_path / "cohort")
+
+
+def test_more_rejected_than_allowed_ends_in_an_error_with_the_cohort_written(tree: Any, tmp_path: Path) -> None:
+    tree.add_many(12)
+    raw, cohort = tree.write(), tmp_path / "cohort"
+    (raw / tree.studies[1].image_path(0)).write_bytes(b"")
+    for _ in range(2):  # the second time the cohort is there already
+        with pytest.raises(
+            MedstError, match=r"cohort is written, but 1 of \d\d images were left out \(see rejected.csv\)"
+        ):
+            prepare("mimic-cxr", raw, cohort, workers=1)
+        assert open_cohort(cohort).meta["counts"]["rejected_images"] == 1
+    assert prepare("mimic-cxr", raw, cohort, workers=1, max_rejected=0.1)["counts"]["rejected_images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "sentence"),
+    [
+        ("padchest", {}, "'padchest' is no data set that medst prepares; these are: mimic-cxr, ms-cxr-t"),
+        ("mimic-cxr", {"workers": -1}, "--workers must be 0 or more"),
+        ("mimic-cxr", {"max_rejected": 1.5}, "--max-rejected between 0 and 1"),
+        ("mimic-cxr", {"images": Path("x")}, "--images is for ms-cxr-t"),
+        ("ms-cxr-t", {"images": Path("x"), "reports": Path("x")}, "--reports is for mimic-cxr"),
+        ("ms-cxr-t", {}, "ms-cxr-t holds no pictures: give the MIMIC-CXR-JPG folder, or a mimic-cxr cohort"),
+    ],
+)
+def test_impossible_arguments(raw: Path, tmp_path: Path, dataset: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(MedstError, match=sentence):
+        prepare(dataset, raw, tmp_path / "cohort", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(MedstError, match=f"nowhere: no such folder; give the one that holds {METADATA}"):
+        prepare("mimic-cxr", tmp_path / "nowhere", tmp_path / "cohort")
+    assert list(tmp_path.iterdir()) == []

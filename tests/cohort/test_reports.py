@@ -1,0 +1,164 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medst.cohort.reports import (
+    FEWEST_TOKENS,
+    HEADER,
+    caption,
+    clean,
+    hand_made_studies,
+    normalise_name,
+    report_text,
+    sections,
+)
+
+# What reports are made of, so that headers, paragraphs, numbers and odd letters turn up in every example.
+FRAGMENTS = (
+    "\n ",
+    "\n \n ",
+    "\n",
+    "FINDINGS:",
+    "IMPRESSION:",
+    "CHEST (PA):",
+    "A/B-C,:",
+    ": ",
+    " ",
+    ".",
+    "12.",
+    "3.5 cm",
+)
+WORDS = ("edema", "No", "___", "naïve", "µ", "≥", "\ufffd", "İ", "x_1", "²")
+reports = st.lists(st.one_of(st.sampled_from(FRAGMENTS + WORDS), st.text(max_size=4)), max_size=40).map("".join)
+
+
+def test_sections_are_the_recorded_ones(recorded: Path) -> None:
+    for study, expected in json.loads((recorded / "sections.json").read_text()).items():
+        found = sections(expected["text"])
+        assert [section.text for section in found] == expected["sections"], study
+        assert [section.name for section in found] == expected["names"], study
+        assert [section.start for section in found] == expected["idx"], study
+
+
+def test_captions_are_the_recorded_ones(recorded: Path) -> None:
+    for example in json.loads((recorded / "captions.json").read_text()):
+        assert caption(example["impression"], example["findings"]) == example["content"]
+
+
+@given(reports)
+def test_sections_are_pieces_of_the_report_in_its_order(report: str) -> None:
+    found = sections(report)
+    assert found
+    assert [section.start for section in found] == sorted(section.start for section in found)
+    for section in found:
+        shift = len("\n \n") if section.name == "last_paragraph" else 0
+        begin = section.start + shift
+        assert report[begin : begin + len(section.text)] == section.text
+    names = {section.name for section in found}
+    assert not ("last_paragraph" in names and names & {"findings", "impression"})
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["FINDINGS", "IMPRESSION", "HISTORY", "COMPARISON"]), st.sampled_from(WORDS)))
+)
+def test_a_report_put_together_comes_apart_and_the_last_of_a_name_wins(parts: list[tuple[str, str]]) -> None:
+    report = "FINAL REPORT" + "".join(f"\n {name}:  {word} is\n seen here today.\n" for name, word in parts)
+    assert [section.name for section in sections(report)[1:]] == [name.lower() for name, _ in parts]
+    last = dict(parts)
+    wanted = [clean(f"{last[name]} is seen here today.") for name in ("IMPRESSION", "FINDINGS") if name in last]
+    assert report_text(report)[0] == (" ".join(wanted) or None)
+
+
+@given(reports)
+def test_headers_take_linear_care_of_a_second_header_in_the_same_line(report: str) -> None:
+    line = f"\n HISTORY: a {report.replace(chr(10), ' ')} FINDINGS: b"
+    assert [section.name for section in sections(line)][:2] == ["preamble", "history"]
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("IMPRESSON", "impression"),
+        ("FINDINGS AND IMPRESSION", "impression"),
+        ("NDICATION", "impression"),
+        ("FINAL FINDINGS", "findings"),
+        ("CHEST, PORTABLE", "findings"),
+        ("AP VIEW", "findings"),
+        ("PFI", "history"),
+        ("RECOMMENDATION(S)", "recommendations"),
+        ("NOTE", "note"),
+    ],
+)
+def test_a_header_has_one_name_for_all_its_spellings(header: str, name: str) -> None:
+    assert normalise_name(header) == name
+    assert HEADER.match(f"\n {header}: ")
+
+
+def naive_clean(text: str) -> str:
+    """The rule of the released preprocessing, step by step as it is described."""
+    kept = []
+    for piece in re.split("[0-9]+[.]", text.replace("\n", " ")):
+        for sentence in piece.split("."):
+            tokens, token = [], ""
+            for letter in sentence.lower() + " ":
+                if letter.isalnum() or letter == "_":
+                    token += letter
+                elif token:
+                    tokens.append(token)
+                    token = ""
+            if len(tokens) > 1:
+                ascii_only = ("".join(letter for letter in token if ord(letter) < 128) for token in tokens)
+                kept += [token for token in ascii_only if token]
+    return " ".join(kept)
+
+
+@given(reports)
+def test_cleaning_does_what_the_rule_says(text: str) -> None:
+    assert clean(text) == naive_clean(text)
+
+
+@given(reports)
+def test_cleaned_text_is_ascii_words_and_stays_when_cleaned_again(text: str) -> None:
+    cleaned = clean(text)
+    assert re.fullmatch(r"(\w+( \w+)*)?", cleaned, re.ASCII)
+    assert cleaned == cleaned.lower()
+    if " " in cleaned:
+        assert clean(cleaned) == cleaned
+
+
+def test_one_word_sentences_can_be_kept() -> None:
+    assert clean("Edema. No effusion.", fewest_words=1) == "edema no effusion"
+
+
+@given(reports, reports)
+def test_a_pair_has_no_text_or_enough_of_it(impression: str, findings: str) -> None:
+    text = caption(impression, findings)
+    assert text is None or len(text.split()) >= FEWEST_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        ("", "the report is empty"),
+        (" \n ", "the report is empty"),
+        ("No header at all in this one.", "the report has neither findings nor an impression"),
+        ("x\n HISTORY: Cough.\n \n Lungs are clear today.", "the report has neither findings nor an impression"),
+        ("x\n IMPRESSION:  Normal.\n", "fewer than 3 words are left of the report"),
+    ],
+)
+def test_a_report_without_text_says_why(report: str, reason: str) -> None:
+    assert report_text(report) == (None, reason)
+
+
+def test_the_text_is_the_impression_and_then_the_findings() -> None:
+    report = "x\n FINDINGS:  Lungs are clear.\n \n IMPRESSION:  No change seen.\n"
+    assert report_text(report) == ("no change seen lungs are clear", "")
+
+
+def test_the_hand_made_rules_are_for_54_studies() -> None:
+    assert len(hand_made_studies()) == 54
+    assert all(re.fullmatch(r"s[0-9]{8}", study) for study in hand_made_studies())

@@ -1,0 +1,107 @@
+import gzip
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medst.cohort.tables import digest, read_table, study_time
+from medst.errors import MedstError
+
+WHOLE = gzip.compress(b"x,y\n" + b"1,2\n" * 1000, mtime=0)
+
+
+def test_gzipped_and_plain_and_marked_files_are_the_same_table(tmp_path: Path) -> None:
+    content = b"x,y\n007,\n,2.50\n"
+    expected = pl.DataFrame({"x": ["007", None], "y": [None, "2.50"]})
+    for number, (name, written) in enumerate(
+        [("t.csv.gz", gzip.compress(content)), ("t.csv", content), ("t.csv", b"\xef\xbb\xbf" + content)]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / name).write_bytes(written)
+        for asked in ("t.csv", "t.csv.gz"):
+            assert read_table(folder / asked, ("x", "y")).equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "can't be read as a CSV file"),
+        (WHOLE[:30], "can't be read as a CSV file"),
+        (WHOLE[:-6], "can't be read as a CSV file"),
+        (b"x,y\n1,2,3\n", "can't be read as a CSV file"),
+        (b"x,y\n1,\xe9\n", "can't be read as a CSV file"),
+        (b"x,z\n1,2\n", "t.csv.gz has no column y; it has x, z."),
+        (b"\x01\x02\xc3\xa9\n", "t.csv.gz has no column x, y; it has "),
+    ],
+)
+def test_what_is_no_such_table_is_refused_with_a_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "t.csv.gz").write_bytes(content)
+    with pytest.raises(MedstError) as caught:
+        read_table(tmp_path / "t.csv.gz", ("x", "y"))
+    assert sentence in str(caught.value)
+    assert "t.csv.gz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MedstError, match=r"t\.csv\.gz: no such file"):
+        read_table(tmp_path / "t.csv.gz", ())
+    with pytest.raises(MedstError, match=r"nowhere: no such folder; give the one that holds t\.csv\.gz"):
+        read_table(tmp_path / "nowhere" / "t.csv.gz", ())
+
+
+def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(WHOLE)
+    first = digest([path])
+    assert list(first) == ["t.csv"]
+    assert digest([path]) == first
+    path.write_bytes(WHOLE + b"\0")
+    assert digest([path]) != first
+
+
+def times(*values: tuple[str | None, str | None]) -> list[datetime | None]:
+    table = pl.DataFrame(values, schema={"date": pl.String, "time": pl.String}, orient="row")
+    return table.select(study_time(pl.col("date"), pl.col("time"))).to_series().to_list()
+
+
+def test_times_lose_no_zero_and_no_fraction() -> None:
+    day = datetime(2150, 3, 1)
+    assert times(
+        ("21500301", "213014.531000"),
+        ("21500301", "1230.5"),
+        ("21500301", "0"),
+        ("21500301", "93015"),
+        ("21500301", "0.0"),
+    ) == [
+        day.replace(hour=21, minute=30, second=14, microsecond=531000),
+        day.replace(minute=12, second=30, microsecond=500000),
+        day,
+        day.replace(hour=9, minute=30, second=15),
+        day,
+    ]
+
+
+def test_what_is_no_time_is_null() -> None:
+    assert (
+        times(
+            ("21500230", "0"),
+            ("2150", "0"),
+            (None, "0"),
+            ("21500301", None),
+            ("21500301", "250000"),
+            ("x", "y"),
+            ("21500301", "1.x"),
+        )
+        == [None] * 7
+    )
+
+
+@given(st.lists(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)), min_size=1))
+def test_times_come_back_as_they_were(moments: list[datetime]) -> None:
+    written = [(f"{m:%Y%m%d}", f"{int(f'{m:%H%M%S}')}.{m.microsecond:06d}") for m in moments]
+    assert times(*written) == moments

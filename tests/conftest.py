@@ -1,0 +1,63 @@
+"""Fixtures of several rooms. Shapes and dtypes in annotations of the model and the objective are checked at every call."""
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+from medst.recipes.settings import (
+    DataSettings,
+    ModelSettings,
+    OptimiserSettings,
+    Recipe,
+    TextSettings,
+    VisionSettings,
+)
+
+install_import_hook(["medst.model", "medst.objective"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def phantom_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The raw trees of a few dozen phantom patients."""
+    from medst.phantom.write import write_phantom
+
+    out = tmp_path_factory.mktemp("phantom_tree") / "raw"
+    write_phantom(out, patients=40, seed=5, workers=2)
+    return out
+
+
+@pytest.fixture(scope="session")
+def phantom_cohort(phantom_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mimic-cxr cohort of phantom patients."""
+    from medst.cohort.prepare import prepare
+
+    cohort = tmp_path_factory.mktemp("phantom_cohort") / "mimic-cxr"
+    prepare("mimic-cxr", phantom_tree / "mimic-cxr-jpg", cohort, workers=2)
+    return cohort
+
+
+@pytest.fixture(scope="session")
+def phantom_comparisons(phantom_tree: Path, phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ms-cxr-t cohort of the same patients."""
+    from medst.cohort.prepare import prepare
+
+    cohort = tmp_path_factory.mktemp("phantom_comparisons") / "ms-cxr-t"
+    prepare("ms-cxr-t", phantom_tree / "ms-cxr-t", cohort, images=phantom_cohort, workers=2)
+    return cohort
+
+
+@pytest.fixture(scope="session")
+def small_recipe() -> Recipe:
+    """A run of a few seconds."""
+    return Recipe(
+        name="tiny",
+        model=ModelSettings(
+            vision=VisionSettings(image_size=32, patch_size=16, channels=1, width=32, depth=2, heads=2, mlp_ratio=2.0),
+            text=TextSettings(vocabulary=0, width=32, layers=1, heads=2, intermediate=64, pieces=48),
+            projection_hidden=32,
+            embedding=16,
+        ),
+        data=DataSettings(sequences_per_batch=6, vocabulary=400),
+        optimiser=OptimiserSettings(lr=2e-3, warmup=0.1, epochs=2, patience=0),
+    )

@@ -1,0 +1,232 @@
+"""Cycle consistency, held against a loop over sequences and against numbers recorded from the released code."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.objective import oracle
+from torch import Tensor
+
+from medst.objective.temporal import KNEE, ROOM, bounded_ratio, cycle, mapping_losses
+
+RELEASED = Path(__file__).parents[1] / "data" / "golden" / "released.npz"
+
+
+def unit_rows(*shape: int, seed: int) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, generator=rng, dtype=torch.float64), dim=-1)
+
+
+def full(u: Tensor) -> Tensor:
+    return torch.ones(u.shape[:2], dtype=torch.bool)
+
+
+def regression(u: Tensor, v: Tensor, form: Any = "released") -> Tensor:
+    """Both directions."""
+    return sum(mapping_losses(a, b, full(u), regression=form)[1] for a, b in ((u, v), (v, u)))  # type: ignore[return-value]
+
+
+# ---------------------------------------------------------------------------------------------- the released form
+
+
+@pytest.mark.parametrize("case", ["random_unit", "identical"])
+def test_recorded_losses_and_gradients(case: str) -> None:
+    golden = np.load(RELEASED)
+    name = f"align_small.{case}.l2.regression_mse_var.huber2.0"
+    u, v = (torch.from_numpy(golden[f"align_small.{case}.embs{i}"]).requires_grad_() for i in (1, 2))
+    mask = full(u)
+    classification, regression = mapping_losses(u, v, mask, regression="released")
+    logits, beta = cycle(u, v, mask)
+    for key, value in (
+        ("forward_logits", logits.flatten(0, 1)),
+        ("classification", classification),
+        ("regression", regression),
+        ("total", classification + regression),
+        *zip(("grad1", "grad2"), torch.autograd.grad(classification + regression, (u, v)), strict=True),
+    ):
+        expected = torch.from_numpy(golden[f"{name}.{key}"])
+        torch.testing.assert_close(value.detach(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    recorded = torch.from_numpy(golden[f"{name}.cycle_logits"]).view(beta.shape).softmax(-1)
+    torch.testing.assert_close(beta.detach(), recorded, rtol=1e-4, atol=1e-7)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.floats(0.05, 2.0), st.integers(0, 99))
+def test_sequences_of_any_lengths_equal_the_loops(lengths: list[int], temperature: float, seed: int) -> None:
+    u, v = (unit_rows(len(lengths), max(lengths), 4, seed=seed + i).requires_grad_() for i in (0, 100))
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    ours = mapping_losses(u, v, mask, temperature=temperature, regression="released")
+    theirs = oracle.cycle_loss([(u[s, :n], v[s, :n]) for s, n in enumerate(lengths)], temperature)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-8)
+        for a, b in zip(
+            torch.autograd.grad(mine, (u, v), retain_graph=True),
+            torch.autograd.grad(other, (u, v), retain_graph=True),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_the_linear_branch_is_reached_under_a_small_threshold() -> None:
+    u, v = unit_rows(2, 4, 3, seed=1), unit_rows(2, 4, 3, seed=2)
+    found = mapping_losses(u, v, full(u), regression="released", huber_delta=0.2)
+    expected = oracle.cycle_loss(list(zip(u, v, strict=True)), delta=0.2)
+    torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=1e-8, atol=1e-8)
+    assert not torch.isclose(found[1], mapping_losses(u, v, full(u), regression="released")[1])
+
+
+# ------------------------------------------------------------------------------------------------------ both forms
+
+
+@pytest.mark.parametrize("form", ["released", "bounded"])
+@settings(max_examples=20, deadline=None)
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_masked_equals_one_by_one(form: Any, lengths: list[int], seed: int) -> None:
+    u, v = unit_rows(len(lengths), max(lengths), 5, seed=seed), unit_rows(len(lengths), max(lengths), 5, seed=seed + 99)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    together = torch.stack(mapping_losses(u, v, mask, regression=form))
+    alone = [
+        n * torch.stack(mapping_losses(u[s : s + 1, :n], v[s : s + 1, :n], full(u[s : s + 1, :n]), regression=form))
+        for s, n in enumerate(lengths)
+    ]
+    torch.testing.assert_close(together, torch.stack(alone).sum(0) / sum(lengths))
+
+
+@pytest.mark.parametrize("form", ["released", "bounded"])
+def test_what_stands_behind_a_sequence_does_not_matter(form: Any) -> None:
+    u, v = unit_rows(2, 5, 4, seed=0), unit_rows(2, 5, 4, seed=1)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    other_u, other_v = u.clone(), v.clone()
+    other_u[1, 3:], other_v[1, 3:] = 1e3, -1e3
+    one, two = mapping_losses(u, v, mask, regression=form), mapping_losses(other_u, other_v, mask, regression=form)
+    assert torch.equal(torch.stack(one), torch.stack(two))
+
+
+@pytest.mark.parametrize("form", ["released", "bounded"])
+def test_regression_does_not_see_order_and_classification_does(form: Any) -> None:
+    """A property of the method, entry 5 of the page on differences: nearest neighbours come back wherever they stood."""
+    u = unit_rows(1, 4, 16, seed=0)
+    v = F.normalize(u + 0.1 * unit_rows(1, 4, 16, seed=1), dim=-1)
+    right = mapping_losses(u, v, full(u), regression=form)
+    reversed_ = mapping_losses(u, v.flip(1), full(u), regression=form)
+    torch.testing.assert_close(right[1], reversed_[1])
+    assert reversed_[0] > right[0] + 5
+
+
+@pytest.mark.parametrize("form", ["released", "bounded"])
+def test_no_sequence_costs_nothing_and_has_a_zero_gradient(form: Any) -> None:
+    u, v = torch.ones(3, 4, requires_grad=True), torch.ones(3, 4, requires_grad=True)
+    steps = torch.zeros(0, 4, dtype=torch.int64)
+    losses = mapping_losses(u[steps], v[steps], steps.bool(), regression=form)
+    assert [loss.item() for loss in losses] == [0.0, 0.0]
+    for gradient in torch.autograd.grad(sum(losses), (u, v)):  # type: ignore[arg-type]
+        assert torch.equal(gradient, torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("form", ["released", "bounded"])
+def test_a_mask_without_a_study_costs_nothing(form: Any) -> None:
+    u = unit_rows(2, 4, 3, seed=0).requires_grad_()
+    losses = mapping_losses(u, unit_rows(2, 4, 3, seed=1), torch.zeros(2, 4, dtype=torch.bool), regression=form)
+    assert [loss.item() for loss in losses] == [0.0, 0.0]
+    assert torch.equal(torch.autograd.grad(sum(losses), u)[0], torch.zeros_like(u))  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------ the bounded form
+
+
+def test_equal_to_the_released_form_where_that_is_well_behaved() -> None:
+    golden = np.load(RELEASED)
+    image, report = (torch.from_numpy(golden[f"eval.{side}_emb_q"][:8]).view(2, 4, -1) for side in ("img", "report"))
+    torch.testing.assert_close(regression(image, report, "bounded"), regression(image, report), rtol=1e-3, atol=1e-3)
+    for case in ("random_unit", "identical"):
+        u, v = (torch.from_numpy(golden[f"align_small.{case}.embs{i}"]) for i in (1, 2))
+        torch.testing.assert_close(regression(u, v, "bounded"), regression(u, v), rtol=1e-3, atol=1e-3)
+
+
+def awkward() -> dict[str, tuple[Tensor, Tensor]]:
+    u, one = unit_rows(1, 4, 128, seed=3), unit_rows(1, 1, 128, seed=4)
+    two = unit_rows(1, 2, 128, seed=5)
+    lean = torch.tensor([2.0, 1.5, 1.0, 0.0])[None, :, None]
+    cases = {
+        "like reports, far from every image": (u, one.expand(1, 4, 128)),
+        # What a trained model gives for "no change" four times: the reports lie where one of the images lies.
+        "like reports": (u, F.normalize(u[:, :1] + 0.02 * one, dim=-1).expand(1, 4, 128)),
+        "near-like reports": (u, F.normalize(u[:, :1] + 1e-3 * unit_rows(1, 4, 128, seed=7), dim=-1)),
+        "like images": (one.expand(1, 4, 128), u),
+        "constant": (one.expand(1, 4, 128), one.expand(1, 4, 128)),
+        "reversed": (u, u.flip(1)),
+        "reversed and like": (torch.cat([u[:, :3], u[:, 2:3]], 1), u.flip(1)),
+        "two of one study": (two.repeat_interleave(2, 1), u),
+        "opposite": (u, -u),
+        # Images that lie along a line to the report: all come back to the last one, with hardly any variance.
+        "far from all but one": (F.normalize(one + lean * u, dim=-1), one.expand(1, 4, 128)),
+    }
+    for noise in (1e-1, 1e-2, 1e-3, 1e-5):
+        near = F.normalize(one + noise * unit_rows(1, 4, 128, seed=6), dim=-1)
+        cases[f"near-identical reports, {noise}"] = (u, near)
+        cases[f"near-identical images, {noise}"] = (near, u)
+        cases[f"near-identical both, {noise}"] = (near, near.flip(1))
+    return cases
+
+
+def value_and_slope(u: Tensor, v: Tensor, form: Any) -> tuple[float, float]:
+    u, v = (x.detach().float().clone().requires_grad_() for x in (u, v))
+    loss = regression(u, v, form)
+    slopes = torch.autograd.grad(loss, (u, v))
+    return loss.item(), torch.linalg.vector_norm(torch.cat(slopes)).item()
+
+
+@pytest.mark.parametrize("name", list(awkward()))
+def test_bounded_stays_small_with_a_small_gradient(name: str) -> None:
+    value, slope = value_and_slope(*awkward()[name], "bounded")
+    assert value < 10
+    assert slope < 100
+
+
+def test_released_blows_up_on_like_reports() -> None:
+    """Entry 4 of the page on differences, so that the test above is known to show something."""
+    found = {name: value_and_slope(*case, "released") for name, case in awkward().items()}
+    for name in ("like reports", "near-like reports"):
+        value, slope = found[name]
+        assert value > 1e6
+        assert slope > 1e5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(2, 6),
+    dim=st.sampled_from([2, 8, 128]),
+    image_spread=st.sampled_from([1e-4, 1e-2, 0.3, 1.0, 3.0]),
+    report_spread=st.sampled_from([0.0, 1e-4, 1e-2, 0.3, 1.0]),
+    seed=st.integers(0, 10_000),
+)
+def test_bounded_on_whatever_sequences(
+    length: int, dim: int, image_spread: float, report_spread: float, seed: int
+) -> None:
+    centre = unit_rows(1, 1, dim, seed=seed)
+    u = F.normalize(centre + image_spread * unit_rows(1, length, dim, seed=seed + 1), dim=-1)
+    v = F.normalize(centre + report_spread * unit_rows(1, length, dim, seed=seed + 2), dim=-1)
+    value, slope = value_and_slope(u, v, "bounded")
+    assert value < 2 * (KNEE + ROOM)
+    assert slope < 400  # the steepest arrangement that gradient ascent finds has 330
+
+
+def test_the_bounded_ratio_is_smooth_rising_and_bounded() -> None:
+    ratio = torch.linspace(0, 30, 3001, dtype=torch.float64).requires_grad_()
+    out = bounded_ratio(ratio)
+    (slope,) = torch.autograd.grad(out.sum(), ratio)
+    assert torch.equal(out[ratio <= KNEE], ratio[ratio <= KNEE])
+    assert (slope > 0).all()
+    assert (slope.diff().abs() < 0.03).all()
+    assert out.max() < KNEE + ROOM
+
+
+def test_bounded_gradients_are_right() -> None:
+    u, v = (unit_rows(2, 3, 4, seed=seed).requires_grad_() for seed in (0, 1))
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert torch.autograd.gradcheck(lambda a, b: mapping_losses(a, b, mask, regression="bounded"), (u, v))

@@ -1,0 +1,80 @@
+"""The whole road once, small: stopped in the middle by a Ctrl-C, it goes on and ends with a report."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = ("--patients", "140", "--epochs", "2")
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "medst", "demo", str(out), *SMALL]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_demo_that_was_interrupted_goes_on_to_its_report(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    process = start(out)
+    wait_for(out / "run" / "metrics.csv", process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not (out / "report.html").exists()
+
+    process = start(out)
+    printed, said = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    page = (out / "report.html").read_text()
+    results = json.loads((out / "run" / "results.json").read_text())
+    assert {row["task"] for row in results["results"]} == {"temporal-image", "temporal-text"}
+    headline = [
+        line for line in printed.splitlines() if line.startswith(("temporal-image", "temporal-text", "Report:"))
+    ]
+    assert len(headline) == 3
+    assert headline[-1] == f"Report: {out / 'report.html'}"
+    assert "not a medical device" in page
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    calm, disturbed = tmp_path / "calm", tmp_path / "disturbed"
+    assert start(calm).wait(timeout=280) == 0
+    random.seed(os.getpid())
+    kills = 0
+    while True:
+        process = start(disturbed)
+        try:
+            process.wait(timeout=random.uniform(3, 25) if kills < 6 else 280)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            time.sleep(2)  # orphaned workers finish what they have at hand
+            kills += 1
+            continue
+        assert process.returncode == 0, process.communicate()
+        break
+    assert kills > 0
+    for name in ("cohort", "comparisons"):
+        for file in ("cohort.json", "images.npy", "images.parquet"):
+            assert (calm / name / file).read_bytes() == (disturbed / name / file).read_bytes(), (name, file)
+    assert (calm / "run" / "results.json").read_bytes() == (disturbed / "run" / "results.json").read_bytes()
+    assert (calm / "run" / "last" / "model.safetensors").read_bytes() == (
+        disturbed / "run" / "last" / "model.safetensors"
+    ).read_bytes()
