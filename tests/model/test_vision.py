@@ -16,7 +16,9 @@ HEADS, DEPTH = small.SETTINGS.vision.heads, small.SETTINGS.vision.depth
 PATCHES = 9
 
 
-def encoder(phantom: bool = False, vision: VisionSettings = small.SETTINGS.vision) -> tuple[VisionEncoder, oracle.State]:
+def encoder(
+    phantom: bool = False, vision: VisionSettings = small.SETTINGS.vision
+) -> tuple[VisionEncoder, oracle.State]:
     torch.manual_seed(0)
     module = VisionEncoder(vision, phantom)
     small.shake(module, 0)

@@ -5,7 +5,7 @@ front of the spine in the other. The map is taken at the breath of the study's f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -264,8 +264,3 @@ def _finish(grey: np.ndarray, acquisition: Acquisition, view: View, rng: np.rand
         place = (u + int(rng.integers(-6, 6)), int(rng.integers(40, 90)))
         cv2.putText(pixels, letter, place, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 235, 3, cv2.LINE_AA)
     return pixels
-
-
-def without_noise(acquisition: Acquisition) -> Acquisition:
-    """The same picture without quantum noise, for measuring what a finding changes."""
-    return replace(acquisition, noise=0.0)
