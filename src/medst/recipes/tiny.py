@@ -18,16 +18,16 @@ from medst.recipes.settings import (
 RECIPE = Recipe(
     name="tiny",
     model=ModelSettings(
-        vision=VisionSettings(image_size=112, patch_size=14, channels=1, width=128, depth=4, heads=2, mlp_ratio=3.0),
-        text=TextSettings(vocabulary=0, width=128, layers=3, heads=2, intermediate=384, dropout=0.1),
+        vision=VisionSettings(image_size=112, patch_size=16, channels=1, width=128, depth=4, heads=2, mlp_ratio=3.0),
+        text=TextSettings(vocabulary=0, width=128, layers=3, heads=2, intermediate=384, dropout=0.0),
         projection_hidden=256,
         embedding=64,
     ),
     # From random weights the local loss is soon won by telling words apart by their order alone, and the temporal loss has
     # nothing to align at first; both would drown the contrast that the encoders learn to see from.
-    objective=ObjectiveSettings(local_weight=0.2, temporal_weight=0.5, temporal_warmup=0.5),
-    data=DataSettings(sequences_per_batch=10),
+    objective=ObjectiveSettings(local_weight=0.1, temporal_weight=0.5, temporal_warmup=0.5),
+    data=DataSettings(sequences_per_batch=16),
     optimiser=OptimiserSettings(
-        lr=5e-4, lr_min=1e-6, weight_decay=0.05, decay_matrices_only=True, warmup=0.05, epochs=14, patience=0
+        lr=5e-4, lr_min=1e-6, weight_decay=0.05, decay_matrices_only=True, warmup=0.05, epochs=16, patience=0
     ),
 )

@@ -111,8 +111,11 @@ def export(folder: Path, ckpt: Path) -> None:
         taken.unused = blank_unused(loaded.model)
         whole = {name.removesuffix(".value") for name in taken.unused}
         taken.names = sorted(whole | {released_name(n) for n in taken.model if "token_type_embeddings" not in n})
-    # Tensors of a file share its memory, and torch would save all of that with each.
-    state = {name: tensor.clone() for name, tensor in give(taken).items()}
+    # Of a tensor that is a part of a larger piece of memory, torch would save the whole piece.
+    state = {
+        name: tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor.detach()
+        for name, tensor in give(taken).items()
+    }
     part = ckpt.with_name(ckpt.name + ".part")
     ckpt.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": state}, part)

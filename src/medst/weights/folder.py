@@ -164,7 +164,7 @@ def save(
     _write(part, model, objective, tokenizer, recipe)
     if released is not None:
         about = {"names": json.dumps(released.names), "lateral": json.dumps(released.lateral)}
-        save_file({name: t.contiguous() for name, t in released.unused.items()}, part / UNUSED, metadata=about)
+        _save_tensors(released.unused, part / UNUSED, about)
     if folder.exists():
         folder.rename(old)
     os.replace(part, folder)
@@ -178,9 +178,9 @@ def _write(
     recipe = replace(recipe, model=model.settings)
     config = {"format": FORMAT, "medst_version": __version__, "recipe": to_dict(recipe)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    _save_tensors(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
     if objective is not None:
-        save_file(_tensors(objective), folder / "objective.safetensors", metadata={"format": "pt"})
+        _save_tensors(objective.state_dict(), folder / "objective.safetensors", {"format": "pt"})
 
 
 def load_folder(folder: Path) -> Loaded:
@@ -249,5 +249,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path, about: dict[str, str]) -> None:
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path, metadata=about)
+    # safetensors makes files that only their owner can read.
+    shutil.copymode(path.with_name("config.json"), path)

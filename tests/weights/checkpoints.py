@@ -1,0 +1,80 @@
+"""Released checkpoints in small: the recorded entries, every side of them cut down."""
+
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tests.model import released, small
+from torch import Tensor
+
+from medst.recipes import RECIPES
+
+SIDES = {
+    768: 16,
+    2304: 48,
+    3072: 24,
+    2048: 20,
+    128: 8,
+    384: 24,
+    197: 10,
+    28996: small.VOCABULARY,
+    16: 4,
+}
+RECIPE = replace(
+    RECIPES["paper"],
+    model=replace(
+        small.PAPER,
+        vision=replace(small.PAPER.vision, mlp_ratio=1.5),
+        text=replace(small.PAPER.text, pieces=112),
+    ),
+)
+"""`paper` with two blocks and two layers of the sizes above."""
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrst", *(f"##{c}" for c in "abcdefghijklmno")]
+MGCA_LACKS = ("mlp_l.", "norm2_l.", "_embed_la.", "_element_wise_multi_head.", "pooler.")
+
+
+def _kept(name: str) -> bool:
+    depth = {"blocks.": small.PAPER.vision.depth, "encoder.layer.": small.PAPER.text.layers}
+    return all(
+        marker not in name or int(name.split(marker)[1].split(".")[0]) < count for marker, count in depth.items()
+    )
+
+
+def medst_state(seed: int = 0) -> "OrderedDict[str, Tensor]":
+    """Every entry of a released Med-ST checkpoint, filled with noise, in an order that is not the alphabet's."""
+    rng = torch.Generator().manual_seed(seed)
+    found: OrderedDict[str, Tensor] = OrderedDict()
+    for entry in reversed(released.entries()):
+        if not _kept(entry.name):
+            continue
+        shape = tuple(SIDES.get(side, side) for side in entry.shape)
+        if entry.dtype == "int64":
+            found[entry.name] = torch.randint(0, 500, shape, generator=rng)
+        else:
+            noise = torch.randn(shape, generator=rng)
+            found[entry.name] = noise.abs() if entry.name.endswith("running_var") else noise
+    return found
+
+
+def mgca_state(seed: int = 0) -> "OrderedDict[str, Tensor]":
+    """MGCA's: no lateral experts, no weightings, but prototypes."""
+    found = OrderedDict(
+        (name, tensor) for name, tensor in medst_state(seed).items() if not any(part in name for part in MGCA_LACKS)
+    )
+    found["prototype_layer.weight"] = torch.randn(50, 8, generator=torch.Generator().manual_seed(seed))
+    return found
+
+
+def write_vocabulary(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    return folder
+
+
+def write_checkpoint(path: Path, state: "OrderedDict[str, Tensor]", **more: object) -> Path:
+    """A Lightning checkpoint, with the vocabulary beside it."""
+    write_vocabulary(path.parent)
+    torch.save({"epoch": 7, "global_step": 100, "state_dict": state, **more}, path)
+    return path

@@ -1,0 +1,260 @@
+"""Released checkpoints in and out, and models from a path of any kind."""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.model import released, small
+from tests.weights import checkpoints
+from torch import Tensor
+
+import medst
+from medst import weights
+from medst.errors import MedstError
+from medst.model.medst import MedST
+from medst.recipes import RECIPES
+from medst.tokenizer import load_tokenizer
+from medst.weights import checkpoint
+from medst.weights.folder import UNUSED
+
+STATES = {"medst": checkpoints.medst_state, "mgca": checkpoints.mgca_state}
+
+
+@pytest.fixture(autouse=True)
+def small_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the code says `paper`, its small version is meant."""
+    monkeypatch.setitem(RECIPES, "paper", checkpoints.RECIPE)
+
+
+def released_state(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("kind", list(STATES))
+def test_converted_and_exported_every_bit_is_back(kind: str, tmp_path: Path) -> None:
+    state = STATES[kind]()
+    ckpt = checkpoints.write_checkpoint(tmp_path / "in" / "a.ckpt", state)
+    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    weights.export(tmp_path / "model", tmp_path / "out" / "back.ckpt")
+    back = released_state(tmp_path / "out" / "back.ckpt")
+    assert list(back) == list(state)
+    for name, tensor in state.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor), name
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_exported_files_hold_no_more_than_their_tensors(tmp_path: Path) -> None:
+    ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
+    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    weights.export(tmp_path / "model", tmp_path / "back.ckpt")
+    assert (tmp_path / "back.ckpt").stat().st_size < 1.2 * ckpt.stat().st_size
+
+
+@pytest.mark.parametrize("kind", list(STATES))
+def test_loaded_directly_or_converted_first_it_is_the_same_model(kind: str, tmp_path: Path) -> None:
+    ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", STATES[kind]())
+    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    direct, converted = weights.load(ckpt), weights.load(tmp_path / "model")
+    pairs = small.make_pairs([True, False], [7, 5])
+    with torch.no_grad():
+        assert pairs.run(direct.model).image.isfinite().all()
+        assert torch.equal(pairs.run(direct.model).image, pairs.run(converted.model).image)
+        assert torch.equal(pairs.run(direct.model).words, pairs.run(converted.model).words)
+    assert direct.recipe == converted.recipe
+    assert not direct.model.training
+    assert (direct.objective is None) is (kind == "mgca")
+    assert (converted.objective is None) is (kind == "mgca")
+
+
+def test_a_loaded_checkpoint_computes_what_its_entries_say(tmp_path: Path) -> None:
+    """The same entries, put into an ordinary model by hand."""
+    state = checkpoints.medst_state()
+    loaded = weights.load(checkpoints.write_checkpoint(tmp_path / "a.ckpt", state))
+    torch.manual_seed(0)
+    by_hand = MedST(loaded.model.settings, small.CONTINUES, small.SEP)
+    prefixes = {"img_encoder_q.model.": "vision.", "text_encoder_q.model.": "text.bert."}
+    prefixes |= {
+        f"{side}_encoder_q.{kind}_embed.": f"{name}_{kind}."
+        for side, name in (("img", "image"), ("text", "text"))
+        for kind in ("global", "local")
+    }
+    own = by_hand.state_dict()
+    for name, tensor in state.items():
+        for theirs, ours in prefixes.items():
+            if name.startswith(theirs) and name.replace(theirs, ours) in own:
+                own[name.replace(theirs, ours)].copy_(tensor.reshape(own[name.replace(theirs, ours)].shape))
+    pairs = small.make_pairs([True, False], [7, 5])
+    with torch.no_grad():
+        one, two = pairs.run(loaded.model), pairs.run(by_hand.eval())
+    assert two.image.isfinite().all()
+    for field in ("image", "report", "patches", "words"):
+        torch.testing.assert_close(getattr(one, field), getattr(two, field))
+
+
+def test_mgcas_lateral_experts_start_as_copies_with_memory_of_their_own(tmp_path: Path) -> None:
+    loaded = weights.load(checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.mgca_state()))
+    assert loaded.recipe.model.vision.lateral_start == "copy"
+    for block in loaded.model.vision.blocks:
+        assert torch.equal(block.mlp.fc1.weight, block.mlp_l.fc1.weight)
+        assert block.mlp.fc1.weight.data_ptr() != block.mlp_l.fc1.weight.data_ptr()
+
+
+def test_a_loaded_checkpoint_can_be_trained_and_the_file_stays_as_it_is(tmp_path: Path) -> None:
+    ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
+    before = ckpt.read_bytes()
+    model = weights.load(ckpt).model.train()
+    learn = [p for p in model.parameters() if p.requires_grad]
+    small.make_pairs([True, False], [7, 5]).run(model).image[0, 0].backward()
+    torch.optim.SGD(learn, lr=1.0).step()
+    assert ckpt.read_bytes() == before
+    assert not model.text.bert.embeddings.token_type_embeddings.weight.requires_grad
+
+
+def test_lightnings_own_entries_are_no_hindrance(tmp_path: Path) -> None:
+    ckpt = checkpoints.write_checkpoint(
+        tmp_path / "a.ckpt", checkpoints.medst_state(), hyper_parameters=argparse.Namespace(lr=1e-4)
+    )
+    assert weights.load(ckpt).model.settings.embedding == 8
+
+
+def test_a_model_of_ours_is_exported_with_blanks_and_comes_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(checkpoints.write_vocabulary(tmp_path / "bert"))
+    model, objective = weights.build(checkpoints.RECIPE, tokenizer)
+    small.shake(model, 1)
+    weights.save(tmp_path / "model", model, objective, tokenizer, checkpoints.RECIPE)
+    weights.export(tmp_path / "model", tmp_path / "a.ckpt")
+    back = released_state(tmp_path / "a.ckpt")
+    assert {n: t.shape for n, t in back.items()} == {n: t.shape for n, t in checkpoints.medst_state().items()}
+    again = weights.load(tmp_path / "a.ckpt", tokenizer=tmp_path / "bert")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+    assert again.objective is not None
+    for name, tensor in objective.state_dict().items():
+        assert torch.equal(again.objective.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("switch", ["positions", "token_types"])
+def test_a_model_that_the_released_code_cannot_compute_is_not_exported(switch: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(checkpoints.write_vocabulary(tmp_path / "bert"))
+    text = replace(checkpoints.RECIPE.model.text, **{switch: True})
+    recipe = replace(checkpoints.RECIPE, model=replace(checkpoints.RECIPE.model, text=text))
+    weights.save(tmp_path / "model", *weights.build(recipe, tokenizer), tokenizer, recipe)
+    with pytest.raises(MedstError, match="the released code has no place for"):
+        weights.export(tmp_path / "model", tmp_path / "a.ckpt")
+    assert not (tmp_path / "a.ckpt").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_without_a_tokenizer_it_says_where_one_is(tmp_path: Path) -> None:
+    ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
+    (tmp_path / "vocab.txt").rename(tmp_path / "elsewhere.txt")
+    with pytest.raises(MedstError, match=r"vocab.txt of emilyalsentzer/Bio_ClinicalBERT.*--tokenizer FOLDER"):
+        weights.load(ckpt)
+    folder = checkpoints.write_vocabulary(tmp_path / "bert")
+    assert weights.load(ckpt, tokenizer=folder).tokenizer.sep_token_id == small.SEP
+
+
+def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
+    ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
+    (tmp_path / "vocab.txt").write_text("\n".join([*checkpoints.PIECES, "more"]))
+    with pytest.raises(MedstError, match="vocabulary is 40, but the tokenizer has 41"):
+        weights.load(ckpt)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[:5000]), "damaged or not a checkpoint"),
+        (lambda p: p.write_bytes(b"no weights"), "damaged or not a checkpoint"),
+        (lambda p: torch.save({"state_dict": {"other": torch.zeros(1)}}, p), "missing: img_encoder_q.* and .* more"),
+        (
+            lambda p: torch.save({"state_dict": {n: t.double() for n, t in checkpoints.medst_state().items()}}, p),
+            "of another type: .*float64, not float32",
+        ),
+        (lambda p: p.unlink(), "no such"),
+    ],
+)
+def test_what_is_no_released_checkpoint_leaves_nothing_behind(damage: object, said: str, tmp_path: Path) -> None:
+    ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
+    damage(ckpt)  # type: ignore[operator]
+    with pytest.raises(MedstError, match=said) as refusal:
+        weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(MedstError, match=said):
+        weights.load(ckpt)
+
+
+def test_a_folder_that_holds_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(MedstError, match="is not empty and holds no model"):
+        weights.convert(ckpt, tmp_path / "mine", recipe=checkpoints.RECIPE)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MedstError, match="no such model"):
+        weights.load(tmp_path / "none")
+    with pytest.raises(MedstError, match="no such model"):
+        weights.load("a/b/c")
+
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(checkpoint.Loaded, "from_pretrained", offline)
+    with pytest.raises(MedstError, match=r"'owner/name' is neither a path here nor a model .* \(no network\)"):
+        weights.load("owner/name")
+
+
+def test_medst_load_is_weights_load() -> None:
+    assert medst.load is weights.load
+    assert medst.Loaded is weights.Loaded
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        medst.lode  # noqa: B018
+
+
+def test_what_is_kept_for_the_way_back(tmp_path: Path) -> None:
+    state = checkpoints.medst_state()
+    weights.convert(
+        checkpoints.write_checkpoint(tmp_path / "a.ckpt", state), tmp_path / "model", recipe=checkpoints.RECIPE
+    )
+    kept = load_file(tmp_path / "model" / UNUSED)
+    assert any(".crossattention." in name for name in kept)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["recipe"]["model"]["text"]["positions"] is False
+    assert config["recipe"]["name"] == "paper"
+
+
+@pytest.mark.slow
+def test_loading_takes_less_than_twice_the_file(tmp_path: Path) -> None:
+    """At full size, 0.9 GB of made-up weights, in a process of its own; a picture is embedded so that all is really read."""
+    ckpt = tmp_path / "full.ckpt"
+    pieces = [*checkpoints.PIECES, *(f"[unused{i}]" for i in range(28996 - len(checkpoints.PIECES)))]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    dtypes = {"float32": torch.float32, "int64": torch.int64}
+    state = {entry.name: torch.ones(entry.shape, dtype=dtypes[entry.dtype]) for entry in released.entries()}
+    torch.save({"state_dict": state}, ckpt)
+    code = (
+        "import resource, sys, medst.weights, torch\n"
+        "def peak(): return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "loaded = medst.load(sys.argv[1])\n"
+        "loaded.model.embed_frontal(torch.zeros(1, 1, 224, 224))\n"
+        "print(peak() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(ckpt)], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 2 * ckpt.stat().st_size

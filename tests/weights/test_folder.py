@@ -1,0 +1,232 @@
+"""A model's own folder, and the same by way of the Hugging Face hub."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard
+from safetensors.torch import load_file, save_file
+from tests.model import small
+
+from medst import weights
+from medst.errors import MedstError
+from medst.recipes.settings import ObjectiveSettings, Recipe
+from medst.tokenizer import learn_tokenizer
+from medst.weights import Loaded, folder
+
+TOKENIZER = learn_tokenizer(["no acute process", "the effusion has grown"], 50)
+RECIPE = Recipe(
+    name="tiny",
+    model=replace(small.SETTINGS, text=replace(small.SETTINGS.text, vocabulary=0)),
+    objective=ObjectiveSettings(),
+)
+
+
+def make(seed: int = 0) -> Loaded:
+    torch.manual_seed(seed)
+    model, objective = weights.build(RECIPE, TOKENIZER)
+    return Loaded(model.eval(), objective.eval(), TOKENIZER, RECIPE, "none")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    made = make()
+    weights.save(tmp_path / "model", made.model, made.objective, made.tokenizer, made.recipe)
+    return tmp_path / "model"
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return set(left) == set(right) and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_saved_and_loaded_it_is_the_same_model(saved: Path) -> None:
+    made, loaded = make(), weights.load(saved)
+    assert same(made.model, loaded.model)
+    assert loaded.objective is not None
+    assert same(made.objective, loaded.objective)  # type: ignore[arg-type]
+    assert loaded.recipe.model == made.model.settings
+    assert not loaded.model.training
+    pieces = loaded.tokenizer("the effusion", return_tensors="pt")
+    text = pieces["input_ids"], pieces["attention_mask"]
+    torch.testing.assert_close(loaded.model.embed_text(*text), made.model.embed_text(*text))
+    picture = torch.randn(2, 1, small.SIDE, small.SIDE)
+    assert torch.equal(loaded.model.embed_frontal(picture), made.model.embed_frontal(picture))
+    assert {tensor.device.type for tensor in [*loaded.model.parameters(), *loaded.model.buffers()]} == {"cpu"}
+
+
+def test_the_same_model_is_the_same_bytes_and_has_the_same_fingerprint(tmp_path: Path) -> None:
+    for name in "ab":
+        made = make()
+        weights.save(tmp_path / name, made.model, made.objective, made.tokenizer, made.recipe)
+    for file in sorted((tmp_path / "a").iterdir()):
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+    assert weights.load(tmp_path / "a").fingerprint == weights.load(tmp_path / "b").fingerprint
+    assert len(weights.load(tmp_path / "a").fingerprint) == 64
+
+
+def test_an_older_model_is_replaced_whole(saved: Path) -> None:
+    (saved / "stale.txt").write_text("from before")
+    (saved.with_name("model.part")).mkdir()
+    made = make(seed=1)
+    weights.save(saved, made.model, None, made.tokenizer, made.recipe)
+    assert not (saved / "stale.txt").exists()
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+    loaded = weights.load(saved)
+    assert loaded.objective is None
+    assert same(loaded.model, made.model)
+
+
+def test_a_fresh_model_of_the_same_shape_is_another_and_leaves_the_random_state_alone(saved: Path) -> None:
+    loaded = weights.load(saved)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, two, other = (weights.untrained(loaded, seed) for seed in (7, 7, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(one.model, two.model)
+    assert not same(one.model, other.model)
+    assert not same(one.model, loaded.model)
+
+
+def test_loading_draws_nothing(saved: Path) -> None:
+    before = torch.get_rng_state()
+    weights.load(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loaded_model_can_be_trained(saved: Path) -> None:
+    model = weights.load(saved).model.train()
+    small.make_pairs([True, False], [7, 5]).run(model).image[0, 0].backward()
+    assert all(p.requires_grad and p.is_leaf for p in model.parameters())
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+
+
+def rewrite(path: Path, **tensors: torch.Tensor | None) -> None:
+    state = load_file(path)
+    for name, tensor in tensors.items():
+        state.pop(name.replace("__", "."), None)
+        if tensor is not None:
+            state[name.replace("__", ".")] = tensor
+    save_file(state, path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"vision__norm__weight": None}, r"missing: vision.norm.weight"),
+        ({"vision__norm__weight": torch.zeros(3)}, r"of another shape: vision.norm.weight \(\(3,\), not \(16,\)\)"),
+        ({"vision__norm__weight": torch.zeros(16).half()}, r"of another type: .*float16, not torch.float32"),
+        ({"strange": torch.zeros(3), "vision__norm__bias": None}, r"missing: vision.norm.bias; unexpected: strange"),
+    ],
+)
+def test_entries_that_do_not_fit_are_listed(saved: Path, tensors: Any, said: str) -> None:
+    rewrite(saved / "model.safetensors", **tensors)
+    with pytest.raises(MedstError, match=r"model.safetensors does not fit its config.json; .*" + said):
+        weights.load(saved)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "objective.safetensors"])
+def test_a_truncated_file_is_named(saved: Path, name: str) -> None:
+    path = saved / name
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(MedstError, match=rf"{name} is damaged or no safetensors file"):
+        weights.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "config.json is damaged"),
+        ("[]", "config.json is damaged or of no medst model"),
+        ('{"format": 1}', "config.json is damaged or of no medst model"),
+        ('{"format": 99, "recipe": {}}', "model format 99, but this medst reads 1; update medst"),
+        ('{"format": 1, "recipe": {"colour": 3}}', "Recipe has no field colour"),
+    ],
+)
+def test_a_strange_config_is_a_sentence(saved: Path, text: str, said: str) -> None:
+    (saved / "config.json").write_text(text)
+    with pytest.raises(MedstError, match=said):
+        weights.load(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_without_a_model_is_a_sentence(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    with pytest.raises(
+        MedstError, match=r"not a model folder; it needs config.json, model.safetensors and a tokenizer"
+    ):
+        weights.load(saved)
+
+
+# -------------------------------------------------------------------------------------------------------------- the hub
+
+
+def test_save_pretrained_and_from_pretrained(tmp_path: Path) -> None:
+    made = make()
+    made.save_pretrained(tmp_path / "model")
+    loaded = Loaded.from_pretrained(tmp_path / "model")
+    assert same(made.model, loaded.model)
+    assert same(made.objective, loaded.objective)  # type: ignore[arg-type]
+    assert same(weights.load(tmp_path / "model").model, made.model)
+
+
+def test_the_model_card_says_what_it_is_and_how_to_use_it(tmp_path: Path) -> None:
+    made = make()
+    made.save_pretrained(tmp_path / "model")
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert card.data.library_name == "medst"
+    assert card.data.pipeline_tag == "feature-extraction"
+    assert {"chest-x-ray", "pytorch_model_hub_mixin"} <= set(card.data.tags)
+    assert "medst.load(" in card.text
+    assert "Not a medical device" in card.text
+    assert f"{sum(p.numel() for p in made.model.parameters()):,}" in card.text
+    assert "| word order | seen |" in card.text
+    assert "{{" not in card.text
+
+
+def test_pushed_and_pulled_by_its_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a folder in the place of the hub."""
+    hub = tmp_path / "hub"
+
+    class Url:
+        def __init__(self, repo_id: str) -> None:
+            self.repo_id = repo_id
+
+    def create(self: HfApi, repo_id: str, **_: object) -> Url:
+        (hub / repo_id).mkdir(parents=True)
+        return Url(repo_id)
+
+    def upload(self: HfApi, *, repo_id: str, folder_path: Path, **_: object) -> str:
+        shutil.copytree(folder_path, hub / repo_id, dirs_exist_ok=True)
+        return f"https://hub.example/{repo_id}"
+
+    def snapshot(repo_id: str, *, allow_patterns: list[str], **_: object) -> str:
+        pulled = tmp_path / "pulled"
+        for pattern in allow_patterns:
+            for file in (hub / repo_id).glob(pattern):
+                pulled.mkdir(exist_ok=True)
+                shutil.copy(file, pulled)
+        return str(pulled)
+
+    def one_file(repo_id: str, filename: str, **_: object) -> str:
+        return str(hub / repo_id / filename)
+
+    monkeypatch.setattr(HfApi, "create_repo", create)
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    monkeypatch.setattr(folder, "snapshot_download", snapshot)
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", one_file)
+    made = make()
+    made.push_to_hub("someone/a-model")
+    assert {"README.md", "config.json", "model.safetensors", "objective.safetensors", "tokenizer.json"} <= {
+        path.name for path in (hub / "someone" / "a-model").iterdir()
+    }
+    assert json.loads((hub / "someone" / "a-model" / "config.json").read_text())["format"] == 1
+    pulled = weights.load("someone/a-model")
+    assert same(pulled.model, made.model)
+    assert pulled.tokenizer.get_vocab() == TOKENIZER.get_vocab()

@@ -1,0 +1,161 @@
+"""Start weights: what is filled, from which file, and what is not."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.model import small
+from tests.weights import checkpoints
+from torch import Tensor
+from transformers import BertConfig, BertForPreTraining
+
+from medst.errors import MedstError
+from medst.model.medst import MedST
+from medst.weights import start
+
+SETTINGS = replace(small.SETTINGS, vision=replace(small.SETTINGS.vision, mlp_ratio=1.5))
+
+
+def make(**changes: object) -> MedST:
+    torch.manual_seed(0)
+    return MedST(replace(SETTINGS, **changes), small.CONTINUES, small.SEP)  # type: ignore[arg-type]
+
+
+def noise(like: dict[str, Tensor], seed: int = 5) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(tensor.shape, generator=rng) for name, tensor in like.items()}
+
+
+def deit(path: Path) -> dict[str, Tensor]:
+    state = noise({n: t for n, t in make().vision.state_dict().items() if "_l." not in n})
+    torch.save({"model": state | {"head.weight": torch.zeros(10, 16), "head.bias": torch.zeros(10)}}, path)
+    return state
+
+
+def bert(folder: Path, form: str) -> dict[str, Tensor]:
+    """Four layers on disk where the model has two; heads of its pre-training besides."""
+    folder.mkdir()
+    text = SETTINGS.text
+    config = BertConfig(
+        vocab_size=text.vocabulary, hidden_size=16, num_hidden_layers=4, num_attention_heads=4, intermediate_size=24
+    )
+    torch.manual_seed(9)
+    whole = BertForPreTraining(config)
+    small.shake(whole, 9)
+    state = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
+    if form == "safetensors":
+        save_file(state, folder / "model.safetensors")
+    elif form == "bin":
+        torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    elif form == "gamma":
+        greek = {re.sub(r"Norm\.weight", "Norm.gamma", name): tensor for name, tensor in state.items()}
+        greek = {re.sub(r"Norm\.bias", "Norm.beta", name): tensor for name, tensor in greek.items()}
+        torch.save(greek, folder / "pytorch_model.bin")
+    else:
+        bare = {n.removeprefix("bert."): t for n, t in state.items() if n.startswith("bert.")}
+        save_file(bare, folder / "model.safetensors")
+    return {n.removeprefix("bert."): t for n, t in state.items() if n.startswith("bert.")}
+
+
+def untouched(model: MedST, filled: list[str]) -> bool:
+    fresh = make().state_dict()
+    return all(torch.equal(fresh[name], tensor) for name, tensor in model.state_dict().items() if name not in filled)
+
+
+def test_deit_fills_the_image_encoder_and_the_lateral_experts_are_copies(tmp_path: Path) -> None:
+    state, model = deit(tmp_path / "deit.pth"), make()
+    filled = start(model, deit=tmp_path / "deit.pth")
+    for name, tensor in state.items():
+        assert torch.equal(model.vision.state_dict()[name], tensor), name
+    assert filled == sorted(f"vision.{name}" for name in state)
+    for block in model.vision.blocks:
+        assert torch.equal(block.mlp_l.fc2.weight, block.mlp.fc2.weight)
+        assert torch.equal(block.norm2_l.bias, block.norm2.bias)
+    lateral = [name for name in model.state_dict() if "_l." in name]
+    assert untouched(model, filled + lateral)
+
+
+def test_where_the_recipe_says_so_lateral_experts_stay_random(tmp_path: Path) -> None:
+    deit(tmp_path / "deit.pth")
+    model = make(vision=replace(SETTINGS.vision, lateral_start="random"))
+    before = model.vision.blocks[0].mlp_l.fc1.weight.clone()
+    start(model, deit=tmp_path / "deit.pth")
+    assert torch.equal(model.vision.blocks[0].mlp_l.fc1.weight, before)
+
+
+@pytest.mark.parametrize("form", ["bin", "safetensors", "gamma", "bare"])
+def test_the_first_layers_of_a_bert_fill_the_text_encoder(form: str, tmp_path: Path) -> None:
+    state, model = bert(tmp_path / "bert", form), make()
+    filled = start(model, bert=tmp_path / "bert")
+    for name, tensor in model.text.bert.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert filled == sorted(f"text.bert.{name}" for name in model.text.bert.state_dict())
+    assert untouched(model, filled)
+
+
+def test_without_token_types_their_table_stays_zero(tmp_path: Path) -> None:
+    bert(tmp_path / "bert", "bin")
+    model = make(text=small.PAPER.text)
+    filled = start(model, bert=tmp_path / "bert")
+    assert "text.bert.embeddings.token_type_embeddings.weight" not in filled
+    assert not model.text.bert.embeddings.token_type_embeddings.weight.any()
+
+
+def test_later_files_win_and_what_is_in_none_stays_fresh(tmp_path: Path) -> None:
+    """Entry 7 of the page on differences: the released code draws weights anew after it has loaded these."""
+    vision, text = deit(tmp_path / "deit.pth"), bert(tmp_path / "bert", "bin")
+    mgca = checkpoints.mgca_state()
+    for name in ("img_encoder_q.model.norm.weight", "text_encoder_q.model.encoder.layer.1.output.dense.bias"):
+        del mgca[name]
+    torch.save({"state_dict": mgca}, tmp_path / "mgca.ckpt")
+    model = make()
+    filled = start(model, deit=tmp_path / "deit.pth", bert=tmp_path / "bert", checkpoint=tmp_path / "mgca.ckpt")
+    found = model.state_dict()
+    assert torch.equal(found["vision.blocks.0.attn.qkv.weight"], mgca["img_encoder_q.model.blocks.0.attn.qkv.weight"])
+    assert torch.equal(found["text_local.head.3.weight"], mgca["text_encoder_q.local_embed.head.3.weight"][..., 0])
+    assert torch.equal(found["vision.norm.weight"], vision["norm.weight"])
+    layer = "encoder.layer.1.output.dense.bias"
+    assert torch.equal(found[f"text.bert.{layer}"], text[layer])
+    assert not any(name.startswith("text.bert.") for name in set(found) - set(filled))
+    for block in model.vision.blocks:
+        assert torch.equal(block.mlp_l.fc1.weight, block.mlp.fc1.weight)
+
+
+def test_a_med_st_checkpoint_brings_its_own_lateral_experts(tmp_path: Path) -> None:
+    state = checkpoints.medst_state()
+    torch.save({"state_dict": state}, tmp_path / "medst.ckpt")
+    model = make()
+    start(model, checkpoint=tmp_path / "medst.ckpt")
+    name = "blocks.1.mlp_l.fc1.weight"
+    assert torch.equal(model.vision.state_dict()[name], state[f"img_encoder_q.model.{name}"])
+
+
+def test_nothing_given_nothing_filled() -> None:
+    model = make()
+    assert start(model) == []
+    assert untouched(model, [])
+
+
+def test_what_does_not_fit_is_listed_and_nothing_is_filled(tmp_path: Path) -> None:
+    state = deit(tmp_path / "deit.pth")
+    del state["cls_token"]
+    state["norm.weight"] = torch.zeros(5)
+    torch.save({"model": state}, tmp_path / "deit.pth")
+    model = make()
+    said = (
+        r"deit.pth does not fit this model; missing: cls_token; of another shape: norm.weight \(\(5,\), not \(16,\)\)"
+    )
+    with pytest.raises(MedstError, match=said):
+        start(model, deit=tmp_path / "deit.pth")
+    assert untouched(model, [])
+
+
+def test_a_folder_without_a_bert_and_a_checkpoint_of_something_else_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(MedstError, match=r"no BERT folder; it needs model.safetensors or pytorch_model.bin"):
+        start(make(), bert=tmp_path)
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(MedstError, match="has none of this model's entries"):
+        start(make(), checkpoint=tmp_path / "other.ckpt")
