@@ -33,8 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--patients", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--patients", type=int, default=1100)
+    parser.add_argument("--epochs", type=int, default=14)
     args = parser.parse_args()
 
     runs = []

@@ -27,7 +27,7 @@ Model = Annotated[Path, Positional, arg(metavar="MODEL")]
 
 
 def demo(
-    out: Out = Path("medst-demo"), /, patients: int = 1000, seed: int = 0, epochs: int = 16, workers: int = 0
+    out: Out = Path("medst-demo"), /, patients: int = 1100, seed: int = 0, epochs: int = 14, workers: int = 0
 ) -> None:
     """Phantom data, prepare, pretrain, evaluate, report: the whole road once, on a laptop's CPU.
 

@@ -227,6 +227,13 @@ def test_medst_load_is_weights_load() -> None:
         medst.lode  # noqa: B018
 
 
+def test_importing_medst_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, medst; sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'huggingface_hub')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_what_is_kept_for_the_way_back(tmp_path: Path) -> None:
     state = checkpoints.medst_state()
     weights.convert(

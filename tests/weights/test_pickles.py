@@ -233,8 +233,7 @@ def test_truncated_anywhere_is_a_sentence(suffix: str, share: float, tmp_path: P
         torch.save({"state_dict": state}, whole, _use_new_zipfile_serialization=suffix == "ckpt")
     data = whole.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    # Cut in the middle of a class's name, it names another class.
-    with pytest.raises(MedstError, match=r"cut\..* is (damaged or no|refused: .*\(collections\.\w*\))"):
+    with pytest.raises(MedstError, match=r"cut\..* is damaged or no"):
         read_checkpoint(path)
 
 

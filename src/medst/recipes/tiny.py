@@ -25,9 +25,9 @@ RECIPE = Recipe(
     ),
     # From random weights the local loss is soon won by telling words apart by their order alone, and the temporal loss has
     # nothing to align at first; both would drown the contrast that the encoders learn to see from.
-    objective=ObjectiveSettings(local_weight=0.1, temporal_weight=0.5, temporal_warmup=0.5),
+    objective=ObjectiveSettings(local_weight=0.02, temporal_weight=0.25, temporal_warmup=1.0),
     data=DataSettings(sequences_per_batch=16),
     optimiser=OptimiserSettings(
-        lr=5e-4, lr_min=1e-6, weight_decay=0.05, decay_matrices_only=True, warmup=0.05, epochs=16, patience=0
+        lr=5e-4, lr_min=1e-6, weight_decay=0.05, decay_matrices_only=True, warmup=0.05, epochs=14, patience=0
     ),
 )

@@ -7,9 +7,11 @@ imported nor called. A file that names anything else is refused before its pickl
 """
 
 import pickle
+import pickletools
 import re
 import tarfile
 import warnings
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,10 @@ INERT = re.compile(
     re.VERBOSE,
 )
 """What Lightning checkpoints are known to name besides tensors. None of it is imported."""
+
+
+PICKLES = 4
+"""Pickles at the beginning of a file of before the zip: a magic number, a version, the machine's sizes, the content."""
 
 
 class Inert:
@@ -83,6 +89,8 @@ def read_checkpoint(path: Path) -> Any:
     except (MedstError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle ends in whatever the reader stumbles over first
+        if not is_zip and _is_cut_off(path):
+            raise _damaged(path, EOFError("it ends in the middle of its pickle")) from error
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named:
             raise _carries_code(path, named.group(1)) from error
@@ -99,6 +107,19 @@ def _read_zip(path: Path) -> Any:
     # Safe twice: these stand-ins are all that the restricted reader knows besides tensors and containers.
     with safe_globals([(_Plain if name in PLAIN else Inert, name) for name in names]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file of before the zip ends inside one of the pickles it begins with; looked through, not executed."""
+    with path.open("rb") as file:
+        for _ in range(PICKLES):
+            if not file.peek(1):
+                return False
+            try:
+                deque(pickletools.genops(file), maxlen=0)
+            except Exception:  # as above
+                return True
+    return False
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
