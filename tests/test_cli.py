@@ -33,7 +33,7 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "phantom", "prepare", "pretrain", "evaluate", "report"):
+    for verb in ("demo", "phantom", "prepare", "pretrain", "evaluate", "report", "convert"):
         assert verb in done.stdout
 
 
@@ -48,6 +48,7 @@ def test_version() -> None:
         ("pretrain", "nowhere", "run"),
         ("evaluate", "all", "nowhere", "cohort"),
         ("report", "nowhere", "cohort"),
+        ("convert", "nowhere", "model"),
     ],
 )
 def test_a_path_that_is_not_there_gives_one_sentence_that_names_it(words: tuple[str, ...], tmp_path: Path) -> None:

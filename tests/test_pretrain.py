@@ -163,6 +163,14 @@ def test_the_best_model_loads_and_is_in_evaluation_mode(undisturbed: Path) -> No
     assert loaded.objective is not None
 
 
+def test_start_weights_that_are_not_there_are_refused(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(small_recipe, start=replace(small_recipe.start, deit=str(tmp_path / "deit.pth")))
+    with pytest.raises(MedstError, match=r"deit\.pth"):
+        pretrain(phantom_cohort, tmp_path / "run", recipe)
+
+
 def test_a_cohort_without_pairs_is_refused(phantom_comparisons: Path, small_recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(MedstError, match="no pairs"):
         pretrain(phantom_comparisons, tmp_path / "run", small_recipe)

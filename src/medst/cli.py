@@ -23,6 +23,7 @@ Out = Annotated[Path, Positional, arg(metavar="OUT")]
 Raw = Annotated[Path, Positional, arg(metavar="RAW")]
 CohortPath = Annotated[Path, Positional, arg(metavar="COHORT")]
 Run = Annotated[Path, Positional, arg(metavar="RUN")]
+Source = Annotated[Path, Positional, arg(metavar="SOURCE")]
 Model = Annotated[Path, Positional, arg(metavar="MODEL")]
 
 
@@ -219,6 +220,23 @@ def report(
     print(page)
 
 
+def convert(source: Source, out: Out, /, tokenizer: Path | None = None) -> None:
+    """Turn a released Med-ST or MGCA checkpoint into a model folder, or such a folder back into a checkpoint.
+
+    Args:
+        source: a released checkpoint, or a model folder that was made from one.
+        out: folder to write, or the checkpoint's file on the way back.
+        tokenizer: folder with Bio_ClinicalBERT's vocab.txt; the checkpoint's own folder if not given.
+    """
+    from medst import weights
+
+    if source.is_dir():
+        weights.export(source, out)
+    else:
+        weights.convert(source, out, tokenizer=tokenizer)
+    print(out)
+
+
 def _counts(counts: dict[str, Any]) -> str:
     return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int))
 
@@ -238,6 +256,7 @@ def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
         "pretrain": _pretrain_verb(RECIPES.get(name, RECIPES["tiny"])),
         "evaluate": evaluate,
         "report": report,
+        "convert": convert,
     }
 
 

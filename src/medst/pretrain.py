@@ -27,7 +27,7 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.model.medst import MedST
 from medst.objective import Objective
-from medst.recipes.settings import DataSettings, OptimiserSettings, Recipe
+from medst.recipes.settings import DataSettings, OptimiserSettings, Recipe, to_dict
 from medst.run_folder import RunFolder, write_json
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 
@@ -107,6 +107,10 @@ def pretrain(cohort: Path, run: Path, recipe: Recipe, progress: Progress | None 
     tokenizer = _tokenizer(folder, recipe, data)
     set_seed(recipe.run.seed)
     model, objective = weights.build(recipe, tokenizer)
+    if not folder.states():
+        given = {name: Path(path) for name, path in to_dict(recipe.start).items() if path}
+        if given:
+            weights.start(model, **given)
     return _Run(folder, recipe, data, tokenizer, Step(model, objective, recipe.data), progress).go()
 
 

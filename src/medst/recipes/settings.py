@@ -107,6 +107,18 @@ class ObjectiveSettings:
 
 
 @dataclass(frozen=True)
+class StartSettings:
+    """Weights to start from, taken in this order, later ones winning; all empty starts from random weights."""
+
+    deit: str = ""
+    """Checkpoint of a DeiT for the image encoder."""
+    bert: str = ""
+    """Hugging Face folder of a BERT, such as Bio_ClinicalBERT, for the text encoder."""
+    checkpoint: str = ""
+    """Released Med-ST or MGCA checkpoint for everything that it holds."""
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """What a batch is made of."""
 
@@ -180,6 +192,8 @@ class Recipe:
     """Name of the recipe this started from."""
     model: ModelSettings = field(default_factory=ModelSettings)
     """Encoders and projections."""
+    start: StartSettings = field(default_factory=StartSettings)
+    """Start weights."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """Losses."""
     data: DataSettings = field(default_factory=DataSettings)
