@@ -20,7 +20,7 @@ from typing import Any
 
 from medst import __version__
 from medst.errors import MedstError
-from medst.recipes.settings import Recipe, to_dict
+from medst.recipes.settings import Recipe, from_dict, to_dict
 
 COLUMNS = (
     "step",
@@ -68,7 +68,9 @@ class RunFolder:
         settings: dict[str, Any] = {"medst_version": __version__, "recipe": to_dict(recipe), "cohort": dict(cohort)}
         if file.is_file():
             old = json.loads(file.read_text())
-            changed = [n for n in _differences(old["recipe"], settings["recipe"]) if n not in FREE_TO_CHANGE]
+            # Fields that came after that run was begun have their defaults in it.
+            before = to_dict(from_dict(Recipe, old["recipe"]))
+            changed = [n for n in _differences(before, settings["recipe"]) if n not in FREE_TO_CHANGE]
             if changed:
                 raise MedstError(
                     f"{self.path} holds a run with other settings ({', '.join(changed)}); "
