@@ -40,10 +40,11 @@ def phantom_cohort(phantom_tree: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def phantom_comparisons(phantom_tree: Path, phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ms-cxr-t cohort of the same patients."""
+    from medst.cohort.options import Options
     from medst.cohort.prepare import prepare
 
     cohort = tmp_path_factory.mktemp("phantom_comparisons") / "ms-cxr-t"
-    prepare("ms-cxr-t", phantom_tree / "ms-cxr-t", cohort, images=phantom_cohort, workers=2)
+    prepare("ms-cxr-t", phantom_tree / "ms-cxr-t", cohort, Options(images=phantom_cohort), workers=2)
     return cohort
 
 

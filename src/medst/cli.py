@@ -14,11 +14,13 @@ import tyro
 from tyro.conf import Positional, arg
 
 from medst import __version__
+from medst.cohort.options import Options
 from medst.errors import MedstError
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 
 INTERRUPTED = 130
+AS_RELEASED = Options()
 Out = Annotated[Path, Positional, arg(metavar="OUT")]
 Raw = Annotated[Path, Positional, arg(metavar="RAW")]
 CohortPath = Annotated[Path, Positional, arg(metavar="COHORT")]
@@ -84,25 +86,25 @@ def phantom(
 
 
 def prepare(
-    dataset: Positional[Literal["mimic-cxr", "ms-cxr-t"]],
+    dataset: Positional[Literal["mimic-cxr", "chexpert-plus", "open-i", "table", "ms-cxr-t", "rsna", "covidx"]],
     raw: Raw,
     cohort: CohortPath,
     /,
-    images: Path | None = None,
-    reports: Path | None = None,
+    options: Annotated[Options, arg(name="")] = AS_RELEASED,
     workers: int = 0,
+    cluster: str | None = None,
     max_rejected: float = 0.01,
 ) -> None:
     """Turn a raw data set into a cohort.
 
     Args:
         dataset: which data set RAW holds.
-        raw: its folder, as downloaded.
+        raw: its folder, as downloaded; for table the CSV or Parquet file.
         cohort: folder to write; a preparation that was stopped goes on where it was.
-        images: for ms-cxr-t, the MIMIC-CXR-JPG folder or a mimic-cxr cohort that holds its images.
-        reports: for mimic-cxr, the folder of the reports, where they are not beside or inside RAW.
+        options: what to do otherwise than released.
         workers: processes; 0: one a core.
-        max_rejected: largest share of images that may be unreadable.
+        cluster: read the pictures on a cluster instead: dask:ADDRESS, ray or ray:ADDRESS.
+        max_rejected: largest share of images, reports and rows that may be unreadable or contradictory.
     """
     from medst.cohort.prepare import prepare as run
     from medst.progress import Display
@@ -112,9 +114,9 @@ def prepare(
             dataset,
             raw,
             cohort,
-            images=images,
-            reports=reports,
+            options,
             workers=workers,
+            cluster=cluster,
             max_rejected=max_rejected,
             progress=display.stage("prepare"),
         )

@@ -29,6 +29,7 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
     Raises:
         MedstError: `out` holds a demo with other options, or a stage can't go on.
     """
+    from medst.cohort.options import Options
     from medst.cohort.prepare import prepare
     from medst.evaluate.run import evaluate
     from medst.phantom.write import write_phantom
@@ -45,7 +46,7 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
         write_phantom(raw, patients=patients, seed=seed, workers=workers, progress=display.stage("phantom"))
         prepare("mimic-cxr", images, cohort, workers=workers, progress=display.stage("prepare"))
         prepare(
-            "ms-cxr-t", raw / "ms-cxr-t", comparisons, images=images, workers=workers,
+            "ms-cxr-t", raw / "ms-cxr-t", comparisons, Options(images=images), workers=workers,
             progress=display.stage("comparisons"),
         )  # fmt: skip
         if not pretrain(cohort, run, recipe, progress=display.stage("pretrain"))["finished"]:

@@ -146,6 +146,8 @@ def test_reports_that_can_t_be_used_are_named(tree: Any, rejections: Rejections)
             b"x\n IMPRESSION:  Normal.\n",
             None,
             "x\n IMPRESSION:  \u00fc".encode("utf-16"),
+            "x\n IMPRESSION:  Caf\u00e9 au lait.\n".encode("latin-1"),
+            b"x\n IMPRESSION:\0  No change.\n",
         ]
     ):
         tree.add(50000002 + number, report=report, date=f"2150010{number + 2}")
@@ -154,30 +156,34 @@ def test_reports_that_can_t_be_used_are_named(tree: Any, rejections: Rejections)
     assert images_of(cohort) == [(good.image_id(0), good.image_id(1))]
     assert rejections(cohort.path) == [
         ("report", "s50000002", "the report is empty"),
-        ("report", "s50000003", "the report has neither findings nor an impression"),
-        ("report", "s50000004", "fewer than 3 words are left of the report"),
         ("report", "s50000005", "no report file"),
-        ("report", "s50000006", "not UTF-8 text (it holds zero bytes)"),
-        ("report", "s50913680", "its text is cut by a hand-made rule, which the released table lacks"),
+        ("report", "s50000006", "not UTF-8 text (byte 0 is 0xff)"),
+        ("report", "s50000007", "not UTF-8 text (byte 19 is 0xe9)"),
+        ("report", "s50000008", "not UTF-8 text (it holds zero bytes)"),
+        ("text", "s50000003", "the report has neither findings nor an impression"),
+        ("text", "s50000004", "fewer than 3 words are left of the report"),
+        ("text", "s50913680", "its text is cut by a hand-made rule, which the released table lacks"),
     ]
-    assert cohort.meta["counts"]["rejected_reports"] == 6
+    counts = cohort.meta["counts"]
+    assert (counts["rejected_reports"], counts["rejected_texts"]) == (5, 3)
+    with pytest.raises(MedstError, match="5 of 9 reports were left out"):
+        cohort_of(tree, max_rejected=0.5)
 
 
-def test_broken_letters_and_foreign_line_ends_do_not_lose_a_report(tree: Any, rejections: Rejections) -> None:
-    tree.add(50000001, report="x\n IMPRESSION:  Caf\u00e9 au lait.\n".encode("latin-1"))
+def test_letters_beyond_ascii_and_foreign_line_ends_do_not_lose_a_report(tree: Any, rejections: Rejections) -> None:
+    tree.add(50000001, report="\ufeffx\n IMPRESSION:  Caf\u00e9 au lait.\n".encode())
     tree.add(50000002, date="21500102", report="x\n IMPRESSION:  Caf\u00e9 au lait\ufffd\ufffdspots.\n")
     tree.add(50000003, date="21500103", report=b"x\r\n HISTORY:  Cough.\r\n \r\n IMPRESSION:  Lungs are\r\n clear.\r\n")
     cohort = cohort_of(tree)
     assert cohort.pairs is not None
     assert cohort.pairs["report"].to_list() == ["caf au lait", "caf au lait spots", "lungs are clear"]
-    reason = "kept, but bytes of it are not UTF-8 and were read as blanks"
-    assert rejections(cohort.path) == [("report", "s50000001", reason)]
+    assert rejections(cohort.path) == []
     assert cohort.meta["counts"]["rejected_reports"] == 0
 
 
 def test_rows_that_say_nothing_usable_are_named(tree: Any, rejections: Rejections) -> None:
     study = tree.add(50000001, views=("PA", "AP", "PA", "AP", "PA"))
-    raw = tree.write()
+    tree.write()
     ids = [study.image_id(n) for n in range(5)]
     metadata = tree.table(METADATA).with_columns(
         StudyTime=pl.when(pl.col("dicom_id") == ids[1]).then(pl.lit("noon")).otherwise("StudyTime")
@@ -188,8 +194,7 @@ def test_rows_that_say_nothing_usable_are_named(tree: Any, rejections: Rejection
     odd = pl.when(pl.col("dicom_id") == ids[3]).then(pl.lit("holdout")).otherwise("split")
     stranger = split.head(1).with_columns(dicom_id=pl.lit("stranger"))
     tree.replace(SPLIT, pl.concat([split.with_columns(split=odd), stranger, split.head(1)]))
-    prepare("mimic-cxr", raw, raw.parent / "cohort", workers=1)
-    cohort = open_cohort(raw.parent / "cohort")
+    cohort = cohort_of(tree)
     assert images_of(cohort) == [(ids[0], None), (ids[4], None)]
     assert rejections(cohort.path) == [
         ("row", "stranger", "in the split table, but not in the metadata"),

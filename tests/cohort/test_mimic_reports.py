@@ -6,9 +6,11 @@ import polars as pl
 import pytest
 
 from medst.cohort import mimic_reports
+from medst.cohort.crew import Crew
 from medst.cohort.mimic_reports import find_reports, read_reports
 from medst.errors import MedstError
 
+ALONE = Crew(workers=1)
 STUDIES = pl.DataFrame({"patient_id": ["p10000001"], "study_id": ["s50000001"]})
 
 
@@ -31,7 +33,7 @@ def test_reports_are_found_where_people_unpack_them(split_up: Path, place: str) 
     root = split_up.parent / place
     shutil.copytree(split_up.parent / "unpacked", root, dirs_exist_ok=True)
     assert find_reports(split_up, None, STUDIES) == root
-    assert read_reports(root, STUDIES, 1)["report"].null_count() == 0
+    assert read_reports(root, STUDIES, ALONE)["report"].null_count() == 0
 
 
 def test_a_given_folder_is_taken_with_or_without_files(split_up: Path) -> None:
@@ -65,13 +67,13 @@ def test_a_given_folder_without_reports_is_not_replaced_by_another(split_up: Pat
 def test_blocks_and_workers_change_no_text(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = sorted(raw.glob("files/p10/p*/s*.txt"))
     studies = pl.DataFrame({"patient_id": [p.parent.name for p in paths], "study_id": [p.stem for p in paths]})
-    whole = read_reports(raw, studies, 1)
+    whole = read_reports(raw, studies, ALONE)
     assert whole["report"].n_unique() == len(paths) > 20
     monkeypatch.setattr(mimic_reports, "BLOCK", 7)
-    assert read_reports(raw, studies, 2).equals(whole)
+    assert read_reports(raw, studies, Crew(workers=2)).equals(whole)
 
 
 def test_a_folder_in_the_place_of_a_report_is_named(split_up: Path) -> None:
     (split_up / "files/p10/p10000001/s50000001.txt").mkdir()
-    table = read_reports(split_up, STUDIES, 1)
+    table = read_reports(split_up, STUDIES, ALONE)
     assert table.select("report", "reason").row(0) == (None, "a folder, not a file")

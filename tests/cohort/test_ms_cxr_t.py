@@ -8,6 +8,7 @@ import pytest
 
 from medst.cohort.mimic_cxr import METADATA
 from medst.cohort.ms_cxr_t import FINDINGS, IMAGE_FILE, SENTENCE_FILE
+from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
@@ -42,7 +43,7 @@ def benchmark(tree: Any) -> Path:
 
 def prepared(benchmark: Path, images: Path, max_rejected: float = 0.0) -> Cohort:
     path = benchmark.parent / f"comparisons-of-{images.name}"
-    prepare("ms-cxr-t", benchmark, path, images=images, workers=1, max_rejected=max_rejected)
+    prepare("ms-cxr-t", benchmark, path, Options(images=images), workers=1, max_rejected=max_rejected)
     return open_cohort(path)
 
 
@@ -141,21 +142,21 @@ def test_a_table_that_says_something_else_is_refused(
 
 def test_missing_folders_and_files_are_named(benchmark: Path, tree: Any, tmp_path: Path) -> None:
     with pytest.raises(MedstError, match=f"nowhere: no such folder; give the one that holds {IMAGE_FILE}"):
-        prepare("ms-cxr-t", tmp_path / "nowhere", tmp_path / "x", images=tree.folder)
+        prepare("ms-cxr-t", tmp_path / "nowhere", tmp_path / "x", Options(images=tree.folder))
     with pytest.raises(MedstError, match=f"nowhere: no such folder; give the one that holds {METADATA}"):
-        prepare("ms-cxr-t", benchmark, tmp_path / "x", images=tmp_path / "nowhere")
+        prepare("ms-cxr-t", benchmark, tmp_path / "x", Options(images=tmp_path / "nowhere"))
     (benchmark / SENTENCE_FILE).unlink()
     with pytest.raises(MedstError, match=f"{SENTENCE_FILE}: no such file"):
-        prepare("ms-cxr-t", benchmark, tmp_path / "x", images=tree.folder)
+        prepare("ms-cxr-t", benchmark, tmp_path / "x", Options(images=tree.folder))
 
 
 def test_an_unfinished_cohort_of_images_is_refused(benchmark: Path, tree: Any, tmp_path: Path) -> None:
     (tmp_path / "cohort.part").mkdir()
     with pytest.raises(MedstError, match="this cohort is not finished"):
-        prepare("ms-cxr-t", benchmark, tmp_path / "x", images=tmp_path / "cohort")
+        prepare("ms-cxr-t", benchmark, tmp_path / "x", Options(images=tmp_path / "cohort"))
 
 
 def test_images_of_strangers_are_refused(benchmark: Path, raw: Path, tmp_path: Path) -> None:
     spoil(benchmark / IMAGE_FILE, "00000000-00000000-00000000-00000000", "1-2-3-4")
     with pytest.raises(MedstError, match="holds none of the 3 images that"):
-        prepare("ms-cxr-t", benchmark, tmp_path / "x", images=raw)
+        prepare("ms-cxr-t", benchmark, tmp_path / "x", Options(images=raw))

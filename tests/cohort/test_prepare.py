@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from medst.cohort.mimic_cxr import METADATA
+from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
@@ -26,7 +27,7 @@ def test_another_option_and_another_source_are_refused(tree: Any, raw: Path, tmp
     cohort = tmp_path / "cohort"
     prepare("mimic-cxr", raw, cohort, workers=1)
     with pytest.raises(MedstError, match=r"was made with other options \(reports\); give the same, or another folder"):
-        prepare("mimic-cxr", raw, cohort, reports=raw)
+        prepare("mimic-cxr", raw, cohort, Options(reports=raw))
     tree.add_many(3)
     with pytest.raises(MedstError, match=r"was made from other files \(mimic-cxr-2.0.0-chexpert.csv, "):
         prepare("mimic-cxr", tree.write(), cohort)
@@ -61,11 +62,15 @@ def test_more_rejected_than_allowed_ends_in_an_error_with_the_cohort_written(tre
 @pytest.mark.parametrize(
     ("dataset", "options", "sentence"),
     [
-        ("padchest", {}, "'padchest' is no data set that medst prepares; these are: mimic-cxr, ms-cxr-t"),
+        ("padchest", {}, "'padchest' is no data set that medst prepares; these are: mimic-cxr, chexpert-plus, open-i"),
         ("mimic-cxr", {"workers": -1}, "--workers must be 0 or more"),
         ("mimic-cxr", {"max_rejected": 1.5}, "--max-rejected between 0 and 1"),
-        ("mimic-cxr", {"images": Path("x")}, "--images is for ms-cxr-t"),
-        ("ms-cxr-t", {"images": Path("x"), "reports": Path("x")}, "--reports is for mimic-cxr"),
+        (
+            "mimic-cxr",
+            {"options": Options(images=Path("x"))},
+            "--images does nothing for mimic-cxr, which takes --reports",
+        ),
+        ("ms-cxr-t", {"options": Options(reports=Path("x"))}, "--reports does nothing for ms-cxr-t"),
         ("ms-cxr-t", {}, "ms-cxr-t holds no pictures: give the MIMIC-CXR-JPG folder, or a mimic-cxr cohort"),
     ],
 )

@@ -103,7 +103,7 @@ def test_images_and_their_table_must_agree(cohort: Path) -> None:
 def test_nothing_in_a_cohort_names_a_place_or_a_moment(cohort: Path, raw: Path) -> None:
     meta = json.loads((cohort / "cohort.json").read_text())
     assert list(meta) == [
-        "schema", "dataset", "dataset_version", "options", "source", "counts", "medst_version", "fingerprint"
+        "schema", "dataset", "dataset_version", "options", "source", "counts", "seen", "medst_version", "fingerprint"
     ]  # fmt: skip
     for path in cohort.iterdir():
         assert str(raw.parent).encode() not in path.read_bytes()

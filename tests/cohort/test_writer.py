@@ -14,6 +14,7 @@ import pytest
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from medst.cohort import writer
+from medst.cohort.images import AS_RELEASED
 from medst.cohort.prepare import prepare
 from medst.cohort.store import open_cohort, part_path
 from medst.errors import MedstError
@@ -246,7 +247,7 @@ def test_a_worker_that_outlived_its_parent_can_t_write_into_what_was_begun_for_o
     new_target, new_blocks = old._make_room(["two.jpg", "one.jpg"])
     before = new_target.read_bytes()
     with pytest.raises(FileNotFoundError):
-        writer._read_block(target, blocks, 0, raw, ["one.jpg", "two.jpg"])
+        writer._read_block(target, blocks, 0, raw, ["one.jpg", "two.jpg"], AS_RELEASED)
     assert new_target.read_bytes() == before
     assert list(new_blocks.iterdir()) == []
     assert old._make_room(["two.jpg", "one.jpg"]) == (new_target, new_blocks)

@@ -6,7 +6,8 @@ from typing import Any
 import polars as pl
 
 from medst.cohort.mimic_cxr import METADATA, read_metadata
-from medst.cohort.store import Progress, open_cohort, part_path, read_meta
+from medst.cohort.options import Options
+from medst.cohort.store import open_cohort, part_path, read_meta
 from medst.cohort.tables import digest, read_table
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
@@ -14,6 +15,7 @@ from medst.errors import MedstError
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
 PROGRESSIONS = ("improving", "stable", "worsening")
 IMAGE_FILE = "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
+OPTIONS = ("images", "decode")
 SENTENCE_FILE = "MS_CXR_T_temporal_sentence_similarity_v1.0.0.csv"
 
 
@@ -66,24 +68,35 @@ def read_sentences(raw: Path) -> pl.DataFrame:
     return table.select("sentence_1", "sentence_2", "category", subset="subset_name")
 
 
-def describe(raw: Path, images: Path) -> dict[str, Any]:
+def describe(raw: Path, options: Options) -> dict[str, Any]:
     """What a cohort of these folders is made from: the start of cohort.json.
 
     Raises:
-        MedstError: a folder or table is missing, or the cohort of the images is unfinished.
+        MedstError: a folder or table is missing, `options.images` is, or the cohort of the images is unfinished.
     """
+    images = _images(options)
     source = digest([raw / IMAGE_FILE, raw / SENTENCE_FILE])
     if part_path(images).exists() or read_meta(images) is not None:
-        return _header("cohort", source | {"images": open_cohort(images).fingerprint})
-    return _header("raw", source | digest([images / METADATA]))
+        return _header("cohort", options, source | {"images": open_cohort(images).fingerprint})
+    return _header("raw", options, source | digest([images / METADATA]))
 
 
-def _header(images: str, source: dict[str, str]) -> dict[str, Any]:
-    return {"dataset": "ms-cxr-t", "dataset_version": "1.0.0", "options": {"images": images}, "source": source}
+def _images(options: Options) -> Path:
+    if options.images is None:
+        raise MedstError(
+            "ms-cxr-t holds no pictures: give the MIMIC-CXR-JPG folder, or a mimic-cxr cohort, with --images."
+        )
+    return options.images
 
 
-def prepare(writer: Writer, raw: Path, *, images: Path, workers: int, progress: Progress | None) -> dict[str, Any]:
+def _header(images: str, options: Options, source: dict[str, str]) -> dict[str, Any]:
+    recorded = options.record(OPTIONS) | {"images": images}
+    return {"dataset": "ms-cxr-t", "dataset_version": "1.0.0", "options": recorded, "source": source}
+
+
+def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
+    images = _images(options)
     comparisons, sentences = read_comparisons(raw), read_sentences(raw)
     ids = pl.concat([comparisons["current_id"], comparisons["previous_id"]]).unique().sort().rename("image_id")
     if read_meta(images) is None:
@@ -91,6 +104,7 @@ def prepare(writer: Writer, raw: Path, *, images: Path, workers: int, progress: 
         known = read_metadata(images).filter(~pl.col("again") & pl.col("path").is_not_null())
         known = known.with_columns(view=pl.lit("frontal"))
         source, missed = None, "not in the metadata of the images"
+        writer.seen["row"] = len(ids)
     else:
         source = open_cohort(images)
         known = source.image_table.filter(status="ok")
@@ -101,9 +115,9 @@ def prepare(writer: Writer, raw: Path, *, images: Path, workers: int, progress: 
     if wanted.is_empty():
         raise MedstError(f"{images} holds none of the {len(ids)} images that {raw / IMAGE_FILE} names.")
     if source is None:
-        stored = writer.write_images(images, wanted, workers, progress)
+        stored = writer.write_images(images, wanted)
     else:
-        stored = writer.copy_images(source, wanted, progress)
+        stored = writer.copy_images(source, wanted)
 
     rows = stored.filter(status="ok").select("image_id", "row")
     tied = (

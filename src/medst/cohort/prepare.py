@@ -1,15 +1,29 @@
 """`medst prepare`: which data set is read by what, and what all of them share."""
 
 import errno
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from medst.cohort import mimic_cxr, ms_cxr_t
+from medst.cohort.crew import Crew
+from medst.cohort.images import Reading
+from medst.cohort.options import Options
 from medst.cohort.store import Progress, part_path
-from medst.cohort.writer import Writer
+from medst.cohort.writer import TOLERATED, Writer
 from medst.errors import MedstError
 
-DATASETS = ("mimic-cxr", "ms-cxr-t")
+DATASETS = {
+    "mimic-cxr": "mimic_cxr",
+    "chexpert-plus": "chexpert_plus",
+    "open-i": "open_i",
+    "table": "own_table",
+    "ms-cxr-t": "ms_cxr_t",
+    "rsna": "rsna",
+    "covidx": "covidx",
+}
+"""Name of a data set -> module here, which has OPTIONS (those it takes), describe(raw, options) and prepare(writer, raw,
+options)."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -17,10 +31,10 @@ def prepare(
     dataset: str,
     raw: Path,
     cohort: Path,
+    options: Options | None = None,
     *,
-    images: Path | None = None,
-    reports: Path | None = None,
     workers: int = 0,
+    cluster: str | None = None,
     max_rejected: float = 0.01,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -30,12 +44,12 @@ def prepare(
 
     Args:
         dataset: one of `DATASETS`.
-        raw: the data set's folder.
+        raw: the data set's folder; for table the CSV or Parquet file.
         cohort: folder to write. While it grows it is called `<cohort>.part`.
-        images: for ms-cxr-t, the MIMIC-CXR-JPG folder or a mimic-cxr cohort.
-        reports: for mimic-cxr, the folder of the reports where they are neither in nor beside `raw`.
+        options: what to do otherwise than released.
         workers: processes; 0: one a core. The result does not depend on it.
-        max_rejected: largest share of images that may be left out.
+        cluster: where to read the pictures instead, see `medst.cohort.crew`.
+        max_rejected: largest share of images, of reports and of rows that may be left out as unreadable or contradictory.
         progress: called with (images done, all images).
 
     Returns:
@@ -43,49 +57,41 @@ def prepare(
 
     Raises:
         MedstError: something is missing or wrong, the disk is full, the folder holds another cohort; or, after the cohort
-            is written, more than `max_rejected` of its images were left out.
+            is written, more than `max_rejected` of its images, reports or rows were left out.
     """
-    raw, cohort = Path(raw), Path(cohort)
+    raw, cohort, options = Path(raw), Path(cohort), options or Options()
     if dataset not in DATASETS:
         raise MedstError(f"'{dataset}' is no data set that medst prepares; these are: {', '.join(DATASETS)}.")
     if workers < 0 or not 0 <= max_rejected <= 1:
         raise MedstError("--workers must be 0 or more, and --max-rejected between 0 and 1.")
+    module: ModuleType = import_module(f"medst.cohort.{DATASETS[dataset]}")
+    options.check(dataset, module.OPTIONS)
     try:
-        meta = _prepare(dataset, raw, cohort, images, reports, workers, progress)
+        writer = Writer(
+            cohort,
+            module.describe(raw, options),
+            Crew(workers, cluster, progress),
+            Reading(options.decode, options.intensity),
+        )
+        meta = writer.start() or module.prepare(writer, raw, options)
     except OSError as error:
         if error.errno not in FULL:
             raise
         raise MedstError(
             f"The disk of {part_path(cohort)} is full; make room and run the same command again, it goes on from there."
         ) from error
-    rejected, kept = meta["counts"]["rejected_images"], meta["counts"]["images"]
-    if rejected > max_rejected * (rejected + kept):
-        raise MedstError(
-            f"{cohort} is written, but {rejected} of {rejected + kept} images were left out (see rejected.csv), more than "
-            f"the share of {max_rejected:g} that --max-rejected allows."
-        )
-    return meta
+    _refuse_many(meta, cohort, max_rejected)
+    return dict(meta)
 
 
-def _prepare(
-    dataset: str,
-    raw: Path,
-    cohort: Path,
-    images: Path | None,
-    reports: Path | None,
-    workers: int,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    if dataset == "mimic-cxr":
-        if images is not None:
-            raise MedstError("--images is for ms-cxr-t; the images of mimic-cxr are in RAW.")
-        writer = Writer(cohort, mimic_cxr.describe(raw, reports))
-        return writer.start() or mimic_cxr.prepare(writer, raw, reports=reports, workers=workers, progress=progress)
-    if reports is not None:
-        raise MedstError("--reports is for mimic-cxr; ms-cxr-t has none.")
-    if images is None:
-        raise MedstError(
-            "ms-cxr-t holds no pictures: give the MIMIC-CXR-JPG folder, or a mimic-cxr cohort, with --images."
-        )
-    writer = Writer(cohort, ms_cxr_t.describe(raw, images))
-    return writer.start() or ms_cxr_t.prepare(writer, raw, images=images, workers=workers, progress=progress)
+def _refuse_many(meta: dict[str, Any], cohort: Path, max_rejected: float) -> None:
+    counts = meta["counts"]
+    for kind in TOLERATED:
+        rejected = counts[f"rejected_{kind}s"]
+        # Cohorts of earlier versions counted images only.
+        seen = meta["seen"].get(kind) if "seen" in meta else rejected + counts["images"] if kind == "image" else None
+        if seen is not None and rejected > max_rejected * seen:
+            raise MedstError(
+                f"{cohort} is written, but {rejected} of {seen} {kind}s were left out (see rejected.csv), more than "
+                f"the share of {max_rejected:g} that --max-rejected allows."
+            )

@@ -16,6 +16,10 @@ HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
 PARAGRAPH = "\n \n"
 WORD = re.compile(r"\w+")
 SENTENCE_END = re.compile(r"[0-9]*\.")  # a full stop, with the number it may end
+WHOLE_WORD = re.compile(r"\d+(?:[.,:/]\d+)+|\w+")
+WHOLE_SENTENCE_END = re.compile(
+    r"(?:(?<!\S)\d{1,2})?\.(?!\d)"
+)  # a full stop, with the list number it may end, but no point
 FEWEST_TOKENS = 3
 
 
@@ -112,8 +116,25 @@ def caption(impression: str, findings: str) -> str | None:
     return text if len(text.split()) >= FEWEST_TOKENS else None
 
 
-def report_text(report: str) -> tuple[str | None, str]:
+def clean_whole(text: str) -> str:
+    """As `clean`, but decimals, dates and sentences of one word stay, and so do letters that ASCII lacks.
+
+    >>> clean_whole("1. Edema. 2. ET tube 3.5 cm above the carina.")
+    'edema et tube 3.5 cm above the carina'
+    """
+    return " ".join(
+        word for sentence in WHOLE_SENTENCE_END.split(text) for word in WHOLE_WORD.findall(sentence.lower())
+    )
+
+
+def report_text(report: str, whole: bool = False, study_id: str = "") -> tuple[str | None, str]:
     """The text of a pair from a whole report: the last impression, then the last findings.
+
+    Args:
+        report: all of it.
+        whole: keep decimals and one-word sentences, take the last paragraph where there is neither section, and follow the
+            hand-made rules; all of which the released code does not.
+        study_id: as s12345678, which the hand-made rules go by.
 
     Returns:
         The text, or None; and why it is None.
@@ -122,7 +143,24 @@ def report_text(report: str) -> tuple[str | None, str]:
         return None, "the report is empty"
     last = {section.name: section.text.strip() for section in sections(report)}
     impression, findings = last.get("impression", ""), last.get("findings", "")
-    if not impression and not findings:
+    if whole:
+        rules = _rules()
+        if study_id in rules["study_to_character_span"]:
+            start, end = rules["study_to_character_span"][study_id]
+            impression, findings = report[start:end], ""
+        elif study_id in rules["study_to_section"]:
+            impression, findings = last.get(rules["study_to_section"][study_id], ""), ""
+        elif not impression and not findings:
+            impression = last.get("last_paragraph", "")
+    return section_text(impression, findings, whole)
+
+
+def section_text(impression: str, findings: str, whole: bool = False) -> tuple[str | None, str]:
+    """The text of a pair from its two sections; arguments and result as `report_text`."""
+    if not impression.strip() and not findings.strip():
         return None, "the report has neither findings nor an impression"
-    text = caption(impression, findings)
-    return text, "" if text else f"fewer than {FEWEST_TOKENS} words are left of the report"
+    if whole:
+        text = clean_whole(f"{impression} {findings}")
+        return (text, "") if text else (None, "no word is left of the report")
+    found = caption(impression, findings)
+    return found, "" if found else f"fewer than {FEWEST_TOKENS} words are left of the report"

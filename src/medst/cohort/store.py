@@ -1,7 +1,8 @@
 """A cohort on disk, opened read-only; writer.py makes it.
 
     cohort.json       data set, options, sources, counts, fingerprint; written last
-    pairs.parquet     a row a pair; an ms-cxr-t cohort has comparisons.parquet and sentences.parquet instead
+    pairs.parquet     a row a pair; an ms-cxr-t cohort has comparisons.parquet and sentences.parquet instead, rsna and covidx
+                      labelled.parquet
     images.npy        uint8 (N, 256, 256), memory-mapped
     images.parquet    a row an image
     rejected.csv      all that was left out, and why
@@ -22,7 +23,7 @@ import polars as pl
 from medst.errors import MedstError
 
 SCHEMA = 1
-TABLES = ("pairs", "comparisons", "sentences")
+TABLES = ("pairs", "comparisons", "sentences", "labelled")
 
 Progress = Callable[[int, int], None]
 
@@ -39,6 +40,8 @@ class Cohort:
         pairs: patient_id, study_id, time, split, report, frontal, lateral, labels; None in a benchmark cohort.
         comparisons: finding, patient_id, study_id, current, previous, progression; None elsewhere.
         sentences: sentence_1, sentence_2, category, subset; None elsewhere.
+        labelled: patient_id, image_id, image, split, label (index into `meta["classes"]`), and what else a benchmark gives;
+            None elsewhere.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Cohort:
     pairs: pl.DataFrame | None = None
     comparisons: pl.DataFrame | None = None
     sentences: pl.DataFrame | None = None
+    labelled: pl.DataFrame | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -14,9 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -26,16 +23,19 @@ import cv2
 import joblib
 import numpy as np
 import polars as pl
-from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from medst import __version__
-from medst.cohort.images import SIDE, UnreadableImage, read_grey, resize
-from medst.cohort.store import SCHEMA, Cohort, Progress, part_path, read_meta
+from medst.cohort.crew import Crew
+from medst.cohort.images import AS_RELEASED, SIDE, Reading, UnreadableImage, read_square
+from medst.cohort.options import DEFAULTS
+from medst.cohort.store import SCHEMA, Cohort, part_path, read_meta
 from medst.errors import MedstError
 
 BLOCK = 128
 REJECTED = {"kind": pl.String, "id": pl.String, "path": pl.String, "reason": pl.String}
-COUNTED = ("image", "report", "row")
+COUNTED = ("image", "report", "text", "row")
+TOLERATED = ("image", "report", "row")
+"""Kinds of rejections that mean a damaged copy; `text` is what the rules leave out of a whole one."""
 
 
 @dataclass
@@ -46,10 +46,16 @@ class Writer:
         path: final folder.
         header: `dataset`, `dataset_version`, `options` and `source` of cohort.json; a part or a finished cohort with another
             data set, other options or other sources is refused.
+        crew: who reads the pictures.
+        reading: how.
+        seen: how many there were of each of `TOLERATED`, kept or not.
     """
 
     path: Path
     header: dict[str, Any]
+    crew: Crew = field(default_factory=Crew)
+    reading: Reading = AS_RELEASED
+    seen: dict[str, int] = field(default_factory=dict)
     rejected: list[pl.DataFrame] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
 
@@ -94,7 +100,12 @@ class Writer:
             )
         for key, what in (("options", "with other options"), ("source", "from other files")):
             old, new = found.get(key, {}), self.header[key]
-            changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            usual = DEFAULTS if key == "options" else {}
+            changed = sorted(
+                name
+                for name in old.keys() | new.keys()
+                if old.get(name, usual.get(name)) != new.get(name, usual.get(name))
+            )
             if changed:
                 raise MedstError(f"{where} was made {what} ({', '.join(changed)}); {remedy}.")
 
@@ -113,14 +124,12 @@ class Writer:
         self.reject(kind, bad["image_id"], bad["path"], reason)
         return table.filter(~where)
 
-    def write_images(self, root: Path, table: pl.DataFrame, workers: int, progress: Progress | None) -> pl.DataFrame:
+    def write_images(self, root: Path, table: pl.DataFrame) -> pl.DataFrame:
         """Read all images of a table into images.npy, block by block, finished blocks not again.
 
         Args:
             root: what the column `path` is relative to.
             table: columns image_id, path, view, view_position; its order is that of images.npy.
-            workers: processes; 0: one a core.
-            progress: called with (images done, all images).
 
         Returns:
             The table with row, height, width and status; what could not be read is noted as rejected.
@@ -130,17 +139,16 @@ class Writer:
         starts = range(0, len(names), BLOCK)
         todo = [start for start in starts if not _record(blocks, start).is_file()]
         done = len(names) - sum(min(BLOCK, len(names) - start) for start in todo)
-        if progress is not None:
-            progress(done, len(names))
+        self.seen["image"] = len(names)
+        self.crew.report(done, len(names))
         jobs = (
-            joblib.delayed(_read_block)(target, blocks, start, root, names[start : start + BLOCK]) for start in todo
+            joblib.delayed(_read_block)(target, blocks, start, root, names[start : start + BLOCK], self.reading)
+            for start in todo
         )
-        count = (workers or -1) if len(todo) > 1 else 1  # starting processes costs more than a block
-        with _workers(count, jobs) as results:
+        with self.crew.run(jobs, len(todo)) as results:
             for size in results:
                 done += size
-                if progress is not None:
-                    progress(done, len(names))
+                self.crew.report(done, len(names))
         found = [json.loads(_record(blocks, start).read_text()) for start in starts]
         self.digests = [block["sha256"] for block in found]
         sizes = [size for block in found for size in block["sizes"]]
@@ -155,15 +163,14 @@ class Writer:
         status = pl.when(pl.col("reason") == "").then(pl.lit("ok")).otherwise(pl.lit("rejected"))
         return whole.select("row", "image_id", "path", "view", "view_position", "height", "width", status=status)
 
-    def copy_images(self, source: Cohort, table: pl.DataFrame, progress: Progress | None) -> pl.DataFrame:
+    def copy_images(self, source: Cohort, table: pl.DataFrame) -> pl.DataFrame:
         """Take images over from another cohort; arguments and result as `write_images`, `table` holding its rows."""
         rows = table["row"].to_numpy()
         target, _ = self._make_room(table["path"].to_list())
-        self.digests = []
+        self.digests, self.seen["image"] = [], len(rows)
         for start in range(0, len(rows), BLOCK):
             self.digests.append(_write_block(target, start, source.images[rows[start : start + BLOCK]]))
-            if progress is not None:
-                progress(min(start + BLOCK, len(rows)), len(rows))
+            self.crew.report(min(start + BLOCK, len(rows)), len(rows))
         return table.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
 
     def _make_room(self, names: list[str]) -> tuple[Path, Path]:
@@ -205,6 +212,7 @@ class Writer:
             "schema": SCHEMA,
             **self.header,
             "counts": counts | {f"rejected_{kind}s": left_out.filter(kind=kind).height for kind in COUNTED},
+            "seen": self.seen,
             "medst_version": __version__,
             "fingerprint": digest.hexdigest(),
         }
@@ -223,39 +231,20 @@ class Writer:
         self.part.rename(self.path)
 
 
-@contextmanager
-def _workers(count: int, jobs: Iterator[Any]) -> Iterator[Iterator[int]]:
-    """Results of jobs as they end; jobs not yet begun are dropped when the reader leaves early."""
-    results = joblib.Parallel(n_jobs=count, return_as="generator_unordered")(jobs)
-    try:
-        yield results
-    except BrokenProcessPool as error:
-        raise MedstError(
-            "A worker process died, most likely for want of memory; run the same command again with fewer --workers, "
-            "it goes on from there."
-        ) from error
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that work was given up is what the reader wanted
-            results.close()
-
-
 def _record(blocks: Path, start: int) -> Path:
     return blocks / f"{start:09d}.json"
 
 
-def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[str]) -> int:
+def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[str], reading: Reading) -> int:
     """Read one block of images into the rows from `start` on, and record it."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     images = np.zeros((len(names), SIDE, SIDE), dtype=np.uint8)
     sizes, reasons = [(0, 0)] * len(names), [""] * len(names)
     for i, name in enumerate(names):
         try:
-            picture = read_grey(root / name)
+            images[i], sizes[i] = read_square(root / name, reading)
         except UnreadableImage as reason:
             reasons[i] = str(reason)
-        else:
-            images[i], sizes[i] = resize(picture), picture.shape
     sha256 = _write_block(target, start, images)
     # A worker that outlived its killed parent may write the same record at the same time.
     _write_json(_record(blocks, start), {"sizes": sizes, "reasons": reasons, "sha256": sha256}, f".{os.getpid()}.new")

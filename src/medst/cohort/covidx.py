@@ -1,0 +1,142 @@
+"""COVIDx (the lists of COVID-Net) to a benchmark cohort of three classes with the released split.
+
+Understood are the three-class lists, COVIDx 3 to 6, 7A, 8A, 9A and CXR-3A: lines of patient, file name, class and source, or
+without source. The two-class B lists are refused: their "negative" does not say whether there is pneumonia.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+from medst.cohort.labelled import write_labelled
+from medst.cohort.options import Options
+from medst.cohort.tables import digest
+from medst.cohort.writer import Writer
+from medst.errors import MedstError
+
+OPTIONS = ("images", "decode", "split")
+CLASSES = ("normal", "pneumonia", "COVID-19")
+CLASS_OF = {"normal": 0, "pneumonia": 1, "covid-19": 2, "positive": 2}
+"""In lower case; some three-class lists call COVID-19 positive."""
+LINE = r"^(?<patient_id>\S+)\s+(?<name>\S.*?)\s+(?<class>\S+)(?:\s+(?<source>\S+))?$"
+VERSION = re.compile(r"COVIDx_?(\w[\w-]*)\.txt$")
+
+
+def find_list(raw: Path, part: str) -> Path:
+    """The list of a part: train.txt, or the only train*.txt.
+
+    Raises:
+        MedstError: there is none, or there are several.
+    """
+    if not raw.is_dir():
+        raise MedstError(f"{raw}: no such folder; give the one that holds {part}.txt.")
+    if (raw / f"{part}.txt").is_file():
+        return raw / f"{part}.txt"
+    found = sorted(raw.glob(f"{part}*.txt"))
+    if len(found) != 1:
+        named = ", ".join(path.name for path in found) or "none"
+        raise MedstError(f"{raw}: one list {part}.txt or {part}_COVIDx9A.txt is wanted, and there is: {named}.")
+    return found[0]
+
+
+def describe(raw: Path, options: Options) -> dict[str, Any]:
+    """What a cohort of this folder is made from: the start of cohort.json.
+
+    Raises:
+        MedstError: a list is missing.
+    """
+    lists = [find_list(raw, part) for part in ("train", "test")]
+    version = VERSION.search(lists[0].name)
+    return {
+        "dataset": "covidx",
+        "dataset_version": version.group(1) if version else "unknown",
+        "options": options.record(OPTIONS),
+        "source": digest(lists),
+    }
+
+
+def read_list(writer: Writer, path: Path) -> pl.DataFrame:
+    """The images of a list, in its order.
+
+    Returns:
+        patient_id, image_id (the file's name), label.
+
+    Raises:
+        MedstError: it is no text, no such list, or one of two classes.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise MedstError(f"{path} is no UTF-8 text ({error}); download it again.") from None
+    text = pl.DataFrame({"line": [line.strip() for line in lines]}, schema={"line": pl.String})
+    text = text.filter(pl.col("line") != "")
+    table = text.with_columns(pl.col("line").str.extract_groups(LINE).alias("parts")).unnest("parts")
+    # Without a source the greedy end of the line is the class, and what looked like the class belongs to the name.
+    bare = pl.col("source").is_not_null() & pl.col("source").str.to_lowercase().is_in([*CLASS_OF, "negative"])
+    table = table.with_columns(
+        name=pl.when(bare).then(pl.col("name") + " " + pl.col("class")).otherwise("name"),
+        kind=pl.when(bare).then("source").otherwise("class").str.to_lowercase(),
+    )
+    if (table["kind"] == "negative").any():
+        raise MedstError(f"{path} is a list of two classes; take one of three, for instance COVIDx9A.")
+    known = pl.col("kind").is_in(list(CLASS_OF)).fill_null(False)
+    if not table.select(known.any()).item():
+        raise MedstError(f"{path} is no list of COVIDx: no line is 'patient file class source' of a known class.")
+    seen = writer.seen.get("row", 0)
+    writer.seen["row"] = seen + table.height
+    odd = table.filter(~known)
+    writer.reject("row", odd["line"], None, f"its class is none of {', '.join(CLASSES)}")
+    table = table.filter(known)
+    twice = table.filter(~pl.col("name").is_first_distinct())
+    writer.reject("row", twice["name"], None, f"more than once in {path.name}; its first line counts")
+    return table.unique("name", keep="first", maintain_order=True).select(
+        "patient_id", image_id="name", label=pl.col("kind").replace_strict(CLASS_OF, return_dtype=pl.Int64)
+    )
+
+
+def split_train(images: pl.DataFrame, by_patient: bool) -> pl.DataFrame:
+    """Four fifths of the training list to train, the rest to valid, by scikit-learn with random state 0.
+
+    Args:
+        images: of the training list, in its order.
+        by_patient: keep a patient's images together; the released split does not.
+
+    Returns:
+        `images` with split; train, then valid, each in the released order.
+    """
+    rows = list(range(images.height))
+    if by_patient:
+        splitter = GroupShuffleSplit(n_splits=1, train_size=0.8, random_state=0)
+        train, valid = (part.tolist() for part in next(splitter.split(rows, groups=images["patient_id"].to_list())))
+    else:
+        train, valid = train_test_split(rows, train_size=0.8, random_state=0)
+    parts = (("train", train), ("valid", valid))
+    return pl.concat([images[part].with_columns(split=pl.lit(name)) for name, part in parts])
+
+
+def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
+    """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
+    root = options.images or raw
+    for part in ("train", "test"):
+        if not (root / part).is_dir():
+            raise MedstError(
+                f"{root / part}: no such folder; it holds the images, give the one above it with --images."
+            )
+    by_patient = options.split == "by-patient"
+    train, test = (read_list(writer, find_list(raw, part)) for part in ("train", "test"))
+    if by_patient:  # what is tested on is not trained on
+        shared = train.join(test, on="patient_id", how="semi", maintain_order="left")
+        writer.reject("row", shared["image_id"], None, "kept out of training; its patient is in the test list")
+        train = train.join(test, on="patient_id", how="anti", maintain_order="left")
+    if train.height < 5:
+        raise MedstError(f"{raw}: the training list has {train.height} images, too few to split.")
+    table = pl.concat(
+        [
+            split_train(train, by_patient).with_columns(path="train/" + pl.col("image_id")),
+            test.with_columns(split=pl.lit("test"), path="test/" + pl.col("image_id")),
+        ]
+    ).with_columns(image_id="path")
+    return write_labelled(writer, root, table, CLASSES)

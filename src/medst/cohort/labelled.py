@@ -1,0 +1,53 @@
+"""Images with a class each to a benchmark cohort: the same for every such data set."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medst.cohort.writer import Writer
+from medst.errors import MedstError
+
+COLUMNS = ("patient_id", "image_id", "image", "split", "label")
+
+
+def write_labelled(writer: Writer, root: Path, table: pl.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Read the pictures and write the cohort.
+
+    Args:
+        writer: of the cohort; `classes` are added to its header.
+        root: what the paths of images are relative to.
+        table: image_id, path, patient_id, split, label (index into `classes`), and what else is to be kept; its order
+            stays, for the released subsets of a split are drawn by place.
+        classes: their names.
+
+    Returns:
+        The content of cohort.json.
+
+    Raises:
+        MedstError: the table is empty.
+    """
+    if table.is_empty():
+        raise MedstError(
+            f"{root}: no image is left that has a label and a place in a split; see the data set's tables."
+        )
+    writer.header["classes"] = list(classes)
+    pictures = table.select("image_id", "path", view=pl.lit("frontal"), view_position=pl.lit(None, dtype=pl.String))
+    stored = writer.write_images(root, pictures)
+    rows = stored.filter(status="ok").select("image_id", image="row")
+    extra = [name for name in table.columns if name not in (*COLUMNS, "path")]
+    labelled = (
+        table.join(rows, on="image_id", maintain_order="left")
+        .with_columns(pl.col("label").cast(pl.Int64))
+        .select(*COLUMNS, *extra)
+    )
+    splits = labelled["split"].unique(maintain_order=True).to_list()
+    shared = labelled.group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    counts = {
+        "patients": labelled["patient_id"].n_unique(),
+        "images": labelled.height,
+        **{f"{split}_images": labelled.filter(split=split).height for split in splits},
+        **{f"{name}_images": labelled.filter(label=i).height for i, name in enumerate(classes)},
+        "patients_in_several_splits": shared.height,
+    }
+    return writer.finish(stored, {"labelled": labelled}, counts)
