@@ -15,14 +15,14 @@ test-all: $(READY) lint
 	$(VENV)/bin/python -m pytest -q -m ""
 
 lint: $(READY)
-	$(VENV)/bin/ruff check src tests benchmarks
-	$(VENV)/bin/ruff format --check src tests benchmarks
+	$(VENV)/bin/ruff check src tests benchmarks hatch_build.py
+	$(VENV)/bin/ruff format --check src tests benchmarks hatch_build.py
 	$(VENV)/bin/mypy
 
 setup: $(READY)
 
 # torch first and by itself: its pinned version may be at hand as a CPU build, and what follows then keeps it.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py src/medst/cohort/jpeg_eighth.c
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"

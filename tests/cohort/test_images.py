@@ -1,5 +1,6 @@
 import errno
 import struct
+import tempfile
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medst.cohort.images import UnreadableImage, read_grey, resize
+from medst.cohort.images import SIDE, Reading, UnreadableImage, read_grey, read_square, resize, shrink
 
 sides = st.integers(1, 70)
 
@@ -23,6 +24,19 @@ def noise(height: int, width: int, low: int = 1) -> np.ndarray:
 def jpeg(image: np.ndarray, **options: bool) -> bytes:
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=90, **options)
+    return buffer.getvalue()
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def several_frames() -> bytes:
+    buffer = BytesIO()
+    frames = [Image.fromarray(noise(30, 30, low)) for low in (1, 2, 3)]
+    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
 
 
@@ -131,14 +145,23 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path, tail: bytes) -
         (jpeg(noise(300, 4)), "4 x 300 pixels: too small"),
         (png_header(12000, 9000), "12000 x 9000 pixels: too large"),
         (png_header(20000, 10000), "too large"),
+        (encoded(Image.fromarray(noise(30, 30).astype(np.uint16) * 200), "PNG"), "more than 8 bits a pixel"),
+        (
+            bytes(cv2.imencode(".png", np.dstack([noise(30, 30).astype(np.uint16) * 200] * 3))[1]),
+            "more than 8 bits a pixel",
+        ),
+        (encoded(Image.fromarray(noise(30, 30).astype(np.float32)), "TIFF"), "more than 8 bits a pixel"),
+        (encoded(Image.fromarray(noise(30, 30)).convert("CMYK"), "JPEG"), "CMYK colours, not grey or RGB"),
+        (several_frames(), "3 frames; a picture has one"),
     ],
 )
 def test_what_is_no_use_says_why(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(content)
-    with pytest.raises(UnreadableImage) as caught:
-        read_grey(path)
-    assert str(caught.value) == reason
+    for decode in ("exact", "fast"):
+        with pytest.raises(UnreadableImage) as caught:
+            read_square(path, Reading(decode=decode))
+        assert str(caught.value).startswith(reason)
 
 
 def test_what_is_no_file_says_why(tmp_path: Path) -> None:
@@ -163,3 +186,68 @@ def test_one_forbidden_file_is_left_out_but_a_failing_disk_stops_the_work(
     fail(errno.EIO)
     with pytest.raises(OSError, match="made up"):
         read_grey(tmp_path)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A picture like a radiograph: no detail finer than a few pixels."""
+    coarse = np.random.default_rng([height, width]).integers(0, 256, (8, 8), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@given(st.integers(200, 2300), st.integers(200, 2300))
+@settings(deadline=None, max_examples=15)
+def test_fast_pictures_are_framed_as_exact_ones_and_nearly_the_same(height: int, width: int) -> None:
+    path = Path(tempfile.mkdtemp()) / "image.jpg"
+    path.write_bytes(jpeg(smooth(height, width)))
+    exact, size = read_square(path)
+    fast, same_size = read_square(path, Reading(decode="fast"))
+    assert size == same_size == (height, width)
+    place = frame(height, width)
+    outside = np.ones((SIDE, SIDE), dtype=bool)
+    outside[place] = False
+    assert not fast[outside].any()
+    assert np.abs(exact.astype(int) - fast).mean() < 1
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6, 8])
+def test_fast_pictures_are_turned_as_exact_ones(tmp_path: Path, turned: int) -> None:
+    path = tmp_path / "image.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    Image.fromarray(smooth(1100, 800)).save(path, exif=exif)
+    (exact, size), (fast, same_size) = read_square(path), read_square(path, Reading(decode="fast"))
+    assert size == same_size == ((800, 1100) if turned > 4 else (1100, 800))
+    assert np.abs(exact.astype(int) - fast).mean() < 1
+
+
+def test_what_is_not_jpeg_or_small_is_the_same_fast_and_exact(tmp_path: Path) -> None:
+    for name, content in (
+        ("a.png", bytes(cv2.imencode(".png", smooth(900, 700))[1])),
+        ("b.jpg", jpeg(smooth(500, 300))),
+    ):
+        (tmp_path / name).write_bytes(content)
+        exact, _ = read_square(tmp_path / name)
+        np.testing.assert_array_equal(read_square(tmp_path / name, Reading(decode="fast"))[0], exact)
+
+
+@given(st.integers(260, 900), st.integers(260, 900), st.sampled_from([2, 4, 8]))
+@settings(deadline=None, max_examples=20)
+def test_shrinking_a_reduced_picture_is_by_the_pixels_that_it_stands_for(height: int, width: int, part: int) -> None:
+    image = smooth(height, width).astype(float)
+    # Each reduced pixel is the mean of what it stands for, be that less than a whole block.
+    rows, columns = (np.add.reduceat(np.ones(n), np.arange(0, n, part)) for n in image.shape)
+    blocks = np.add.reduceat(np.add.reduceat(image, np.arange(0, height, part)), np.arange(0, width, part), axis=1)
+    reduced = np.rint(blocks / rows[:, None] / columns).astype(np.uint8)
+    whole = np.repeat(np.repeat(reduced.astype(float), part, 0)[:height], part, 1)[:, :width]
+    place = frame(height, width)
+    target = [s.stop - s.start for s in place]
+    expected = area_mean(area_mean(whole, target[0]).T, target[1]).T
+    assert np.abs(shrink(reduced, part, (height, width))[place] - expected).max() <= 1
+
+
+def test_compiled_and_slower_fast_decoding_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(jpeg(smooth(2100, 2051)))
+    quick, _ = read_square(path, Reading(decode="fast"))
+    monkeypatch.setattr("medst.cohort.images.read_eighth", lambda *_: None)
+    np.testing.assert_array_equal(read_square(path, Reading(decode="fast"))[0], quick)

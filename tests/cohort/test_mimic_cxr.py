@@ -2,12 +2,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import polars as pl
 import pytest
 
 from medst.cohort.images import read_grey, resize
 from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT
+from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
@@ -257,3 +259,46 @@ def test_the_version_is_read_off_the_folder(tree: Any, folder: str, version: str
     (tree.folder / "mimic-cxr-2.1.0-test-set-labeled.csv").touch()
     prepare("mimic-cxr", tree.folder, tree.folder.with_name("second"), workers=1)
     assert open_cohort(tree.folder.with_name("second")).meta["dataset_version"] == "2.1.0"
+
+
+def test_one_frontal_a_study_is_the_first_pa_image_or_else_the_first_ap_image(tree: Any) -> None:
+    first = tree.add(50000001, views=("AP", "PA", "LL", "PA"))
+    second = tree.add(50000002, date="21500201", views=("AP", "AP"))
+    raw = tree.write()
+    path = raw.parent / "cohort"
+    meta = prepare("mimic-cxr", raw, path, Options(frontal="one-per-study"), workers=1)
+    assert images_of(open_cohort(path)) == [(first.image_id(1), first.image_id(2)), (second.image_id(0), None)]
+    assert meta["counts"]["images"] == 3
+    assert meta["options"]["frontal"] == "one-per-study"
+
+
+def test_whole_text_takes_the_reports_that_the_released_rules_leave_out(tree: Any) -> None:
+    tree.add(50000001, report="x\n HISTORY:  Cough.\n \n Tube 3.5 cm above.\n")
+    tree.add(50000002, date="21500201", report="x\n IMPRESSION:  Edema.\n")
+    raw = tree.write()
+    prepare("mimic-cxr", raw, raw.parent / "cohort", Options(text="whole"), workers=1)
+    pairs = open_cohort(raw.parent / "cohort").pairs
+    assert pairs is not None
+    assert pairs["report"].to_list() == ["tube 3.5 cm above", "edema"]
+
+
+def test_the_text_of_a_rejected_report_does_not_leak_into_the_next_study(tree: Any) -> None:
+    tree.add(50000001, report="x\n IMPRESSION:  Leaky.\n")
+    tree.add(50000002, date="21500201", report="x\n IMPRESSION:  The lungs are clear.\n")
+    pairs = cohort_of(tree).pairs
+    assert pairs is not None
+    assert pairs["report"].to_list() == ["the lungs are clear"]
+
+
+def test_fast_decoding_gives_another_cohort_of_the_same_pairs(tree: Any) -> None:
+    tree.add(50000001)
+    raw = tree.write()
+    large = cv2.resize(read_grey(raw / tree.studies[0].image_path(0)), (1400, 1600), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(raw / tree.studies[0].image_path(0)), large)
+    exact = prepare("mimic-cxr", raw, raw.parent / "exact", workers=1)
+    fast = prepare("mimic-cxr", raw, raw.parent / "fast", Options(decode="fast"), workers=1)
+    assert exact["counts"] == fast["counts"]
+    assert exact["fingerprint"] != fast["fingerprint"]
+    one, other = open_cohort(raw.parent / "exact"), open_cohort(raw.parent / "fast")
+    assert one.image_table.equals(other.image_table)
+    assert 0 < np.abs(one.images.astype(int) - other.images).mean() < 1

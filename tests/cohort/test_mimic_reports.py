@@ -1,4 +1,6 @@
+import gzip
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,82 @@ def test_a_folder_in_the_place_of_a_report_is_named(split_up: Path) -> None:
     (split_up / "files/p10/p10000001/s50000001.txt").mkdir()
     table = read_reports(split_up, STUDIES, ALONE)
     assert table.select("report", "reason").row(0) == (None, "a folder, not a file")
+
+
+@pytest.fixture
+def zipped(split_up: Path) -> Path:
+    """mimic-cxr-reports.zip beside the tree, with the folder that PhysioNet's has."""
+    unpacked = split_up.parent / "unpacked"
+    with zipfile.ZipFile(split_up.parent / "mimic-cxr-reports.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(unpacked.rglob("*.txt")):
+            archive.write(path, f"mimic-cxr-reports/{path.relative_to(unpacked)}")
+    shutil.rmtree(unpacked)
+    return split_up.parent / "mimic-cxr-reports.zip"
+
+
+TWO = pl.concat([STUDIES, STUDIES.with_columns(study_id=pl.lit("s50000002"))])
+
+
+def test_the_zip_file_is_read_unopened(split_up: Path, zipped: Path) -> None:
+    expected = "no change since ___ the heart is of size 50000001 the lungs are clear"
+    assert find_reports(split_up, None, STUDIES) == zipped
+    table = read_reports(find_reports(split_up, zipped, STUDIES), TWO, ALONE)
+    assert table.select("report", "reason", "kind").rows() == [
+        (expected, "", "text"), (None, "no report in the zip file", "report")
+    ]  # fmt: skip
+    inside = split_up / zipped.name
+    zipped.rename(inside)
+    assert find_reports(split_up, None, STUDIES) == inside
+
+
+def test_a_damaged_zip_file_is_refused_and_a_damaged_member_is_named(split_up: Path, zipped: Path) -> None:
+    whole = zipped.read_bytes()
+    start = whole.index(b"s50000001.txt") + len(b"s50000001.txt") + 5
+    zipped.write_bytes(whole[:start] + bytes(byte ^ 255 for byte in whole[start : start + 20]) + whole[start + 20 :])
+    (row,) = read_reports(zipped, STUDIES, ALONE).select("report", "reason", "kind").rows()
+    assert row[0] is None
+    assert row[1].startswith("damaged in the zip file")
+    assert row[2] == "report"
+    zipped.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MedstError, match=r"mimic-cxr-reports.zip is no whole zip file.*download it again"):
+        read_reports(zipped, STUDIES, ALONE)
+
+
+@pytest.mark.parametrize("name", ["mimic_cxr_sectioned.csv", "mimic_cxr_sectioned.csv.gz"])
+def test_the_sectioned_table_gives_the_same_text(split_up: Path, name: str) -> None:
+    impression, findings = "\n No change since ___.\n", "The heart is of size 50000001; the\n lungs are clear."
+    table = pl.DataFrame(
+        {
+            "study": ["s50000001", "s50000003"],
+            "impression": [impression, None],
+            "findings": [findings, None],
+            "last_paragraph": [None, "Stable chest since then."],
+            "comparison": [None, None],
+        }
+    )
+    content = table.write_csv().encode()
+    (split_up.parent / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    place = find_reports(split_up, None, STUDIES)
+    assert place.name == name
+    studies = pl.concat([TWO, STUDIES.with_columns(study_id=pl.lit("s50000003"))])
+    found = read_reports(place, studies, ALONE)
+    assert found["report"].to_list() == [
+        "no change since ___ the heart is of size 50000001 the lungs are clear", None, None
+    ]  # fmt: skip
+    assert found["reason"].to_list() == ["", f"not in {name}", "the report has neither findings nor an impression"]
+    assert found["kind"].to_list() == ["text", "report", "text"]
+    assert read_reports(place, studies, ALONE, whole=True)["report"][2] == "stable chest since then"
+
+
+def test_a_folder_goes_before_a_zip_file_and_that_before_a_table(split_up: Path, zipped: Path) -> None:
+    (split_up.parent / "mimic_cxr_sectioned.csv").write_text("study,impression,findings\n")
+    assert find_reports(split_up, None, STUDIES) == zipped
+    target = split_up / "files/p10/p10000001/s50000001.txt"
+    target.write_text("x\n IMPRESSION:  No change at all.\n")
+    assert find_reports(split_up, None, STUDIES) == split_up
+
+
+def test_a_text_that_is_no_table_is_refused(split_up: Path) -> None:
+    (split_up.parent / "mimic_cxr_sectioned.csv").write_text("study,text\ns50000001,hello\n")
+    with pytest.raises(MedstError, match="has no column impression, findings"):
+        read_reports(find_reports(split_up, None, STUDIES), STUDIES, ALONE)

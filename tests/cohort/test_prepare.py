@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,24 @@ def test_a_missing_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(MedstError, match=f"nowhere: no such folder; give the one that holds {METADATA}"):
         prepare("mimic-cxr", tmp_path / "nowhere", tmp_path / "cohort")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_was_refused_may_be_mended(tree: Any, tmp_path: Path) -> None:
+    tree.add_many(3)
+    raw = tree.write()
+    whole = tree.table(METADATA)
+    tree.replace(METADATA, whole.drop("ViewPosition"))
+    with pytest.raises(MedstError, match="has no column ViewPosition"):
+        prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1)
+    assert not (tmp_path / "cohort.part").exists()
+    tree.replace(METADATA, whole)
+    assert prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1)["counts"]["patients"] == 3
+
+
+def test_a_cohort_of_an_earlier_version_is_still_the_same(raw: Path, tmp_path: Path) -> None:
+    meta = prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1)
+    old = {key: value for key, value in meta.items() if key != "seen"} | {"options": {"reports": None}}
+    (tmp_path / "cohort" / "cohort.json").write_text(json.dumps(old))
+    assert prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1) == old
+    with pytest.raises(MedstError, match=r"other options \(decode\)"):
+        prepare("mimic-cxr", raw, tmp_path / "cohort", Options(decode="fast"), workers=1)

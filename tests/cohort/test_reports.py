@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from medst.cohort.reports import (
     FEWEST_TOKENS,
     HEADER,
+    _rules,
     caption,
     clean,
+    clean_whole,
     hand_made_studies,
     normalise_name,
     report_text,
@@ -162,3 +164,34 @@ def test_the_text_is_the_impression_and_then_the_findings() -> None:
 def test_the_hand_made_rules_are_for_54_studies() -> None:
     assert len(hand_made_studies()) == 54
     assert all(re.fullmatch(r"s[0-9]{8}", study) for study in hand_made_studies())
+
+
+def test_whole_text_keeps_what_the_released_cleaning_destroys() -> None:
+    text = (
+        "1. Edema.\n2. Nodule of 1.2 x 0.8 cm, ET tube 3.5 cm above the carina. 10. Since 3/14/2101, at 9:30: stable."
+    )
+    assert clean_whole(text) == (
+        "edema nodule of 1.2 x 0.8 cm et tube 3.5 cm above the carina since 3/14/2101 at 9:30 stable"
+    )
+    assert "2 x 8 cm" in clean(text)
+    assert clean_whole("Naïve café.") == "naïve café"
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(1, 9)), min_size=1, max_size=6))
+def test_no_decimal_is_lost_in_whole_text(numbers: list[tuple[int, int]]) -> None:
+    text = " ".join(f"{i + 1}. Tube {a}.{b} cm." for i, (a, b) in enumerate(numbers))
+    assert clean_whole(text).split() == [word for a, b in numbers for word in ("tube", f"{a}.{b}", "cm")]
+
+
+def test_whole_text_uses_reports_that_the_released_rules_leave_out() -> None:
+    last = "x\n HISTORY:  Cough.\n \n Stable since then.\n"
+    assert report_text(last) == (None, "the report has neither findings nor an impression")
+    assert report_text(last, whole=True) == ("stable since then", "")
+    spans = _rules()["study_to_character_span"]
+    study, (start, end) = next(iter(spans.items()))
+    report = "a" * start + "b" * (end - start) + "c" * 50
+    assert report_text(report, whole=True, study_id=study) == ("b" * (end - start), "")
+    study = next(study for study, name in _rules()["study_to_section"].items() if name == "recommendations")
+    report = "x\n RECOMMENDATIONS:  Follow up.\n\n IMPRESSION:  None.\n"
+    assert report_text(report, whole=True, study_id=study) == ("follow up", "")
+    assert report_text(report, whole=True, study_id="s1") == ("none", "")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -251,3 +253,42 @@ def test_a_worker_that_outlived_its_parent_can_t_write_into_what_was_begun_for_o
     assert new_target.read_bytes() == before
     assert list(new_blocks.iterdir()) == []
     assert old._make_room(["two.jpg", "one.jpg"]) == (new_target, new_blocks)
+
+
+WORKERS_PROGRAM = PROGRAM.replace("workers=1", "workers=2").replace("time.sleep(0.02)", "time.sleep(0.05)")
+
+
+def test_a_preparation_killed_at_20_random_moments_ends_the_same_and_redoes_nothing(
+    raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str]
+) -> None:
+    """Wherever SIGKILL meets it, workers left behind: what was done once is not done again."""
+    cohort, log = tmp_path / "cohort", tmp_path / "log"
+    kills, begun, seconds = 0, 0, 3.0
+    moments = np.random.default_rng(20)
+    while kills < 20:
+        started = time.monotonic()
+        # Into a file: a worker left behind would keep a pipe open.
+        with (
+            log.open("w") as out,
+            subprocess.Popen([sys.executable, "-c", WORKERS_PROGRAM, str(raw), str(cohort)], stdout=out) as process,
+        ):
+            try:
+                process.wait(moments.uniform(0.2, 1.1) * seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+        reported = [int(line) for line in log.read_text().split()]
+        if process.returncode == 0:
+            seconds = time.monotonic() - started
+            assert bytes_of(cohort) == undisturbed
+            shutil.rmtree(cohort)
+            begun = 0
+        elif cohort.exists():  # killed after the end
+            assert bytes_of(cohort) == undisturbed
+            shutil.rmtree(cohort)
+            begun = 0
+        elif reported:
+            assert reported[0] >= begun, "finished work was done again"
+            begun = reported[0]
+    prepare("mimic-cxr", raw, cohort, workers=1)
+    assert bytes_of(cohort) == undisturbed

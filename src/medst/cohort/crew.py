@@ -1,9 +1,13 @@
 """Who does the work: processes of this machine, or a Dask or Ray cluster. One code path, joblib's, at every size."""
 
+import os
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import joblib
@@ -13,6 +17,7 @@ from medst.cohort.store import Progress
 from medst.errors import MedstError
 
 Job = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+SECONDS_TO_CONNECT = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Crew:
         """
         with ExitStack() as stack:
             stack.enter_context(self._backend(count))
-            results = joblib.Parallel(return_as="generator_unordered")(jobs)
+            watched = jobs if self.cluster else (_watched(job) for job in jobs)
+            results = joblib.Parallel(return_as="generator_unordered")(watched)
             try:
                 yield results
             except BrokenProcessPool as error:
@@ -75,6 +81,30 @@ class Crew:
             raise MedstError(f"--cluster {self.cluster}: give dask:ADDRESS of a running scheduler, ray or ray:ADDRESS.")
 
 
+def _watched(job: Job) -> Job:
+    function, args, options = job
+    return _run_while_parent_lives, (os.getpid(), function, args, options), {}
+
+
+def _run_while_parent_lives(parent: int, function: Callable[..., Any], args: tuple, options: dict) -> Any:
+    if os.getpid() != parent:
+        _watch(parent)
+    return function(*args, **options)
+
+
+@lru_cache(maxsize=1)
+def _watch(parent: int) -> None:
+    """End this worker soon after the process that began it, which a SIGKILL gives no time to end its workers."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getppid() == parent:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def _dask(address: str) -> Iterator[None]:
     try:
@@ -84,7 +114,7 @@ def _dask(address: str) -> Iterator[None]:
     if not address:
         raise MedstError("--cluster dask: give the scheduler's address as well, for instance dask:tcp://10.0.0.1:8786.")
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=SECONDS_TO_CONNECT)
     except (OSError, TimeoutError, ValueError) as error:
         raise MedstError(f"No Dask scheduler answers at {address} ({error}); start one, or mend --cluster.") from error
     with client, joblib.parallel_config("dask", n_jobs=-1):

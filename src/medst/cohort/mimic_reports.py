@@ -5,6 +5,7 @@ that the MIT-LCP scripts make of them.
 """
 
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -163,7 +164,7 @@ def _from_zip(archive: zipfile.ZipFile, member: str | None) -> bytes | str:
         return "no report in the zip file"
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error) as error:
         return f"damaged in the zip file ({type(error).__name__})"
 
 

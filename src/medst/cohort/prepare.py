@@ -73,7 +73,13 @@ def prepare(
             Crew(workers, cluster, progress),
             Reading(options.decode, options.intensity),
         )
-        meta = writer.start() or module.prepare(writer, raw, options)
+        meta = writer.start()
+        if meta is None:
+            try:
+                meta = module.prepare(writer, raw, options)
+            except MedstError:
+                writer.give_up()
+                raise
     except OSError as error:
         if error.errno not in FULL:
             raise

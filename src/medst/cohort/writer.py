@@ -109,6 +109,11 @@ class Writer:
             if changed:
                 raise MedstError(f"{where} was made {what} ({', '.join(changed)}); {remedy}.")
 
+    def give_up(self) -> None:
+        """Leave no part folder where nothing was read yet, so that mended tables are not taken for another source."""
+        if self.part.is_dir() and [entry.name for entry in self.part.iterdir()] == ["header.json"]:
+            shutil.rmtree(self.part)
+
     def reject(self, kind: str, ids: pl.Series, paths: pl.Series | None, reason: str | pl.Series) -> None:
         """Note rows in rejected.csv; a reason that begins with 'kept' says so of what stays."""
         table = pl.DataFrame({"id": ids}).with_columns(

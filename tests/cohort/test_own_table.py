@@ -1,0 +1,229 @@
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.cohort.conftest import jpeg, picture
+
+from medst.cohort.options import Options
+from medst.cohort.own_table import read_time, text_of
+from medst.cohort.prepare import prepare
+from medst.cohort.store import Cohort, open_cohort
+from medst.errors import MedstError
+
+Row = dict[str, Any]
+Rejections = Callable[[Path], list[tuple[str, str, str]]]
+
+
+class Hospital:
+    """A table to be, and its pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.rows = folder, []  # type: tuple[Path, list[Row]]
+        (folder / "images").mkdir()
+
+    def image(self, name: str) -> str:
+        (self.folder / "images" / name).write_bytes(jpeg(picture(len(name) * 1000 + sum(name.encode()))))
+        return f"images/{name}"
+
+    def add(self, patient: str = "a", study: str = "1", **fields: Any) -> None:
+        n = len(self.rows)
+        row = {"patient": patient, "study": study, "time": f"2150-01-{n + 1:02d}", "frontal": self.image(f"f{n}.jpg")}
+        self.rows.append(row | {"report": f"The heart is of size {n} now."} | fields)
+
+    def write(self, name: str = "table.csv") -> Path:
+        table = pl.DataFrame(self.rows, infer_schema_length=None)
+        if name.endswith("csv"):
+            (self.folder / name).write_bytes(b"\xef\xbb\xbf" + table.write_csv().encode())
+        else:
+            table.write_parquet(self.folder / name)
+        return self.folder / name
+
+    def cohort(self, name: str = "table.csv", options: Options | None = None, max_rejected: float = 1.0) -> Cohort:
+        path = self.folder / f"cohort-{name}"
+        prepare("table", self.write(name), path, options, workers=1, max_rejected=max_rejected)
+        return open_cohort(path)
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Hospital:
+    return Hospital(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_a_table_becomes_pairs(hospital: Hospital, name: str) -> None:
+    lateral = hospital.image("side.jpg")
+    hospital.add(study="1", lateral=lateral, split="train", Edema="1.0")
+    hospital.add(study="2", lateral=None, split="train", Edema=None)
+    hospital.add("b", study="3", lateral=None, split="val", Edema="-1.0")
+    cohort = hospital.cohort(name, max_rejected=0)
+    assert cohort.pairs is not None
+    ids = cohort.image_table["image_id"].to_list()
+    rows = cohort.pairs.select("patient_id", "study_id", "time", "split", "report").rows()
+    assert rows == [
+        ("a", "1", datetime(2150, 1, 1), "train", "the heart is of size 0 now"),
+        ("a", "2", datetime(2150, 1, 2), "train", "the heart is of size 1 now"),
+        ("b", "3", datetime(2150, 1, 3), "valid", "the heart is of size 2 now"),
+    ]
+    assert [ids[row] for row in cohort.pairs["frontal"]] == ["images/f0.jpg", "images/f1.jpg", "images/f2.jpg"]
+    assert [None if row is None else ids[row] for row in cohort.pairs["lateral"]] == [lateral, None, None]
+    assert [row["Edema"] for row in cohort.pairs["labels"]] == [1.0, None, -1.0]
+    assert cohort.meta["time"] == "timestamps"
+    assert cohort.meta["counts"]["laterals"] == 1
+
+
+def test_two_frontals_of_a_study_share_lateral_and_report(hospital: Hospital) -> None:
+    lateral = hospital.image("side.jpg")
+    hospital.add(lateral=lateral)
+    hospital.add(report=None, lateral=None)
+    cohort = hospital.cohort()
+    assert cohort.pairs is not None
+    assert cohort.pairs["lateral"].to_list() == [cohort.pairs["lateral"][0]] * 2
+    assert cohort.pairs["report"].n_unique() == 1
+    assert (
+        cohort.pairs.schema["labels"]
+        == pl.read_parquet(hospital.folder / "cohort-table.csv" / "pairs.parquet").schema["labels"]
+    )
+
+
+def test_numbers_order_studies_and_are_no_time(hospital: Hospital) -> None:
+    for study, place in (("1", "10"), ("2", "9")):
+        hospital.add(study=study, time=place)
+    cohort = hospital.cohort()
+    assert cohort.pairs is not None
+    assert cohort.pairs["study_id"].to_list() == ["2", "1"]
+    assert cohort.meta["time"] == "order"
+    assert "same_minute_studies" not in cohort.meta["counts"]
+
+
+TIMES = [
+    ("2150-03-04", datetime(2150, 3, 4)),
+    ("21500304", datetime(2150, 3, 4)),
+    ("2150-03-04 05:06", datetime(2150, 3, 4, 5, 6)),
+    ("2150-03-04T05:06:07", datetime(2150, 3, 4, 5, 6, 7)),
+    ("2150-03-04 05:06:07.25", datetime(2150, 3, 4, 5, 6, 7, 250000)),
+    ("2150-03-04T05:06:07Z", datetime(2150, 3, 4, 5, 6, 7)),
+    ("yesterday", None),
+    ("2150-13-01", None),
+]
+
+
+def test_times_as_people_write_them() -> None:
+    found = read_time(pl.DataFrame({"time": [text for text, _ in TIMES]}))
+    assert found.to_list() == [time for _, time in TIMES]
+
+
+@given(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)))
+def test_any_iso_time_is_read(time: datetime) -> None:
+    assert read_time(pl.DataFrame({"time": [time.isoformat()]})).to_list() == [time]
+    assert read_time(pl.DataFrame({"time": [str(time)]})).to_list() == [time]
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        ("The lungs are clear. No change.", "the lungs are clear no change"),
+        ("FINDINGS: The lungs are clear.\nIMPRESSION: No change.", "no change the lungs are clear"),
+        ("HISTORY: Cough.\r\nIMPRESSION:\r\nNo change at all.", "no change at all"),
+        ("Clear.", None),
+        ("", None),
+    ],
+)
+def test_reports_with_and_without_headers(report: str, text: str | None) -> None:
+    assert text_of(report, "", "", False)[0] == text
+
+
+def test_sections_of_their_own_go_before_the_report(hospital: Hospital) -> None:
+    hospital.rows.append(
+        {"patient": "a", "study": "1", "time": "21500101", "frontal": hospital.image("x.jpg")}
+        | {"findings": "The lungs are clear.", "impression": "No change."}
+    )
+    pairs = hospital.cohort().pairs
+    assert pairs is not None
+    assert pairs["report"].to_list() == ["no change the lungs are clear"]
+
+
+def test_rows_that_contradict_are_named(hospital: Hospital, rejections: Rejections) -> None:
+    for study in ("1", "2", "3", "4", "5", "6", "7"):
+        hospital.add(study=study)
+    first, again, stranger, late, other, nobody, blind = hospital.rows
+    again["frontal"] = first["frontal"]
+    stranger |= {"study": "1", "patient": "b"}
+    late["time"] = "noon"
+    other |= {"study": "1", "report": "Something else is said."}
+    nobody["patient"] = " "
+    blind["frontal"] = None
+    cohort = hospital.cohort()
+    assert cohort.pairs is not None
+    assert cohort.pairs["study_id"].to_list() == ["1"]
+    assert [row[2] for row in rejections(cohort.path)] == [
+        "no patient or no study",
+        "no frontal image",
+        "time is neither ISO 8601, yyyymmdd nor a whole number",
+        "frontal image in an earlier row as well, which counts",
+        "its study is another patient's in an earlier row",
+        "its study has another report in an earlier row",
+    ]
+    assert cohort.meta["counts"]["rejected_rows"] == 6
+    with pytest.raises(MedstError, match="6 of 7 rows were left out"):
+        hospital.cohort(max_rejected=0.5)
+
+
+def test_a_missing_picture_is_named(hospital: Hospital, rejections: Rejections) -> None:
+    hospital.add(study="1")
+    hospital.add(study="2", frontal="images/gone.jpg", lateral="images/also.jpg")
+    hospital.add(study="3", lateral="images/f2.jpg")
+    cohort = hospital.cohort()
+    assert rejections(cohort.path) == [
+        ("row", "images/f2.jpg", "lateral and frontal at once; kept as frontal"),
+        ("image", "images/gone.jpg", "no such file"),
+        ("image", "images/also.jpg", "no such file"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: [row.pop("time") for row in rows], "has no column time; it has patient, study, frontal, report"),
+        (lambda rows: [row.pop("report") for row in rows], r"has no column report \(or findings and impression\)"),
+        (lambda rows: rows[0].update(Edema="perhaps"), "'perhaps' is no value for Edema"),
+        (
+            lambda rows: [row.update(split=n) for row, n in zip(rows, ("train", "test"), strict=True)],
+            "a is one of them",
+        ),
+        (lambda rows: [row.update(report=None) for row in rows], "no row has both a frontal image and a usable report"),
+        (lambda rows: [row.update(REPORT="x") for row in rows], "has the column report more than once"),
+    ],
+)
+def test_what_is_no_such_table_is_refused(
+    hospital: Hospital, change: Callable[[list[Row]], Any], sentence: str
+) -> None:
+    hospital.add(study="1")
+    hospital.add(study="2")
+    change(hospital.rows)
+    with pytest.raises(MedstError, match=sentence):
+        hospital.cohort()
+
+
+def test_folders_missing_files_and_rubbish_are_refused(hospital: Hospital) -> None:
+    for name, sentence in (
+        (".", "is a folder; give the CSV"),
+        ("x.csv", "no such file"),
+        ("x.parquet", "no such file"),
+    ):
+        with pytest.raises(MedstError, match=sentence):
+            prepare("table", hospital.folder / name, hospital.folder / "cohort")
+    (hospital.folder / "x.parquet").write_bytes(b"PAR0")
+    with pytest.raises(MedstError, match="can't be read as a Parquet file"):
+        prepare("table", hospital.folder / "x.parquet", hospital.folder / "cohort")
+
+
+def test_images_may_lie_elsewhere(hospital: Hospital, tmp_path: Path) -> None:
+    hospital.add()
+    hospital.rows[0]["frontal"] = "f0.jpg"
+    cohort = hospital.cohort(options=Options(images=hospital.folder / "images"), max_rejected=0)
+    assert cohort.meta["counts"]["images"] == 1
