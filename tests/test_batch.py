@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medst.batch import Batch, Batches, centre, crop_and_scale, tokenize
+from medst.batch import Batch, Batches, centre, crop_and_scale, cut_gathered, cut_slices, tokenize
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.recipes.settings import DataSettings
@@ -120,6 +120,14 @@ def test_crops_are_slices(crop: int, top: int, left: int, count: int) -> None:
     cut = crop_and_scale(pictures, corners, crop, crop)
     expected = pictures[:, top : top + crop, left : left + crop].float() / 127.5 - 1
     assert torch.equal(cut[:, 0], expected)
+
+
+@given(st.integers(0, 5), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_gathered_and_sliced_crops_are_the_same(pictures: int, crop: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    whole = torch.randint(0, 256, (pictures, 9, 9), generator=generator, dtype=torch.uint8)
+    corners = torch.randint(0, 10 - crop, (pictures, 2), generator=generator)
+    assert torch.equal(cut_gathered(whole, corners, crop), cut_slices(whole, corners, crop))
 
 
 def test_scaling_is_by_area_and_keeps_the_mean() -> None:

@@ -64,16 +64,33 @@ def crop_and_scale(
     pictures: UInt8[Tensor, "picture side side"], corners: Int64[Tensor, "picture 2"], crop: int, size: int
 ) -> Float[Tensor, "picture 1 size size"]:
     """Cut a square of side `crop` out of each picture, scale it to `size` by area and map 0..255 to -1..1."""
-    reach = torch.arange(crop, device=pictures.device)
-    rows = (corners[:, 0, None] + reach)[:, :, None]
-    columns = (corners[:, 1, None] + reach)[:, None, :]
-    index = torch.arange(len(pictures), device=pictures.device)[:, None, None]
-    cut = pictures[index, rows, columns][:, None].float()
+    cut = (cut_slices if pictures.device.type == "cpu" else cut_gathered)(pictures, corners, crop)[:, None].float()
     if size != crop and len(cut):
         cut = F.interpolate(cut, size=(size, size), mode="area")
     elif size != crop:
         cut = cut.new_zeros(0, 1, size, size)
-    return cut / 127.5 - 1
+    return cut.div_(127.5).sub_(1)
+
+
+def cut_gathered(
+    pictures: UInt8[Tensor, "picture side side"], corners: Int64[Tensor, "picture 2"], crop: int
+) -> UInt8[Tensor, "picture crop crop"]:
+    """All squares by one indexing, as a GPU likes it."""
+    reach = torch.arange(crop, device=pictures.device)
+    rows = (corners[:, 0, None] + reach)[:, :, None]
+    columns = (corners[:, 1, None] + reach)[:, None, :]
+    index = torch.arange(len(pictures), device=pictures.device)[:, None, None]
+    return pictures[index, rows, columns]
+
+
+def cut_slices(
+    pictures: UInt8[Tensor, "picture side side"], corners: Int64[Tensor, "picture 2"], crop: int
+) -> UInt8[Tensor, "picture crop crop"]:
+    """Square after square, which on a CPU is many times as fast as indexing pixels."""
+    cut = pictures.new_empty(len(pictures), crop, crop)
+    for square, picture, (top, left) in zip(cut, pictures, corners.tolist(), strict=True):
+        square.copy_(picture[top : top + crop, left : left + crop])
+    return cut
 
 
 def centre(pictures: UInt8[Tensor, "picture side side"], crop: int, size: int) -> Float[Tensor, "picture 1 size size"]:

@@ -1,0 +1,104 @@
+"""Images a second and core: `cv2.imread` and resizing against `--decode exact` and `--decode fast`, and what fast costs.
+
+    python benchmarks/decode.py
+
+Made-up radiographs of 3056 x 2544 pixels (phantom pictures enlarged, with noise of three strengths, so that the files have
+about 0.7 to 2.3 MB; MIMIC-CXR-JPG has 1.5 MB an image), from the page cache, one core, the ways taking turns within each
+round. Best of the rounds, for each way.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from machine import keep
+from medst.cohort import images
+from medst.cohort.eighth import compiled
+from medst.cohort.images import Reading, read_square
+from medst.phantom.anatomy import sample_anatomy
+from medst.phantom.radiograph import render_study, sample_acquisition
+
+HEIGHT, WIDTH = 3056, 2544
+KINDS = {"smooth": (0.0, 90), "usual": (1.5, 95), "noisy": (3.0, 95)}
+"""Noise in grey levels, JPEG quality."""
+
+
+def make(folder: Path, count: int) -> dict[str, list[Path]]:
+    """Files of each kind, by kind."""
+    files: dict[str, list[Path]] = {kind: [] for kind in KINDS}
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        (small,) = render_study(sample_anatomy(rng), [], [sample_acquisition("PA" if seed % 2 else "LATERAL", rng)])
+        large = cv2.resize(small, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+        for kind, (noise, quality) in KINDS.items():
+            path = folder / f"{kind}-{seed}.jpg"
+            picture = np.clip(large + rng.normal(0, noise, large.shape), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+            files[kind].append(path)
+    return files
+
+
+def usual(path: Path) -> np.ndarray:
+    """What everybody writes."""
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    rows, columns = images.fit(*picture.shape)
+    return cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def scaled(path: Path) -> np.ndarray:
+    """libjpeg's own scaled decoding, through OpenCV."""
+    picture = cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    return cv2.resize(picture, images.fit(HEIGHT, WIDTH)[::-1], interpolation=cv2.INTER_AREA)
+
+
+WAYS: dict[str, Callable[[Path], object]] = {
+    "imread and resize": usual,
+    "decode exact": read_square,
+    "scaled imread and resize": scaled,
+    "decode fast": lambda path: read_square(path, Reading(decode="fast")),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=6, help="of each kind")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    found: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, paths in make(Path(folder), arguments.images).items():
+            rates = dict.fromkeys(WAYS, 0.0)
+            for _ in range(arguments.rounds):
+                for name, way in WAYS.items():
+                    start = time.perf_counter()
+                    for path in paths:
+                        way(path)
+                    rates[name] = max(rates[name], len(paths) / (time.perf_counter() - start))
+            exact = [read_square(path)[0].astype(int) for path in paths]
+            fast = [read_square(path, Reading(decode="fast"))[0].astype(int) for path in paths]
+            apart = np.abs(np.stack(exact) - np.stack(fast))
+            found[kind] = {
+                "megabytes an image": round(sum(path.stat().st_size for path in paths) / len(paths) / 1e6, 2),
+                "images a second and core": {name: round(rate, 1) for name, rate in rates.items()},
+                "times imread and resize": {
+                    name: round(rate / rates["imread and resize"], 2) for name, rate in rates.items()
+                },
+                "fast minus exact, grey levels": {
+                    "mean": round(float(apart.mean()), 3),
+                    "99.9th percentile": float(np.percentile(apart, 99.9)),
+                    "worst": int(apart.max()),
+                },
+            }
+            print(kind, found[kind])
+    keep("decode", {"compiled": compiled(), "pixels": [HEIGHT, WIDTH], "kinds": found})
+
+
+if __name__ == "__main__":
+    main()
