@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import joblib
@@ -49,8 +48,7 @@ class Crew:
         """
         with ExitStack() as stack:
             stack.enter_context(self._backend(count))
-            watched = jobs if self.cluster else (_watched(job) for job in jobs)
-            results = joblib.Parallel(return_as="generator_unordered")(watched)
+            results = joblib.Parallel(return_as="generator_unordered")(jobs)
             try:
                 yield results
             except BrokenProcessPool as error:
@@ -59,7 +57,7 @@ class Crew:
                     "--workers, it goes on from there."
                 ) from error
             finally:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), _quiet_executor():
                     warnings.simplefilter("ignore", UserWarning)  # that work was given up is what the reader wanted
                     results.close()
 
@@ -67,7 +65,8 @@ class Crew:
     def _backend(self, count: int) -> Iterator[None]:
         if self.cluster is None:
             alone = count <= 1  # starting processes costs more than one job
-            with joblib.parallel_config(n_jobs=1 if alone else self.workers or -1):
+            jobs = 1 if alone else self.workers or -1
+            with joblib.parallel_config("loky", n_jobs=jobs, initializer=_watch, initargs=(os.getpid(),)):
                 yield
             return
         kind, _, address = self.cluster.partition(":")
@@ -81,18 +80,23 @@ class Crew:
             raise MedstError(f"--cluster {self.cluster}: give dask:ADDRESS of a running scheduler, ray or ray:ADDRESS.")
 
 
-def _watched(job: Job) -> Job:
-    function, args, options = job
-    return _run_while_parent_lives, (os.getpid(), function, args, options), {}
+@contextmanager
+def _quiet_executor() -> Iterator[None]:
+    """No traceback of loky's manager thread, which may trip over a job that was given up at that very moment."""
+    usual = threading.excepthook
+
+    def hook(raised: threading.ExceptHookArgs) -> None:
+        name = raised.thread.name if raised.thread else ""
+        if not (raised.exc_type is KeyError and name.startswith("ExecutorManagerThread")):
+            usual(raised)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
-def _run_while_parent_lives(parent: int, function: Callable[..., Any], args: tuple, options: dict) -> Any:
-    if os.getpid() != parent:
-        _watch(parent)
-    return function(*args, **options)
-
-
-@lru_cache(maxsize=1)
 def _watch(parent: int) -> None:
     """End this worker soon after the process that began it, which a SIGKILL gives no time to end its workers."""
 
@@ -101,8 +105,7 @@ def _watch(parent: int) -> None:
             time.sleep(1)
         os._exit(1)
 
-    if os.getppid() == parent:
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

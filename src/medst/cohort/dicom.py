@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
+PLUGINS = ("pydicom", "pylibjpeg", "pillow", "gdcm")
 
 
 def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum") -> np.ndarray:
@@ -52,7 +53,8 @@ def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum")
         warnings.simplefilter("ignore")
         try:
             dataset = pydicom.dcmread(BytesIO(data))
-            _check(dataset)
+            plugin = _check(dataset)
+            dataset.pixel_array_options(decoding_plugin=plugin)
             pixels = dataset.pixel_array
         except InvalidDicomError:
             raise UnreadableImage("not a DICOM file") from None
@@ -66,8 +68,11 @@ def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum")
     return cv2.bitwise_not(grey) if dataset.PhotometricInterpretation == GREY[0] else grey
 
 
-def _check(dataset: "Dataset") -> None:
-    """Refuse what must not or can't be decoded."""
+def _check(dataset: "Dataset") -> str:
+    """Refuse what must not or can't be decoded; the plugin of pydicom to decode with, empty where none is needed.
+
+    GDCM, which alone reads lossless JPEG and JPEG-LS, ends the process on some damaged files, so it is the last resort.
+    """
     from pydicom.pixels import get_decoder
 
     if "PixelData" not in dataset:
@@ -95,6 +100,11 @@ def _check(dataset: "Dataset") -> None:
     if not decoder.is_available:
         needed = "; ".join(decoder.missing_dependencies)
         raise UnreadableImage(f'compression {syntax.name} needs a package ({needed}); pip install "medst[dicom]"')
+    if not syntax.is_encapsulated:
+        return ""
+    # Pillow knows only 8 bits of it.
+    order = PLUGINS[::-1] if syntax.name.startswith("JPEG Extended") else PLUGINS
+    return next((name for name in order if name in decoder.available_plugins), decoder.available_plugins[0])
 
 
 def _by_maximum(pixels: np.ndarray) -> np.ndarray:

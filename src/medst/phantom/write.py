@@ -1,26 +1,12 @@
-"""Writes a whole phantom cohort: many patients at once, resumable, the same bytes whatever the number of workers.
+"""Writes a whole phantom cohort in the layouts of MIMIC-CXR-JPG and MS-CXR-T; `resume.py` says how it grows."""
 
-Unusual here: a patient is the unit of work and of randomness. Each draws from a generator of its own, seeded by
-(seed, patient index), and leaves a small record under OUT/.parts when all its files are in place. A run that is
-started again redoes only patients without a record. `phantom.json` is written when everything else is there, so
-its existence means that the tree is complete.
-"""
-
-import errno
 import io
-import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import polars as pl
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from medst.errors import MedstError
 from medst.phantom import ms_cxr_t
@@ -29,13 +15,13 @@ from medst.phantom.background import sample_background
 from medst.phantom.mimic_cxr import FRONTAL, LATERAL, PatientRecord, write_atomically, write_study, write_tables
 from medst.phantom.radiograph import render_study, sample_acquisition
 from medst.phantom.reports import write_report
+from medst.phantom.resume import finish_tree, growing, open_tree, part, write_all
 from medst.phantom.trajectory import MAX_STUDIES, StudyTruth, sample_trajectory
 
 JPG_FOLDER, MS_CXR_T_FOLDER = "mimic-cxr-jpg", "ms-cxr-t"
-PARTS, DONE, TRUTH = ".parts", "phantom.json", "ground_truth.parquet"
+TRUTH = "ground_truth.parquet"
 MOST_PATIENTS = 1_000_000  # so that eight-digit ids suffice
 
-_BLOCK = 8  # patients a task: long enough to hide the cost of a task, short enough for a smooth progress bar
 _LARGE_HEART = 1.12  # times a usual heart; larger ones are called enlarged in reports
 _ODD_VIEW_SHARE = 0.01
 _TRUTH_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -81,25 +67,14 @@ def write_phantom(
     out = Path(out)
     options = {"patients": patients, "seed": seed, "test_share": test_share, "valid_share": valid_share}
     _check_options(options, workers)
-    try:
-        finished = _open(out, options)
+    with growing(out):
+        finished = open_tree(out, options)
         if finished and progress:
             progress(patients, patients)
         if finished is None:
-            _write_patients(out, options, workers or (os.cpu_count() or 1), progress)
+            subjects, studies = _draw_ids(options)
+            write_all(out, patients, workers, progress, partial(_write_patients, out, seed, subjects, studies))
             finished = _finish(out, options)
-        shutil.rmtree(out / PARTS, ignore_errors=True)
-    except TerminatedWorkerError as error:
-        raise MedstError(
-            "A worker process was killed, most often because memory ran out: run the same command again "
-            "with fewer workers; it goes on where this run stopped."
-        ) from error
-    except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
-        raise MedstError(
-            f"Cannot write the phantom cohort to {out}: {reason}. What was written is kept: mend that and run "
-            "the same command again, and it goes on where this run stopped."
-        ) from error
     return finished
 
 
@@ -115,84 +90,10 @@ def _check_options(options: dict, workers: int) -> None:
         raise MedstError(f"test_share {test} and valid_share {valid} must not be negative nor exceed 1 together.")
 
 
-def _open(out: Path, options: dict) -> dict | None:
-    """Make `out` ready; return the counts of a cohort that is already complete, else None."""
-    if out.exists() and not out.is_dir():
-        raise MedstError(f"{out} is a file: name a new or empty folder for the phantom cohort.")
-    done, begun = out / DONE, out / PARTS / "options.json"
-    mark = done if done.exists() else begun
-    if mark.exists():
-        found = _read_mark(mark)
-        _check_same(out, found["options"], options)
-        if mark == done:
-            return found["counts"]
-        _check_same(out, {"medst version": found["medst_version"]}, {"medst version": version("medst")})
-        return None
-    if out.is_dir() and any(path.name != PARTS for path in out.iterdir()):
-        raise MedstError(f"{out} is not empty and holds no phantom cohort: name a new or empty folder.")
-    (out / PARTS).mkdir(parents=True, exist_ok=True)
-    write_atomically(begun, _to_json({"options": options, "medst_version": version("medst")}))
-    return None
-
-
-def _read_mark(mark: Path) -> dict:
-    try:
-        found = json.loads(mark.read_bytes())
-        return {"medst_version": "", "counts": {}, **found, "options": dict(found["options"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise MedstError(f"{mark} is damaged: empty {mark.parent} and run the command again.") from error
-
-
-def _check_same(out: Path, found: dict, asked: dict) -> None:
-    names = [name for name in asked if found.get(name) != asked[name]]
-    if names:
-        differences = ", ".join(f"{name} {found.get(name)} there and {asked[name]} here" for name in names)
-        raise MedstError(
-            f"{out} was begun with other options ({differences}): use the same ones, or name another folder."
-        )
-
-
-def _write_patients(out: Path, options: dict, workers: int, progress: Callable[[int, int], None] | None) -> None:
-    """Write every patient who has no record yet."""
-    total = options["patients"]
-    subjects, studies = _draw_ids(options)
-    missing = [index for index in range(total) if not _part(out, index).exists()]
-    done = total - len(missing)
-    if progress:
-        progress(done, total)
-    size = min(_BLOCK, max(1, len(missing) // (4 * workers)))
-    blocks = [missing[start : start + size] for start in range(0, len(missing), size)]
-    arguments = ((out, options["seed"], block, subjects[block], studies[block]) for block in blocks)
-    if min(workers, len(blocks)) <= 1:
-        for block in arguments:
-            done += _write_block(*block)
-            if progress:
-                progress(done, total)
-        return
-    with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-        for count in Parallel(return_as="generator_unordered")(delayed(_write_block)(*block) for block in arguments):
-            done += count
-            if progress:
-                progress(done, total)
-
-
-def _write_block(out: Path, seed: int, indices: list[int], subjects: np.ndarray, studies: np.ndarray) -> int:
-    with _one_thread():
-        for index, subject, study_ids in zip(indices, subjects, studies, strict=True):
-            record = _write_patient(out / JPG_FOLDER, seed, index, int(subject), study_ids.tolist())
-            write_atomically(_part(out, index), record.to_json())
-    return len(indices)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """OpenCV on one thread: the processes already take every core."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
+def _write_patients(out: Path, seed: int, subjects: np.ndarray, studies: np.ndarray, indices: list[int]) -> None:
+    for index in indices:
+        record = _write_patient(out / JPG_FOLDER, seed, index, int(subjects[index]), studies[index].tolist())
+        write_atomically(part(out, index), record.to_json())
 
 
 def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids: list[int]) -> PatientRecord:
@@ -219,10 +120,6 @@ def _views_taken(study: StudyTruth, rng: np.random.Generator) -> list[tuple[str,
     if rng.random() < _ODD_VIEW_SHARE:
         taken.append(("AP", "" if rng.random() < 0.7 else "AP AXIAL"))
     return taken
-
-
-def _part(out: Path, index: int) -> Path:
-    return out / PARTS / f"{index:07d}.json"
 
 
 def _cohort_rng(seed: int, stream: int) -> np.random.Generator:
@@ -253,7 +150,7 @@ def _finish(out: Path, options: dict) -> dict:
 
     def records() -> Iterator[tuple[PatientRecord, str]]:
         for index, split in enumerate(splits):
-            yield PatientRecord.from_json(_part(out, index).read_bytes()), split
+            yield PatientRecord.from_json(part(out, index).read_bytes()), split
 
     write_tables(out / JPG_FOLDER, records)
     folder = out / MS_CXR_T_FOLDER
@@ -275,8 +172,7 @@ def _finish(out: Path, options: dict) -> dict:
         "comparisons": comparisons,
         "sentences": sentences,
     }
-    write_atomically(out / DONE, _to_json({"options": options, "medst_version": version("medst"), "counts": counts}))
-    return counts
+    return finish_tree(out, options, counts)
 
 
 def _truth_rows(patient: PatientRecord, split: str) -> Iterator[tuple]:
@@ -306,7 +202,3 @@ def _count(records: Iterator[tuple[PatientRecord, str]]) -> dict:
             view = "frontal" if image.view_position in FRONTAL else "other"
             counts[f"{'lateral' if image.view_position in LATERAL else view}_images"] += 1
     return counts
-
-
-def _to_json(content: dict) -> bytes:
-    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

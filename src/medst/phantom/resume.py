@@ -1,0 +1,147 @@
+"""A tree of synthetic patients as it grows: resumable, the same bytes whatever the number of workers.
+
+Unusual here: a patient is the unit of work and of randomness. Each draws from a generator of its own, and leaves a small
+record under OUT/.parts when all its files are in place. A run that is started again redoes only patients without a record.
+`phantom.json` is written when everything else is there, so its existence means that the tree is complete.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from medst.errors import MedstError
+from medst.phantom.mimic_cxr import write_atomically
+
+PARTS, DONE = ".parts", "phantom.json"
+OTHER_TREES = ("rsna", "covidx", "chexpert-plus", "open-i")
+"""What may lie beside the trees of MIMIC-CXR and MS-CXR-T, each grown by itself."""
+
+_BLOCK = 8  # patients a task: long enough to hide the cost of a task, short enough for a smooth progress bar
+
+Write = Callable[[list[int]], None]
+"""Writes the patients of these indices, each with its record; must be picklable."""
+
+
+def open_tree(out: Path, options: dict) -> dict | None:
+    """Make `out` ready; return the counts of a cohort that is already complete, else None.
+
+    Raises:
+        MedstError: it holds something else, or was begun with other options or by another version.
+    """
+    if out.exists() and not out.is_dir():
+        raise MedstError(f"{out} is a file: name a new or empty folder for the phantom cohort.")
+    done, begun = out / DONE, out / PARTS / "options.json"
+    mark = done if done.exists() else begun
+    if mark.exists():
+        found = _read_mark(mark)
+        _check_same(out, found["options"], options)
+        if mark == done:
+            return found["counts"]
+        _check_same(out, {"medst version": found["medst_version"]}, {"medst version": version("medst")})
+        return None
+    if out.is_dir() and any(path.name not in (PARTS, *OTHER_TREES) for path in out.iterdir()):
+        raise MedstError(f"{out} is not empty and holds no phantom cohort: name a new or empty folder.")
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    write_atomically(begun, to_json({"options": options, "medst_version": version("medst")}))
+    return None
+
+
+def _read_mark(mark: Path) -> dict:
+    try:
+        found = json.loads(mark.read_bytes())
+        return {"medst_version": "", "counts": {}, **found, "options": dict(found["options"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise MedstError(f"{mark} is damaged: empty {mark.parent} and run the command again.") from error
+
+
+def _check_same(out: Path, found: dict, asked: dict) -> None:
+    names = [name for name in asked if found.get(name) != asked[name]]
+    if names:
+        differences = ", ".join(f"{name} {found.get(name)} there and {asked[name]} here" for name in names)
+        raise MedstError(
+            f"{out} was begun with other options ({differences}): use the same ones, or name another folder."
+        )
+
+
+def write_all(out: Path, total: int, workers: int, progress: Callable[[int, int], None] | None, write: Write) -> None:
+    """Write every patient who has no record yet; `workers` 0 takes every core."""
+    workers = workers or (os.cpu_count() or 1)
+    missing = [index for index in range(total) if not part(out, index).exists()]
+    done = total - len(missing)
+    if progress:
+        progress(done, total)
+    size = min(_BLOCK, max(1, len(missing) // (4 * workers)))
+    blocks = [missing[start : start + size] for start in range(0, len(missing), size)]
+    if min(workers, len(blocks)) <= 1:
+        for block in blocks:
+            done += _write_block(write, block)
+            if progress:
+                progress(done, total)
+        return
+    with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
+        jobs = (delayed(_write_block)(write, block) for block in blocks)
+        for count in Parallel(return_as="generator_unordered")(jobs):
+            done += count
+            if progress:
+                progress(done, total)
+
+
+def _write_block(write: Write, block: list[int]) -> int:
+    with _one_thread():
+        write(block)
+    return len(block)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """OpenCV on one thread: the processes already take every core."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def part(out: Path, index: int) -> Path:
+    """Where a patient's record is."""
+    return out / PARTS / f"{index:07d}.json"
+
+
+def finish_tree(out: Path, options: dict, counts: dict) -> dict:
+    """Say that the tree is complete."""
+    write_atomically(out / DONE, to_json({"options": options, "medst_version": version("medst"), "counts": counts}))
+    return counts
+
+
+@contextmanager
+def growing(out: Path) -> Iterator[None]:
+    """What goes wrong while a tree grows, as a sentence; when all went well, its records are removed."""
+    try:
+        yield
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+    except TerminatedWorkerError as error:
+        raise MedstError(
+            "A worker process was killed, most often because memory ran out: run the same command again "
+            "with fewer workers; it goes on where this run stopped."
+        ) from error
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+        raise MedstError(
+            f"Cannot write the phantom cohort to {out}: {reason}. What was written is kept: mend that and run "
+            "the same command again, and it goes on where this run stopped."
+        ) from error
+
+
+def to_json(content: dict) -> bytes:
+    """Bytes that depend on nothing but the content."""
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
