@@ -126,6 +126,23 @@ def prepare(
             progress=display.stage("prepare"),
         )
     print(f"{cohort}: " + _counts(meta["counts"]))
+    if any(count for name, count in meta["counts"].items() if name.startswith("rejected")):
+        print(f"What was left out, and why: {cohort / 'rejected.csv'}")
+
+
+def inspect(cohort: CohortPath, /, out: Path | None = None, pairs: int = 12, seed: int = 0) -> None:
+    """Show what is in a cohort: counts, lengths, labels, times and random pairs, as a page and as JSON.
+
+    Args:
+        cohort: folder of a finished cohort of any data set.
+        out: the page; beside the cohort, under its name, if not given. The JSON file lies beside it.
+        pairs: how many random rows to show.
+        seed: draws them.
+    """
+    from medst.inspect import inspect as run
+
+    page = run(cohort, out, pairs=pairs, seed=seed)
+    print(f"{page}\n{page.with_suffix('.json')}")
 
 
 def _pretrain_verb(default: Recipe) -> Callable[..., None]:
@@ -260,6 +277,7 @@ def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
         "demo": demo,
         "phantom": phantom,
         "prepare": prepare,
+        "inspect": inspect,
         "pretrain": _pretrain_verb(RECIPES.get(name, RECIPES["tiny"])),
         "evaluate": evaluate,
         "report": report,

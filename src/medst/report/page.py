@@ -16,9 +16,9 @@ import numpy as np
 from medst import __version__
 from medst.errors import MedstError
 from medst.evaluate.temporal_image import PROGRESSIONS
+from medst.look import finding_colour, plain
 from medst.report import figures
 from medst.report.evidence import Evidence, read_evidence
-from medst.report.look import finding_colour, plain
 from medst.report.tables import percent, tasks
 from medst.report.timelines import Timeline, timelines
 
@@ -85,8 +85,8 @@ def build(
 
 
 def _environment() -> jinja2.Environment:
-    here = files("medst.report")
-    sources = {name: (here / name).read_text(encoding="utf-8") for name in ("page.html.j2", "page.css")}
+    places = {"page.html.j2": files("medst.report"), "page.css": files("medst")}
+    sources = {name: (folder / name).read_text(encoding="utf-8") for name, folder in places.items()}
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(sources),
         autoescape=lambda name: name == "page.html.j2",

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from medst.evaluate.task import ALL, AVERAGE
+from medst.look import plain
 from medst.report import figures
 from medst.report.figures import Bar
-from medst.report.look import plain
 
 Metric = tuple[str, int | None]
 """A metric and the number of folds it was measured with."""

@@ -1,0 +1,5 @@
+"""What is in a cohort, as a page to look at and as JSON: `inspect`."""
+
+from medst.inspect.page import inspect
+
+__all__ = ["inspect"]

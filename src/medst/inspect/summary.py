@@ -1,0 +1,220 @@
+"""A cohort to numbers: plain dictionaries, lists and numbers, so that they can be written as JSON.
+
+What a cohort doesn't have is not in the summary either.
+"""
+
+from typing import Any
+
+import polars as pl
+
+from medst.cohort.pairs import LABELS, SPLITS
+from medst.cohort.sequences import chunk
+from medst.cohort.store import Cohort
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+ANSWERS = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
+LENGTH = 4
+"""Pairs of a sequence, as in the paper."""
+KEPT = "kept"
+"""How reasons begin that say what to know of a row that stayed."""
+
+
+def summarise(cohort: Cohort) -> dict[str, Any]:
+    """All numbers of a cohort.
+
+    Args:
+        cohort: of any data set.
+
+    Returns:
+        Keys as far as there is something: data, images, left_out, kept; of pairs: splits, studies_a_patient, sequences,
+        report_words, labels, days_between_studies; of comparisons: comparisons, sentences; of labelled images: classes,
+        images_a_patient.
+    """
+    found: dict[str, Any] = {"data": _data(cohort), "images": _images(cohort.image_table)}
+    if cohort.pairs is not None and cohort.pairs.height:
+        found |= _of_pairs(cohort.pairs, timed=is_timed(cohort))
+    if cohort.comparisons is not None and cohort.comparisons.height:
+        found["comparisons"] = _crossed(cohort.comparisons, "finding", "progression")
+    if cohort.sentences is not None and cohort.sentences.height:
+        found["sentences"] = _crossed(cohort.sentences, "subset", "category")
+    if cohort.labelled is not None and cohort.labelled.height:
+        found |= _of_labelled(cohort.labelled, cohort.meta["classes"])
+    rejected = pl.read_csv(cohort.path / "rejected.csv", infer_schema=False).with_columns(
+        pl.col("reason").fill_null("")
+    )
+    stayed = pl.col("reason").str.starts_with(KEPT)
+    seen = cohort.meta.get("seen", {})
+    for name, part in (("left_out", rejected.filter(~stayed)), ("kept", rejected.filter(stayed))):
+        if part.height:
+            found[name] = _reasons(part, seen)
+    return found
+
+
+def is_timed(cohort: Cohort) -> bool:
+    """Whether the cohort's times are times; else they only order a patient's studies."""
+    return bool(cohort.meta.get("time", "timestamps") == "timestamps")
+
+
+def _data(cohort: Cohort) -> dict[str, Any]:
+    keys = (
+        "dataset",
+        "dataset_version",
+        "options",
+        "source",
+        "classes",
+        "time",
+        "counts",
+        "medst_version",
+        "fingerprint",
+    )
+    return {key: cohort.meta[key] for key in keys if key in cohort.meta}
+
+
+def _images(table: pl.DataFrame) -> dict[str, Any]:
+    read = table.filter(status="ok")
+    views = (
+        read.group_by("view", "view_position")
+        .len("images")
+        .sort("images", "view", "view_position", descending=[True, False, False])
+    )
+    return {
+        "read": read.height,
+        "views": views.with_columns(pl.col("view_position").fill_null("not said")).to_dicts(),
+        "height": quantiles(read["height"]),
+        "width": quantiles(read["width"]),
+    }
+
+
+def _of_pairs(pairs: pl.DataFrame, timed: bool) -> dict[str, Any]:
+    splits = (
+        pairs.group_by("split")
+        .agg(
+            patients=pl.col("patient_id").n_unique(),
+            studies=pl.col("study_id").n_unique(),
+            pairs=pl.len(),
+            laterals=pl.col("lateral").is_not_null().sum(),
+        )
+        .sort(pl.col("split").replace_strict({name: place for place, name in enumerate(SPLITS)}, default=len(SPLITS)))
+    )
+    studies = pairs.unique("study_id", keep="first", maintain_order=True)
+    patients = studies.group_by("split", "patient_id").agg(studies=pl.len())
+    words = studies["report"].str.split(" ").list.len()
+    found: dict[str, Any] = {
+        "splits": splits.to_dicts(),
+        "studies_a_patient": _crossed(patients, "split", "studies"),
+        "sequences": {
+            "length": LENGTH,
+            **_sequences(pairs),
+        },
+        "report_words": {"quantiles": quantiles(words), "histogram": histogram(words.cast(pl.Float64), 24)},
+    }
+    labels = _labels(studies)
+    if labels:
+        found["labels"] = labels
+    if timed:
+        days = (
+            studies.sort("patient_id", "split", "time")
+            .select(pl.col("time").diff().over("patient_id", "split").dt.total_seconds() / 86400)["time"]
+            .drop_nulls()
+        )
+        if days.len():
+            found["days_between_studies"] = {"quantiles": quantiles(days), "bins": _day_bins(days)}
+    return found
+
+
+def _sequences(pairs: pl.DataFrame) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for split in pairs["split"].unique().sort():
+        lengths = pl.Series([len(sequence) for sequence in chunk(pairs.filter(split=split), LENGTH)])
+        found[split] = {str(n): int((lengths == n).sum()) for n in range(1, LENGTH + 1)}
+    return found
+
+
+def _labels(studies: pl.DataFrame) -> list[dict[str, Any]]:
+    """For each label and split, how many studies say what."""
+    spread = studies.select("split", "labels").unnest("labels")
+    long = spread.unpivot([name for name in LABELS if name in spread.columns], index="split", variable_name="label")
+    if long["value"].is_null().all():
+        return []
+    answers = [(pl.col("value") == value).sum().alias(name) for name, value in ANSWERS.items()]
+    counted = long.group_by("label", "split").agg(*answers, pl.col("value").is_null().sum().alias("not mentioned"))
+    return counted.sort("label", "split").to_dicts()
+
+
+def _of_labelled(labelled: pl.DataFrame, classes: list[str]) -> dict[str, Any]:
+    per_patient = labelled.group_by("patient_id").agg(images=pl.len(), splits=pl.col("split").n_unique())
+    return {
+        "classes": {
+            split: {name: labelled.filter(split=split, label=label).height for label, name in enumerate(classes)}
+            for split in sorted(labelled["split"].unique(), key=_place)
+        },
+        "images_a_patient": {
+            str(n): count for n, count in per_patient["images"].value_counts().sort("images").iter_rows()
+        },
+        "patients_in_several_splits": int((per_patient["splits"] > 1).sum()),
+    }
+
+
+def _place(split: str) -> tuple[int, str]:
+    return (SPLITS.index(split) if split in SPLITS else len(SPLITS), split)
+
+
+def _crossed(table: pl.DataFrame, down: str, across: str) -> dict[str, dict[str, int]]:
+    """Counts of each value of `across` for each of `down`, both in order."""
+    counted = table.group_by(down, across).len("rows").sort(down, across)
+    found: dict[str, dict[str, int]] = {}
+    for name, value, rows in counted.iter_rows():
+        found.setdefault(str(name), {})[str(value)] = rows
+    return found
+
+
+def _reasons(rejected: pl.DataFrame, seen: dict[str, int]) -> list[dict[str, Any]]:
+    """Rows by kind and by reason, what is particular about a reason taken out of it."""
+    general = (
+        pl.col("reason").str.replace(r" \(.*\)$", "").str.replace_all(r"[sp]?\d+(, [sp]\d+)*", "#").alias("reason")
+    )
+    counted = (
+        rejected.with_columns(general)
+        .group_by("kind", "reason")
+        .agg(rows=pl.len(), example=pl.col("id").first().fill_null(""))
+        .sort("rows", "kind", "reason", descending=[True, False, False])
+    )
+    return [
+        row | ({"share": row["rows"] / seen[row["kind"]]} if seen.get(row["kind"]) else {})
+        for row in counted.to_dicts()
+    ]
+
+
+def quantiles(values: pl.Series) -> dict[str, float]:
+    """Some quantiles of numbers, by their name in per cent; none of none.
+
+    >>> quantiles(pl.Series([1, 2, 3, 4, 5]))["50 %"]
+    3.0
+    """
+    known = values.drop_nulls()
+    if not known.len():
+        return {}
+    return {f"{100 * q:.0f} %": round(float(known.quantile(q, "linear") or 0), 3) for q in QUANTILES}
+
+
+def histogram(values: pl.Series, bins: int) -> dict[str, list[float]]:
+    """Counts in bins of equal width from the smallest to the largest number."""
+    low, high = float(values.min() or 0), float(values.max() or 0)  # type: ignore[arg-type]
+    width = max((high - low) / bins, 1.0)
+    place = ((values - low) / width).floor().cast(pl.Int64).clip(0, bins - 1)
+    counts = dict(place.value_counts().iter_rows())
+    return {
+        "from": [round(low + i * width, 3) for i in range(bins)],
+        "rows": [int(counts.get(i, 0)) for i in range(bins)],
+    }
+
+
+DAYS = (("under 1 day", 1), ("1 to 7 days", 7), ("1 to 4 weeks", 28), ("1 to 6 months", 183), ("6 to 24 months", 730))
+
+
+def _day_bins(days: pl.Series) -> dict[str, int]:
+    found, below = {}, 0
+    for name, end in DAYS:
+        under = int((days < end).sum())
+        found[name], below = under - below, under
+    return found | {"over 2 years": days.len() - below}

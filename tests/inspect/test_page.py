@@ -1,0 +1,98 @@
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from medst.cli import main
+from medst.cohort.prepare import prepare
+from medst.errors import MedstError
+from medst.inspect import inspect
+from medst.phantom.trees import write_tree
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_a_page_and_its_numbers_lie_beside_the_cohort_which_stays_as_it_is(
+    phantom_cohort: Path, tmp_path: Path
+) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(phantom_cohort, cohort)
+    before = digests(cohort)
+    main(["inspect", str(cohort), "--pairs", "5"])
+    assert digests(cohort) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"cohort", "cohort.html", "cohort.json"}
+    numbers = json.loads((tmp_path / "cohort.json").read_text())
+    html = (tmp_path / "cohort.html").read_text()
+    assert f"{numbers['splits'][0]['studies']:,}" in html
+    assert html.count('<article class="card">') == 5
+    assert "Time between a patient’s studies" in html
+    first = html
+    inspect(cohort, pairs=5)
+    assert (tmp_path / "cohort.html").read_text() == first
+    inspect(cohort, pairs=5, seed=1)
+    assert (tmp_path / "cohort.html").read_text() != first
+
+
+def test_the_page_asks_nothing_of_the_network_and_says_nothing_of_a_machine(
+    phantom_cohort: Path, tmp_path: Path
+) -> None:
+    html = inspect(phantom_cohort, tmp_path / "page.html").read_text()
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", html)
+    assert "<script" not in html
+    assert str(phantom_cohort.parent) not in html
+
+
+def test_what_reports_say_is_text(phantom_cohort: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(phantom_cohort, cohort)
+    pairs = pl.read_parquet(cohort / "pairs.parquet")
+    pairs.with_columns(report=pl.lit('<script>alert("x")</script> & more')).write_parquet(cohort / "pairs.parquet")
+    html = inspect(cohort, pairs=2).read_text()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_comparisons_have_a_page_without_empty_headings(phantom_comparisons: Path, tmp_path: Path) -> None:
+    html = inspect(phantom_comparisons, tmp_path / "page.html", pairs=4).read_text()
+    headings = re.findall(r"<h2>(.*?)</h2>", html)
+    assert headings[:2] == ["Comparisons", "Images"]
+    assert "Reports" not in headings
+    assert html.count('class="tag">before<') == 4
+
+
+@pytest.mark.parametrize("name", ["rsna", "chexpert-plus"])
+def test_other_cohorts_have_a_page(tmp_path: Path, name: str) -> None:
+    write_tree(name, tmp_path / "raw", patients=10, seed=2, workers=1)
+    prepare(name, tmp_path / "raw", tmp_path / "cohort", workers=1)
+    html = inspect(tmp_path / "cohort").read_text()
+    headings = re.findall(r"<h2>(.*?)</h2>", html)
+    if name == "rsna":
+        assert headings[0] == "Classes"
+        assert "no pneumonia" in html
+    else:
+        assert headings[0] == "Patients over time"
+        assert "gives the order of a patient’s studies, not their dates" in html
+        assert "Time between" not in html
+        assert not re.search(r"20\d\d-\d\d-\d\d", html)
+
+
+def test_wrong_arguments_are_one_sentence(
+    phantom_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, sentence in (
+        ([str(tmp_path / "none")], "no cohort here"),
+        ([str(phantom_cohort), "--pairs", "-1"], "--pairs and --seed must be 0 or more"),
+        ([str(phantom_cohort), "--out", str(phantom_cohort / "page.html")], "lies in the cohort, which stays as it is"),
+        ([str(phantom_cohort), "--out", str(tmp_path / "x.json")], "--out is the page's name, for instance x.html"),
+    ):
+        with pytest.raises(SystemExit, match="1"):
+            main(["inspect", *arguments])
+        assert sentence in capsys.readouterr().err
+    with pytest.raises(MedstError):
+        inspect(tmp_path)
