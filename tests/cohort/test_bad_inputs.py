@@ -42,9 +42,7 @@ PICTURES = {
 def test_each_is_left_out_by_name_and_the_rest_is_made(
     tmp_path: Path, decode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = {name: entry for name, entry in PICTURES.items()} | {
-        f"{name.replace(' ', '-')}.dcm": entry for name, entry in BAD.items()
-    }
+    bad = PICTURES | {f"{name.replace(' ', '-')}.dcm": entry for name, entry in BAD.items()}
     good = [f"good{number}.jpg" for number in range(4)]
     for number, name in enumerate(good):
         (tmp_path / name).write_bytes(jpeg(picture(number)))

@@ -1,6 +1,7 @@
 """Stopped, killed, full disks: a cohort ends up the same, and finished work is not done twice."""
 
 import errno
+import itertools
 import os
 import shutil
 import signal
@@ -262,11 +263,13 @@ def test_a_preparation_killed_at_20_random_moments_ends_the_same_and_redoes_noth
     raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str]
 ) -> None:
     """Wherever SIGKILL meets it, workers left behind: what was done once is not done again."""
-    cohort, log = tmp_path / "cohort", tmp_path / "log"
+    cohort = tmp_path / "cohort"
     kills, begun, seconds = 0, 0, 3.0
     moments = np.random.default_rng(20)
-    while kills < 20:
-        started = time.monotonic()
+    for attempt in itertools.count():
+        if kills == 20:
+            break
+        started, log = time.monotonic(), tmp_path / f"log{attempt}"
         # Into a file: a worker left behind would keep a pipe open.
         with (
             log.open("w") as out,

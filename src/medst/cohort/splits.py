@@ -18,7 +18,7 @@ def draw_splits(patients: pl.Series) -> pl.Series:
     Returns:
         train, valid or test, a row for each of `patients`.
 
-    >>> draw_splits(pl.Series(["a", "b", "a"])).to_list()
+    >>> draw_splits(pl.Series(["c", "a", "c"])).to_list()
     ['valid', 'train', 'valid']
     """
     unique = patients.unique().sort()
