@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import joblib
@@ -17,6 +18,7 @@ from medst.errors import MedstError
 
 Job = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 SECONDS_TO_CONNECT = 10.0
+ROUND = 256
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Crew:
         """
         with ExitStack() as stack:
             stack.enter_context(self._backend(count))
+            if (self.cluster or "").startswith("ray"):
+                yield _in_rounds(jobs)
+                return
             results = joblib.Parallel(return_as="generator_unordered")(jobs)
             try:
                 yield results
@@ -78,6 +83,13 @@ class Crew:
                 yield
         else:
             raise MedstError(f"--cluster {self.cluster}: give dask:ADDRESS of a running scheduler, ray or ray:ADDRESS.")
+
+
+def _in_rounds(jobs: Iterable[Job]) -> Iterator[Any]:
+    """Ray's backend gives results only when all are there: so many at a time, so that progress is seen."""
+    waiting = iter(jobs)
+    while some := list(islice(waiting, ROUND)):
+        yield from joblib.Parallel()(some)
 
 
 @contextmanager
