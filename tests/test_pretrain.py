@@ -2,9 +2,10 @@
 
 import csv
 import os
+import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medst import weights
+from medst.batch import Batch
 from medst.errors import MedstError
 from medst.pretrain import Step, learning_rate, make_optimiser, pretrain
 from medst.recipes.settings import OptimiserSettings, Recipe
+from medst.run_folder import RunFolder
 
 
 def losses(run: Path, split: str = "train") -> list[tuple[str, str]]:
@@ -198,3 +201,95 @@ def test_weight_decay_falls_on_everything_or_on_matrices() -> None:
     assert [len(group["params"]) for group in everything.param_groups] == [4]
     matrices = make_optimiser(module, OptimiserSettings(decay_matrices_only=True))
     assert [(len(g["params"]), g["weight_decay"]) for g in matrices.param_groups] == [(1, 0.05), (3, 0.0)]
+
+
+def test_the_batch_that_gave_no_number_is_kept(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward: Callable[..., dict[str, torch.Tensor]] = Step.forward
+    seen: list[Batch] = []
+
+    def broken(self: Step, batch: Batch, share: float) -> dict[str, torch.Tensor]:
+        seen.append(batch)
+        factor = float("inf") if len(seen) == 3 else 1.0
+        return {name: value * factor for name, value in forward(self, batch, share).items()}
+
+    monkeypatch.setattr(Step, "forward", broken)
+    with pytest.raises(MedstError, match=r"The loss is inf at step 2 .*batch-0.safetensors"):
+        pretrain(phantom_cohort, tmp_path / "run", small_recipe)
+    kept = load_file(tmp_path / "run" / "failed-step-000000002" / "batch-0.safetensors")
+    for field in fields(Batch):
+        assert torch.equal(kept[field.name], getattr(seen[2], field.name))
+
+
+def saved_often(recipe: Recipe, **run: object) -> Recipe:
+    return replace(recipe, run=replace(recipe.run, save_every=2, **run))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_a_damaged_last_state_falls_back_to_the_one_before(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, damage: str
+) -> None:
+    run = tmp_path / "run"
+    recipe = saved_often(small_recipe)
+    pretrain(phantom_cohort, run, replace(recipe, optimiser=replace(recipe.optimiser, stop_after=4)))
+    last = RunFolder(run).states()[0]
+    file = last / "optimizer.bin"
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    summary = pretrain(phantom_cohort, run, recipe)
+    assert summary["finished"]
+    assert summary["damaged_states"] == [last.name]
+    assert (run / "state" / f"{last.name}.damaged").is_dir()
+    assert losses(run) == losses(undisturbed)
+    assert same_weights(run / "last", undisturbed / "last")
+
+
+def test_with_every_state_damaged_the_run_is_refused(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    recipe = saved_often(small_recipe)
+    pretrain(phantom_cohort, run, replace(recipe, optimiser=replace(recipe.optimiser, stop_after=4)))
+    for state in RunFolder(run).states():
+        (state / "run.json").write_text("{")
+    with pytest.raises(MedstError, match=r"every saved state is damaged \(step-000000004, step-000000002\)"):
+        pretrain(phantom_cohort, run, recipe)
+
+
+def test_as_many_states_stay_as_asked_for(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+    pretrain(phantom_cohort, tmp_path / "run", saved_often(small_recipe, keep_states=3))
+    assert len(RunFolder(tmp_path / "run").states()) == 3
+
+
+def test_a_state_is_saved_by_the_clock(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, save_minutes=1e-6, keep_states=99))
+    summary = pretrain(phantom_cohort, tmp_path / "run", recipe)
+    assert len(RunFolder(tmp_path / "run").states()) == summary["steps"]
+
+
+def test_too_little_disk_for_a_checkpoint_is_refused_before_the_first_step(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medst.run_folder.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000))
+    with pytest.raises(MedstError, match="the next checkpoint takes"):
+        pretrain(phantom_cohort, tmp_path / "run", small_recipe)
+    assert losses(tmp_path / "run") == [] if (tmp_path / "run" / "metrics.csv").exists() else True
+
+
+def test_activations_computed_again_give_the_same_weights(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, checkpoint_activations=True))
+    pretrain(phantom_cohort, tmp_path / "run", recipe)
+    ours, theirs = load_file(tmp_path / "run/last/model.safetensors"), load_file(undisturbed / "last/model.safetensors")
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)

@@ -63,7 +63,7 @@ def test_states_are_newest_first_and_complete_ones_only(tmp_path: Path) -> None:
         folder.state_path(step).mkdir(parents=True)
     (tmp_path / "state" / "step-000000200.part").mkdir()
     assert [p.name for p in folder.states()] == ["step-000000100", "step-000000020", "step-000000005"]
-    folder.drop_old_states()
+    folder.drop_old_states(2)
     assert [p.name for p in folder.states()] == ["step-000000100", "step-000000020"]
 
 

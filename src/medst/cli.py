@@ -166,6 +166,8 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
 
         with Display(["pretrain"]) as display:
             outcome = go(cohort, run, settings, progress=display.stage("pretrain"))
+        for state in outcome.get("damaged_states", ()):
+            print(f"{run}: {state} was damaged and is set aside; the run went on from the one before.", file=sys.stderr)
         if not outcome["finished"]:
             print(f"Stopped after {outcome['steps']} steps; the same command goes on from there.", file=sys.stderr)
             raise SystemExit(INTERRUPTED)

@@ -11,12 +11,14 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -28,7 +30,7 @@ from medst.errors import MedstError
 from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.recipes.settings import DataSettings, OptimiserSettings, Recipe, to_dict
-from medst.run_folder import RunFolder, write_json
+from medst.run_folder import DIGESTS, RunFolder, write_json
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 
 Progress = Callable[[int, int, str], None]
@@ -150,6 +152,8 @@ class _Run:
         wanted = recipe.run.precision
         self.bf16 = wanted == "bf16" or (wanted == "auto" and native_bf16(self.accelerator.device))
         pieces, seed = recipe.model.text.pieces, recipe.run.seed
+        if recipe.run.checkpoint_activations:
+            step.model.checkpoint_activations()
         self.train = Batches(cohort, "train", tokenizer, recipe.data, pieces=pieces, seed=seed, training=True)
         self.valid = Batches(cohort, "valid", tokenizer, recipe.data, pieces=pieces, seed=seed, training=False)
         self.step = self.accelerator.prepare(step)
@@ -168,6 +172,7 @@ class _Run:
             "stopped_early": False,
         }
         self.interrupted = False
+        self.saved_at, self.damaged = time.monotonic(), list[str]()
 
     def go(self) -> dict[str, Any]:
         """Take all steps that are left."""
@@ -185,8 +190,7 @@ class _Run:
                     if self.interrupted or self.at["step"] >= limit < self.steps:
                         self._save_state()
                         return self._summary(finished=False)
-                    every = self.recipe.run.save_every
-                    if every and self.at["step"] % every == 0:
+                    if self._time_to_save():
                         self._save_state()
             else:
                 self._epoch_ended(self.recipe.optimiser.epochs - 1)
@@ -195,10 +199,25 @@ class _Run:
         self.accelerator.end_training()
         return self._summary(finished)
 
+    def _time_to_save(self) -> bool:
+        """By steps, or by the main process's clock, which all processes follow."""
+        every, minutes = self.recipe.run.save_every, self.recipe.run.save_minutes
+        due = bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
+        if minutes and self.world > 1:
+            flag = torch.tensor(float(due), device=self.accelerator.device)
+            due = bool(broadcast(flag).item())
+        return due or bool(every and self.at["step"] % every == 0)
+
     def _summary(self, finished: bool) -> dict[str, Any]:
         epochs = self.at["step"] // self.per_epoch
         keys = ("best_loss", "best_epoch", "skipped", "stopped_early")
-        return {"finished": finished, "steps": self.at["step"], "epochs": epochs, **{k: self.at[k] for k in keys}}
+        damaged = {"damaged_states": self.damaged} if self.damaged else {}
+        return damaged | {
+            "finished": finished,
+            "steps": self.at["step"],
+            "epochs": epochs,
+            **{k: self.at[k] for k in keys},
+        }
 
     def _loader(self, batches: Batches, epoch: int, start: int = 0) -> Iterator[Batch]:
         batches.epoch = epoch
@@ -232,9 +251,11 @@ class _Run:
         with self._autocast():
             losses = self.step(batch, share)
         if not math.isfinite(losses["loss"].item()):
+            kept = self._keep_batch(batch, number)
             raise MedstError(
-                f"The loss is {losses['loss'].item()} at step {number} (pairs {batch.pair[:8].tolist()} and on); "
-                f"the last state in {self.folder.path / 'state'} is untouched. A lower optimiser.lr may help."
+                f"The loss is {losses['loss'].item()} at step {number} (pairs {batch.pair[:8].tolist()} and on, the whole "
+                f"batch is in {kept}); the last state in {self.folder.path / 'state'} is untouched. A lower optimiser.lr "
+                "may help."
             )
         self.accelerator.backward(losses["loss"])
         largest = settings.clip or math.inf
@@ -254,6 +275,14 @@ class _Run:
             left = (time.monotonic() - self.began) / done * (self.steps - self.at["step"])
             text = f"epoch {epoch + 1}/{settings.epochs}, loss {row['loss']:.3f}, {_clock(left)} left"
             self.progress(self.at["step"], self.steps, text)
+
+    def _keep_batch(self, batch: Batch, number: int) -> Path:
+        """Write a batch for inspection: `safetensors.torch.load_file` gives its fields."""
+        folder = self.folder.path / f"failed-step-{number:09d}"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"batch-{self.rank}.safetensors"
+        save_file({f.name: getattr(batch, f.name).cpu().contiguous() for f in fields(batch)}, path)
+        return path
 
     def _epoch_ended(self, epoch: int) -> bool:
         """Validate after an epoch, once; say whether to stop early."""
@@ -308,21 +337,29 @@ class _Run:
         final = self.folder.state_path(self.at["step"])
         if final.exists():  # same step, so same weights; but an epoch may have been validated since
             if self.accelerator.is_main_process:
-                write_json(final / "run.json", self.at)
+                part = final.rename(final.with_suffix(".part"))
+                write_json(part / "run.json", self.at)
+                (part / DIGESTS).unlink(missing_ok=True)
+                self.folder.seal(part)
             return
         part = final.with_suffix(".part")
         self.accelerator.save_state(str(part))
         if self.accelerator.is_main_process:
             write_json(part / "run.json", self.at)
-            part.rename(final)
-            self.folder.drop_old_states()
+            self.folder.seal(part)
+            self.folder.drop_old_states(self.recipe.run.keep_states)
+        self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
-        states = self.folder.states()
-        if not states:
-            return
-        self.accelerator.load_state(str(states[0]))
-        self.at = json.loads((states[0] / "run.json").read_text())
+        state, self.damaged = self.folder.newest_whole_state() if self.accelerator.is_main_process else (None, [])
+        self.accelerator.wait_for_everyone()
+        state = state or next(iter(self.folder.states()), None)
+        # Weights and two moments, while the states to be dropped are still there; and a model for `best` or `last`.
+        numbers = sum(p.numel() for p in self.step.parameters())
+        self.folder.check_room(4 * numbers * (3 + 1))
+        if state is not None:
+            self.accelerator.load_state(str(state))
+            self.at = json.loads((state / "run.json").read_text())
 
     @contextlib.contextmanager
     def _catch_interrupt(self) -> Iterator[None]:

@@ -4,13 +4,15 @@
     tokenizer/         the word pieces
     metrics.csv        a row a training step, a row a validation
     tensorboard/       the same, to look at
-    state/step-*/      what it takes to go on: weights, optimiser, random states, place in the data; the last two
+    state/step-*/      what it takes to go on: weights, optimiser, random states, place in the data; the last few
+    failed-step-*/     the batch that gave a loss which is no number
     best/, last/       models in the format of `medst.load`
 
 A state is written beside its final name and moved there whole, so a folder named step-* is always complete.
 """
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -38,9 +40,19 @@ COLUMNS = (
     "report_to_image_classification",
     "report_to_image_regression",
 )
-KEPT_STATES = 2
+DIGESTS = "sha256.json"
 FREE_TO_CHANGE = frozenset(
-    ("name", "optimiser.stop_after", "run.precision", "run.loader_workers", "run.save_every", "run.logger")
+    (
+        "name",
+        "optimiser.stop_after",
+        "run.precision",
+        "run.loader_workers",
+        "run.save_every",
+        "run.save_minutes",
+        "run.keep_states",
+        "run.checkpoint_activations",
+        "run.logger",
+    )
 )
 
 
@@ -87,16 +99,58 @@ class RunFolder:
 
     def states(self) -> list[Path]:
         """Complete states, newest first."""
-        found = [p for p in (self.path / "state").glob("step-*") if p.suffix != ".part"]
+        found = [p for p in (self.path / "state").glob("step-*") if p.suffix not in (".part", ".damaged")]
         return sorted(found, reverse=True)
+
+    def newest_whole_state(self) -> tuple[Path | None, list[str]]:
+        """The newest state whose files are what was written; damaged newer ones are set aside as step-*.damaged.
+
+        Returns:
+            The state, or None where there never was one; and the names of those set aside.
+
+        Raises:
+            MedstError: there are states, and all of them are damaged.
+        """
+        damaged: list[str] = []
+        for state in self.states():
+            if _is_whole(state):
+                return state, damaged
+            aside = state.with_suffix(".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            state.rename(aside)
+            damaged.append(state.name)
+        if damaged:
+            raise MedstError(
+                f"{self.path / 'state'}: every saved state is damaged ({', '.join(damaged)}); begin again in a new folder, "
+                f"for instance from {self.path / 'last'} with --start."
+            )
+        return None, damaged
+
+    def seal(self, part: Path) -> None:
+        """Note the digests of a state's files and give it its name; from then on it counts."""
+        write_json(part / DIGESTS, {path.name: _digest(path) for path in sorted(part.iterdir())})
+        part.rename(part.with_suffix(""))
+
+    def check_room(self, needed: int) -> None:
+        """Refuse to begin where the next checkpoint has no room.
+
+        Raises:
+            MedstError: the disk has fewer than `needed` bytes free.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise MedstError(
+                f"{self.path}: the next checkpoint takes {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; make "
+                "room or give a folder on another disk."
+            )
 
     def state_path(self, step: int) -> Path:
         """Where the state after so many steps belongs."""
         return self.path / "state" / f"step-{step:09d}"
 
-    def drop_old_states(self) -> None:
+    def drop_old_states(self, keep: int) -> None:
         """Keep the newest states only."""
-        for state in self.states()[KEPT_STATES:]:
+        for state in self.states()[keep:]:
             shutil.rmtree(state)
 
     def cut_metrics(self, step: int) -> None:
@@ -127,6 +181,20 @@ def write_json(path: Path, value: Any) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(part, path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        digests = json.loads((state / DIGESTS).read_text())
+        return all(_digest(state / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, AttributeError):
+        # States of earlier versions have no digests.
+        return not (state / DIGESTS).exists() and (state / "run.json").is_file()
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -48,6 +48,14 @@ class MedST(nn.Module):
         self.text_global = ProjectionHead(settings.text.width, hidden, dim)
         self.text_local = ProjectionHead(settings.text.width, hidden, dim)
 
+    def checkpoint_activations(self) -> None:
+        """Let both encoders compute their activations again in the backward pass instead of keeping them."""
+        self.vision.checkpoint = True
+        bert = self.text.bert
+        # Its name in transformers 5 and, from 6 on, its only one.
+        enable = getattr(bert, "activation_checkpointing_enable", None) or bert.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
     def forward(
         self,
         frontal: Float[Tensor, "pair 1 h w"],

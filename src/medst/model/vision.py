@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from medst.recipes.settings import VisionSettings
 
@@ -101,6 +102,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.settings = settings
         self.phantom_tokens = phantom_tokens
+        self.checkpoint = False
         self.patches = (settings.image_size // settings.patch_size) ** 2
         self.patch_embed = PatchEmbedding(settings)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, settings.width))
@@ -142,7 +144,10 @@ class VisionEncoder(nn.Module):
         keys: Bool[Tensor, "image 1 1 token"] | None = None,
     ) -> Float[Tensor, "image token width"]:
         for block in self.blocks:
-            tokens = block(tokens, frontal, keys)
+            if self.checkpoint and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, frontal, keys, use_reentrant=False)
+            else:
+                tokens = block(tokens, frontal, keys)
         return self.norm(tokens)
 
     def encode_view(

@@ -180,6 +180,12 @@ class RunSettings:
     """Processes that read batches; 0 reads in the main process."""
     save_every: int = 0
     """Optimiser steps between resumable checkpoints; 0 saves once an epoch."""
+    save_minutes: float = 0.0
+    """Minutes after which a resumable checkpoint is saved in any case; 0 looks at steps and epochs only."""
+    keep_states: int = 2
+    """Resumable checkpoints that stay; with two, a damaged last one costs the steps since the one before."""
+    checkpoint_activations: bool = False
+    """Compute the encoders' activations again in the backward pass instead of keeping them: less memory, more time."""
     logger: Literal["tensorboard", "wandb", "csv"] = "tensorboard"
     """Where metrics go besides metrics.csv."""
 
@@ -231,6 +237,8 @@ class Recipe:
             (0 < self.data.patients <= 1, "data.patients is a share: above 0, at most 1"),
             (self.optimiser.lr > 0, "optimiser.lr must be above 0"),
             (self.optimiser.epochs >= 1, "optimiser.epochs must be at least 1"),
+            (self.run.keep_states >= 1, "run.keep_states must be at least 1"),
+            (self.run.save_minutes >= 0, "run.save_minutes must be 0 or more"),
             (0 <= self.optimiser.warmup < 1, "optimiser.warmup is a share of the steps: from 0 to below 1"),
             (
                 0 <= self.objective.temporal_warmup <= 1,
