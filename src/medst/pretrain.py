@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from medst import weights
 from medst.batch import Batch, Batches
 from medst.cohort.store import Cohort, open_cohort
+from medst.devices import Devices
 from medst.errors import MedstError
 from medst.model.medst import MedST
 from medst.objective import Objective
@@ -152,13 +153,16 @@ class _Run:
         wanted = recipe.run.precision
         self.bf16 = wanted == "bf16" or (wanted == "auto" and native_bf16(self.accelerator.device))
         pieces, seed = recipe.model.text.pieces, recipe.run.seed
+        self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         if recipe.run.checkpoint_activations:
             step.model.checkpoint_activations()
+        if self.world > 1 and recipe.objective.across_devices:
+            step.objective.devices = Devices(self.rank, self.world)
+            step.model.normalise_over(step.objective.devices)
         self.train = Batches(cohort, "train", tokenizer, recipe.data, pieces=pieces, seed=seed, training=True)
         self.valid = Batches(cohort, "valid", tokenizer, recipe.data, pieces=pieces, seed=seed, training=False)
         self.step = self.accelerator.prepare(step)
         self.optimiser = self.accelerator.prepare(make_optimiser(self.step, recipe.optimiser))
-        self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.per_epoch = len(self.train) // self.world
         if self.per_epoch == 0:
             raise MedstError(f"{cohort.path}: fewer batches than processes; take a larger cohort or fewer processes.")
@@ -250,6 +254,7 @@ class _Run:
         self.step.train()
         with self._autocast():
             losses = self.step(batch, share)
+        own, losses = losses["loss"], self._over_devices(losses)
         if not math.isfinite(losses["loss"].item()):
             kept = self._keep_batch(batch, number)
             raise MedstError(
@@ -257,7 +262,7 @@ class _Run:
                 f"batch is in {kept}); the last state in {self.folder.path / 'state'} is untouched. A lower optimiser.lr "
                 "may help."
             )
-        self.accelerator.backward(losses["loss"])
+        self.accelerator.backward(own)
         largest = settings.clip or math.inf
         norm = self.accelerator.clip_grad_norm_(self.step.parameters(), largest).item()
         if math.isfinite(norm) and not (settings.skip_above and norm > settings.skip_above):
@@ -275,6 +280,13 @@ class _Run:
             left = (time.monotonic() - self.began) / done * (self.steps - self.at["step"])
             text = f"epoch {epoch + 1}/{settings.epochs}, loss {row['loss']:.3f}, {_clock(left)} left"
             self.progress(self.at["step"], self.steps, text)
+
+    def _over_devices(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means over the devices, so that all of them see the same numbers, and the same end of a run."""
+        if self.world == 1:
+            return losses
+        both = self.accelerator.reduce(torch.stack([value.detach() for value in losses.values()]), reduction="mean")
+        return dict(zip(losses, both, strict=True))
 
     def _keep_batch(self, batch: Batch, number: int) -> Path:
         """Write a batch for inspection: `safetensors.torch.load_file` gives its fields."""

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from medst.model.projection import ProjectionHead
+from medst.devices import Devices
+from medst.model.projection import ProjectionHead, RowNorm
 from medst.model.text import TextEncoder
 from medst.model.vision import VisionEncoder
 from medst.recipes.settings import ModelSettings
@@ -47,6 +48,12 @@ class MedST(nn.Module):
         self.image_local = ProjectionHead(settings.vision.width, hidden, dim)
         self.text_global = ProjectionHead(settings.text.width, hidden, dim)
         self.text_local = ProjectionHead(settings.text.width, hidden, dim)
+
+    def normalise_over(self, devices: Devices) -> None:
+        """Let the heads' batch statistics be those of all devices' rows."""
+        for module in self.modules():
+            if isinstance(module, RowNorm):
+                module.devices = devices
 
     def checkpoint_activations(self) -> None:
         """Let both encoders compute their activations again in the backward pass instead of keeping them."""

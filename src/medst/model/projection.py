@@ -9,15 +9,35 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from medst.devices import Devices
+
 
 class RowNorm(nn.BatchNorm1d):
     """Batch normalisation over rows that falls back on its running statistics where a batch has a single row,
-    whose variance would be zero."""
+    whose variance would be zero. In training, rows are those of all `devices` where these are given."""
+
+    devices: Devices | None = None
 
     def forward(self, x: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+        if self.training and self.devices is not None:
+            return self._over(self.devices, x)
         if self.training and len(x) < 2:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(x)
+
+    def _over(self, devices: Devices, x: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+        count = devices.sum(x.new_tensor(float(len(x))))
+        mean = devices.sum(x.sum(0)) / count
+        variance = devices.sum((x - mean).square().sum(0)) / count
+        if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
+            with torch.no_grad():
+                unbiased = variance * count / (count - 1).clamp(min=1)
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(unbiased, self.momentum)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
+        normal = (x - mean) * torch.rsqrt(variance + self.eps)
+        return normal if self.weight is None else normal * self.weight + self.bias
 
 
 class ProjectionHead(nn.Module):

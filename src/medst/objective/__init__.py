@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from medst.devices import Devices
 from medst.objective.global_ import global_loss
 from medst.objective.local import LocalAlignment
 from medst.objective.temporal import mapping_losses
@@ -30,6 +31,7 @@ class Objective(nn.Module):
     def __init__(self, settings: ObjectiveSettings, dim: int) -> None:
         super().__init__()
         self.settings = settings
+        self.devices: Devices | None = None
         self.local = LocalAlignment(dim, settings.local_temperature, settings.masked)
 
     def forward(
@@ -50,20 +52,28 @@ class Objective(nn.Module):
         Returns:
             `loss`, the weighted sum, and under their own names its unweighted parts: `global`, `local_words`,
             `local_patches`, `image_to_report_classification`, `image_to_report_regression` and the same two from report to
-            image. Parts without a weight are left out.
+            image. Parts without a weight are left out. In training with `devices`, the mean of a value over the devices is
+            what one device with all their pairs would return.
         """
-        s = self.settings
+        s, devices = self.settings, self.devices if self.training else None
         parts: dict[str, Tensor] = {}
         total = embedded.image.new_zeros(())
         if s.global_weight:
-            parts["global"] = global_loss(embedded.image, embedded.report, s.global_temperature)
+            image, report = embedded.image, embedded.report
+            if devices is not None:
+                image, report = devices.gather(image), devices.gather(report)
+            parts["global"] = global_loss(image, report, s.global_temperature)
             total = total + s.global_weight * parts["global"]
         if s.local_weight:
             local = self.local(embedded.words, embedded.word_mask, embedded.patches, embedded.patch_mask)
-            parts |= {name: local[name] for name in ("local_words", "local_patches")}
+            share = 1.0 if devices is None else devices.share(steps.new_tensor(len(embedded.image)))
+            parts |= {name: local[name] * share for name in ("local_words", "local_patches")}
             total = total + s.local_weight * (parts["local_words"] + parts["local_patches"])
         if s.temporal_weight:
             temporal = self.temporal(embedded.image[steps], embedded.report[steps], step_mask)
+            if devices is not None:
+                share = devices.share(step_mask.sum())
+                temporal = {name: value * share for name, value in temporal.items()}
             parts |= temporal
             total = total + s.temporal_weight * temporal_share * torch.stack(list(temporal.values())).sum()
         return {"loss": total, **parts}

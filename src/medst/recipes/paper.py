@@ -24,7 +24,7 @@ RECIPE = Recipe(
         text=TextSettings(positions=False, token_types=False, close_cut_reports=False),
         phantom_tokens=True,
     ),
-    objective=ObjectiveSettings(regression="released", masked=False),
+    objective=ObjectiveSettings(regression="released", masked=False, across_devices=False),
     data=DataSettings(temporal_from=4),
     optimiser=OptimiserSettings(clip=0.0, skip_above=1000.0),
 )

@@ -104,6 +104,9 @@ class ObjectiveSettings:
     """Threshold of the released regression's linear branch, in time steps over the sequence's length."""
     masked: bool = True
     """Whether padding words and missing laterals are kept out of the local loss."""
+    across_devices: bool = True
+    """Contrast images with the reports of all devices and normalise the heads' rows over them, so that two devices learn
+    what one with both their batches would; off, each device is by itself, as released."""
 
 
 @dataclass(frozen=True)
