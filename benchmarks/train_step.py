@@ -57,6 +57,7 @@ def make_batch(pairs: int, laterals: int, pieces: int, side: int = 256) -> Batch
         attention_mask=mask,
         steps=steps,
         step_mask=torch.ones_like(steps, dtype=torch.bool),
+        days=30.0 * torch.arange(4).expand(sequences, 4).contiguous(),
     )
 
 

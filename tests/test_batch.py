@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medst.batch import Batch, Batches, centre, crop_and_scale, cut_gathered, cut_slices, tokenize
+from medst.batch import Batch, Batches, centre, crop_and_scale, cut_gathered, cut_slices, deal, tokenize
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.recipes.settings import DataSettings
@@ -150,3 +150,62 @@ def test_texts_are_cut_and_padded() -> None:
     assert pieces.shape == (2, 16)
     assert mask[1].all()
     assert (pieces[0][mask[0] == 0] == tokenizer.pad_token_id).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    parts=st.integers(1, 6),
+    costs=st.lists(st.integers(1, 1000), min_size=6, max_size=60),
+)
+def test_dealt_sequences_are_each_there_once_in_parts_of_equal_number(parts: int, costs: list[int]) -> None:
+    size = len(costs) // parts
+    given_costs = np.array(costs[: size * parts])
+    dealt = deal(given_costs, parts)
+    assert sorted(itertools.chain(*dealt)) == list(range(size * parts))
+    assert {len(part) for part in dealt} == {size}
+    assert all(part == sorted(part) for part in dealt)
+    sums = [given_costs[part].sum() for part in dealt]
+    # The last one that the fullest part took went to it when it had least of those with room.
+    assert max(sums) - min(sums) <= size * given_costs.max()
+
+
+def test_dealing_evens_out_what_devices_have_to_compute(cohort: Cohort) -> None:
+    data = replace(DATA, sequences_per_batch=3)
+    tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
+
+    def imbalance(balance: bool) -> float:
+        found = Batches(
+            cohort, "train", tokenizer, replace(data, balance=balance), pieces=64, seed=3, training=True, parts=2
+        )
+        shares = []
+        for step in range(len(found) // 2):
+            costs = [
+                sum(found.cost[row] for s in found.members(2 * step + part) for row in found.sequences[s])
+                for part in range(2)
+            ]
+            shares.append(max(costs) / np.mean(costs))
+        return float(np.mean(shares))
+
+    assert imbalance(True) < 1.1 < imbalance(False)
+
+
+def test_balanced_parts_hold_the_sequences_of_the_plan(cohort: Cohort) -> None:
+    tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
+    found = Batches(cohort, "train", tokenizer, DATA, pieces=64, seed=3, training=True, parts=2)
+    for step in range(len(found) // 2):
+        together = sorted(found.members(2 * step) + found.members(2 * step + 1))
+        assert together == sorted(found.plan()[step * 8 : (step + 1) * 8].tolist())
+
+
+def test_days_are_those_between_the_studies(cohort: Cohort) -> None:
+    found = batches(cohort)
+    spans = 0
+    for number in range(len(found)):
+        batch = found[number]
+        for steps, mask, days in zip(batch.steps, batch.step_mask, batch.days, strict=True):
+            times = cohort.pairs[batch.pair[steps[mask]].tolist()]["time"].to_list()
+            expected = [(time - times[0]).total_seconds() / 86_400 for time in times]
+            assert days[mask].tolist() == pytest.approx(expected, rel=1e-6)
+            assert days[~mask].eq(0).all()
+            spans += expected[-1] > 0
+    assert spans > 0

@@ -87,6 +87,7 @@ def split(batch: Batch) -> list[Batch]:
                 attention_mask=batch.attention_mask[start:stop],
                 steps=batch.steps[rows] - start,
                 step_mask=batch.step_mask[rows],
+                days=batch.days[rows],
             )
         )
     return halves

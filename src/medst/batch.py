@@ -21,6 +21,9 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.recipes.settings import DataSettings
 
+VIEW_TOKENS = 196
+"""What a picture costs beside a word piece, in tokens; of the paper's ViT."""
+
 
 @dataclass
 class Batch:
@@ -44,6 +47,8 @@ class Batch:
     """For each sequence of the temporal loss, the places of its pairs in time order; 0 where the mask is False."""
     step_mask: Bool[Tensor, "sequence step"]
     """True where a sequence has a study."""
+    days: Float[Tensor, "sequence step"]
+    """Days since the sequence's first study; 0 where the mask is False."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -108,6 +113,29 @@ def tokenize(
     return encoded["input_ids"], encoded["attention_mask"]
 
 
+def deal(costs: np.ndarray, parts: int) -> list[list[int]]:
+    """Deal sequences out to parts of equal number so that their costs are about equal.
+
+    The costliest goes first, each to the part that has least so far and is not full (longest processing time first); within
+    a part the given order is kept.
+
+    Args:
+        costs: of each sequence; a multiple of `parts` of them.
+        parts: how many.
+
+    >>> deal(np.array([9, 1, 1, 1, 5, 5]), 2)
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    size = len(costs) // parts
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    sums = [0.0] * parts
+    for sequence in np.argsort(-costs, kind="stable").tolist():
+        part = min((p for p in range(parts) if len(dealt[p]) < size), key=lambda p: (sums[p], p))
+        dealt[part].append(sequence)
+        sums[part] += float(costs[sequence])
+    return [sorted(part) for part in dealt]
+
+
 class Batches(Dataset[Batch]):
     """The batches of one split, by number."""
 
@@ -121,6 +149,7 @@ class Batches(Dataset[Batch]):
         pieces: int,
         seed: int,
         training: bool,
+        parts: int = 1,
     ) -> None:
         """Args:
             cohort: an opened cohort with pairs.
@@ -131,6 +160,7 @@ class Batches(Dataset[Batch]):
             seed: draws patients, order and crops.
             training: shuffle, crop at random and leave an incomplete last batch out; else keep the order, crop the centre
                 and keep everything.
+            parts: batches of one step, over devices and accumulation together; batch i is part i % parts of step i // parts.
 
         Raises:
             MedstError: the cohort has no pairs, or too few in this split.
@@ -140,6 +170,7 @@ class Batches(Dataset[Batch]):
                 f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on."
             )
         self.images, self.data, self.seed, self.training = cohort.images, data, seed, training
+        self.parts = parts if training else 1
         pairs = cohort.pairs.with_row_index("pair").filter(split=split)
         if data.patients < 1 and training:
             patients = pairs["patient_id"].unique().sort().to_numpy()
@@ -160,6 +191,9 @@ class Batches(Dataset[Batch]):
         encoded = tokenizer(pairs["report"].to_list(), truncation=True, max_length=pieces)["input_ids"]
         self.pieces = [np.asarray(ids, dtype=np.int64) for ids in encoded]
         self.pad = int(tokenizer.pad_token_id)
+        self.days = pairs["time"].dt.epoch("us").to_numpy() / (86_400 * 1e6)
+        views = 1 + (self.lateral >= 0)
+        self.cost = VIEW_TOKENS * views + np.array([len(ids) for ids in self.pieces])
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -175,8 +209,19 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        size = self.data.sequences_per_batch
-        return self.collate([self.sequences[s] for s in self.plan()[number * size : (number + 1) * size]], number)
+        return self.collate([self.sequences[s] for s in self.members(number)], number)
+
+    def members(self, number: int) -> list[int]:
+        """The sequences of a batch."""
+        size, parts = self.data.sequences_per_batch, self.parts
+        if parts == 1 or not self.data.balance:
+            return self.plan()[number * size : (number + 1) * size].tolist()
+        step, part = divmod(number, parts)
+        together = self.plan()[step * parts * size : (step + 1) * parts * size]
+        if len(together) < parts * size:  # the end of an epoch, which no step takes
+            return together[part * size : (part + 1) * size].tolist()
+        costs = np.array([self.cost[self.sequences[s]].sum() for s in together])
+        return together[deal(costs, parts)[part]].tolist()
 
     def collate(self, sequences: list[list[int]], number: int) -> Batch:
         """Sequences of rows (places in this split's table) to the batch of that number."""
@@ -189,6 +234,8 @@ class Batches(Dataset[Batch]):
         step = np.arange(length)
         mask = step < np.array([n for _, n in temporal], dtype=np.int64).reshape(-1, 1)
         steps = np.where(mask, np.array([start for start, _ in temporal], dtype=np.int64).reshape(-1, 1) + step, 0)
+        days = self.days[rows[steps]]
+        days = np.where(mask, days - days[:, :1], 0.0).astype(np.float32)
         lateral_of = np.flatnonzero(self.lateral[rows] >= 0)
         room = self.images.shape[1] - self.data.crop
         pictures = len(rows) + len(lateral_of)
@@ -213,4 +260,5 @@ class Batches(Dataset[Batch]):
             attention_mask=torch.from_numpy(attention.astype(np.int64)),
             steps=torch.from_numpy(steps),
             step_mask=torch.from_numpy(mask),
+            days=torch.from_numpy(days),
         )

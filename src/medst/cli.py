@@ -3,6 +3,7 @@
 Unusual here: nothing heavy is imported at the top, so that `medst --help` answers at once.
 """
 
+import contextlib
 import errno
 import os
 import sys
@@ -151,6 +152,7 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
         run: Run,
         /,
         recipe: Literal["paper", "modern", "tiny"] = "tiny",
+        dry_run: bool = False,
         settings: Annotated[Recipe, arg(name="")] = default,
     ) -> None:
         """Train a model on a cohort; a run that was stopped goes on where it was.
@@ -159,13 +161,24 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
             cohort: folder of a prepared cohort with pairs.
             run: folder of the run.
             recipe: where the settings below start from.
+            dry_run: only say what the run would be and take: parameters, FLOPs, memory, data; writes nothing.
             settings: all settings.
         """
         from medst.pretrain import pretrain as go
         from medst.progress import Display
 
-        with Display(["pretrain"]) as display:
-            outcome = go(cohort, run, settings, progress=display.stage("pretrain"))
+        if dry_run:
+            from medst.pretrain.dry_run import estimate
+
+            print(estimate(cohort, settings))
+            return
+        speaks = os.environ.get("RANK", "0") == "0"  # one of several processes
+        with Display(["pretrain"]) if speaks else contextlib.nullcontext() as display:
+            outcome = go(cohort, run, settings, progress=display.stage("pretrain") if display else None)
+        if not speaks:
+            return
+        for note in outcome.get("notes", ()):
+            print(f"{run}: {note}", file=sys.stderr)
         for state in outcome.get("damaged_states", ()):
             print(f"{run}: {state} was damaged and is set aside; the run went on from the one before.", file=sys.stderr)
         if not outcome["finished"]:

@@ -1,11 +1,12 @@
 """What a run leaves on disk, and how it is found again.
 
-    settings.json      recipe, cohort, versions; written first
+    settings.json      recipe, cohort, version; written first
+    environment.json   what it ran on and with, an entry each time it was begun or gone on with
     tokenizer/         the word pieces
     metrics.csv        a row a training step, a row a validation
     tensorboard/       the same, to look at
     state/step-*/      what it takes to go on: weights, optimiser, random states, place in the data; the last few
-    failed-step-*/     the batch that gave a loss which is no number
+    failed-step-*/     the batch whose loss exploded or is no number
     best/, last/       models in the format of `medst.load`
 
 A state is written beside its final name and moved there whole, so a folder named step-* is always complete.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medst import __version__
+from medst.environment import describe_environment
 from medst.errors import MedstError
 from medst.recipes.settings import Recipe, from_dict, to_dict
 
@@ -30,6 +32,7 @@ COLUMNS = (
     "split",
     "lr",
     "seconds",
+    "waited",
     "gradient_norm",
     "loss",
     "global",
@@ -41,6 +44,7 @@ COLUMNS = (
     "report_to_image_regression",
 )
 DIGESTS = "sha256.json"
+PLACE = "run.json"
 FREE_TO_CHANGE = frozenset(
     (
         "name",
@@ -50,7 +54,9 @@ FREE_TO_CHANGE = frozenset(
         "run.save_every",
         "run.save_minutes",
         "run.keep_states",
+        "run.engine",
         "run.checkpoint_activations",
+        "optimiser.accumulate",
         "run.logger",
     )
 )
@@ -97,16 +103,22 @@ class RunFolder:
         write_json(file, settings)
         return False
 
+    def note_environment(self, processes: int) -> None:
+        """Add what the run is about to run on to environment.json."""
+        file = self.path / "environment.json"
+        before = json.loads(file.read_text()) if file.is_file() else []
+        write_json(file, [*before, describe_environment(processes)])
+
     def states(self) -> list[Path]:
         """Complete states, newest first."""
         found = [p for p in (self.path / "state").glob("step-*") if p.suffix not in (".part", ".damaged")]
         return sorted(found, reverse=True)
 
-    def newest_whole_state(self) -> tuple[Path | None, list[str]]:
-        """The newest state whose files are what was written; damaged newer ones are set aside as step-*.damaged.
+    def set_damaged_aside(self) -> list[str]:
+        """Rename states whose files are not what was written to step-*.damaged, from the newest to the first whole one.
 
         Returns:
-            The state, or None where there never was one; and the names of those set aside.
+            The names of those set aside.
 
         Raises:
             MedstError: there are states, and all of them are damaged.
@@ -114,7 +126,7 @@ class RunFolder:
         damaged: list[str] = []
         for state in self.states():
             if _is_whole(state):
-                return state, damaged
+                return damaged
             aside = state.with_suffix(".damaged")
             shutil.rmtree(aside, ignore_errors=True)
             state.rename(aside)
@@ -124,11 +136,13 @@ class RunFolder:
                 f"{self.path / 'state'}: every saved state is damaged ({', '.join(damaged)}); begin again in a new folder, "
                 f"for instance from {self.path / 'last'} with --start."
             )
-        return None, damaged
+        return []
 
     def seal(self, part: Path) -> None:
         """Note the digests of a state's files and give it its name; from then on it counts."""
-        write_json(part / DIGESTS, {path.name: _digest(path) for path in sorted(part.iterdir())})
+        # run.json is written again, in one move, when an epoch was validated after its last step.
+        files = [path for path in sorted(part.iterdir()) if path.name != PLACE]
+        write_json(part / DIGESTS, {path.name: _digest(path) for path in files})
         part.rename(part.with_suffix(""))
 
     def check_room(self, needed: int) -> None:
@@ -190,11 +204,11 @@ def _digest(path: Path) -> str:
 
 def _is_whole(state: Path) -> bool:
     try:
+        json.loads((state / PLACE).read_text())
         digests = json.loads((state / DIGESTS).read_text())
         return all(_digest(state / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, AttributeError):
-        # States of earlier versions have no digests.
-        return not (state / DIGESTS).exists() and (state / "run.json").is_file()
+        return False
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.objective import oracle
 from torch import Tensor
 
-from medst.objective.temporal import KNEE, ROOM, bounded_ratio, cycle, mapping_losses
+from medst.objective.temporal import KNEE, ROOM, bounded_ratio, cycle, mapping_losses, time_of_steps
 
 RELEASED = Path(__file__).parents[1] / "data" / "golden" / "released.npz"
 
@@ -230,3 +230,36 @@ def test_bounded_gradients_are_right() -> None:
     u, v = (unit_rows(2, 3, 4, seed=seed).requires_grad_() for seed in (0, 1))
     mask = torch.tensor([[True, True, True], [True, True, False]])
     assert torch.autograd.gradcheck(lambda a, b: mapping_losses(a, b, mask, regression="bounded"), (u, v))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    gap=st.floats(0.01, 4000),
+    seed=st.integers(0, 99),
+)
+def test_days_as_far_apart_as_each_other_are_steps(lengths: list[int], gap: float, seed: int) -> None:
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    days = torch.where(mask, gap * torch.arange(max(lengths)), 0.0).float()
+    torch.testing.assert_close(time_of_steps(mask, days)[mask], time_of_steps(mask)[mask], rtol=1e-5, atol=1e-6)
+    u, v = unit_rows(*mask.shape, 8, seed=seed), unit_rows(*mask.shape, 8, seed=seed + 1)
+    for even, dated in zip(
+        mapping_losses(u, v, mask), mapping_losses(u, v, mask, time_of_steps(mask, days)), strict=True
+    ):
+        assert dated.item() == pytest.approx(even.item(), rel=1e-3, abs=1e-4)
+
+
+def test_studies_of_one_moment_count_by_their_order() -> None:
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert torch.equal(time_of_steps(mask, torch.zeros(2, 3)), time_of_steps(mask))
+
+
+def test_a_long_gap_weighs_more_than_a_short_one() -> None:
+    u = torch.eye(4)[None]
+    v = u[:, [0, 2, 1, 3]]  # the reports of the second and the third study exchanged
+    mask = full(u)
+    near = torch.tensor([[0.0, 10.0, 11.0, 100.0]])
+    far = torch.tensor([[0.0, 10.0, 90.0, 100.0]])
+    _, swapped_near = mapping_losses(u, v, mask, time_of_steps(mask, near), temperature=1.0)
+    _, swapped_far = mapping_losses(u, v, mask, time_of_steps(mask, far), temperature=1.0)
+    assert swapped_near.item() != pytest.approx(swapped_far.item(), rel=1e-2)

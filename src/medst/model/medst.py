@@ -1,8 +1,9 @@
 """Both encoders behind one call: tensors in, `Embeddings` out. Knows no data set and no loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -28,6 +29,36 @@ class Embeddings:
     patch_features: Float[Tensor, "pair patch vision_width"]
     report_features: Float[Tensor, "pair text_width"]
     word_features: Float[Tensor, "pair word text_width"]
+
+
+@dataclass
+class Features:
+    """What the encoders say of a batch of pairs, before the heads; zero where a mask is False."""
+
+    image: Float[Tensor, "pair vision_width"]
+    patches: Float[Tensor, "pair patch vision_width"]
+    patch_mask: Bool[Tensor, "pair patch"]
+    report: Float[Tensor, "pair text_width"]
+    words: Float[Tensor, "pair word text_width"]
+    word_mask: Bool[Tensor, "pair word"]
+
+    def as_leaves(self) -> "Features":
+        """The same, cut off from what they were computed by; gradients stop and stay here."""
+        return Features(**{n: t.detach().requires_grad_(t.is_floating_point()) for n, t in vars(self).items()})
+
+    @staticmethod
+    def join(parts: "list[Features]") -> "Features":
+        """The pairs of several batches as one, filled up to the report with the most words."""
+        words = max(part.words.shape[1] for part in parts)
+        filled = [
+            vars(part)
+            | {
+                "words": F.pad(part.words, (0, 0, 0, words - part.words.shape[1])),
+                "word_mask": F.pad(part.word_mask, (0, words - part.word_mask.shape[1])),
+            }
+            for part in parts
+        ]
+        return Features(**{f.name: torch.cat([part[f.name] for part in filled]) for f in fields(Features)})
 
 
 class MedST(nn.Module):
@@ -72,20 +103,33 @@ class MedST(nn.Module):
         attention_mask: Int64[Tensor, "pair piece"],
     ) -> Embeddings:
         """Embed a batch of pairs: pictures and reports, globally and locally."""
-        image_features, patch_features, patch_mask = self.vision(frontal, lateral, lateral_of)
-        report_features, word_features, word_mask = self.text(pieces, attention_mask)
+        return self.project(self.encode(frontal, lateral, lateral_of, pieces, attention_mask))
+
+    def encode(
+        self,
+        frontal: Float[Tensor, "pair 1 h w"],
+        lateral: Float[Tensor, "lateral 1 h w"],
+        lateral_of: Int64[Tensor, " lateral"],
+        pieces: Int64[Tensor, "pair piece"],
+        attention_mask: Int64[Tensor, "pair piece"],
+    ) -> Features:
+        """Both encoders, without the heads. A pair's features depend on nothing else in its batch."""
+        return Features(*self.vision(frontal, lateral, lateral_of), *self.text(pieces, attention_mask))
+
+    def project(self, features: Features) -> Embeddings:
+        """The heads, whose statistics are those of all pairs that are given together."""
         every = self.settings.phantom_tokens
         return Embeddings(
-            image=self.image_global(image_features),
-            patches=self.image_local.tokens(patch_features, None if every else patch_mask),
-            patch_mask=patch_mask,
-            report=self.text_global(report_features),
-            words=self.text_local.tokens(word_features, None if every else word_mask),
-            word_mask=word_mask,
-            image_features=image_features,
-            patch_features=patch_features,
-            report_features=report_features,
-            word_features=word_features,
+            image=self.image_global(features.image),
+            patches=self.image_local.tokens(features.patches, None if every else features.patch_mask),
+            patch_mask=features.patch_mask,
+            report=self.text_global(features.report),
+            words=self.text_local.tokens(features.words, None if every else features.word_mask),
+            word_mask=features.word_mask,
+            image_features=features.image,
+            patch_features=features.patches,
+            report_features=features.report,
+            word_features=features.words,
         )
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medst.devices import Devices
 from medst.objective.global_ import global_loss
 from medst.objective.local import LocalAlignment
-from medst.objective.temporal import mapping_losses
+from medst.objective.temporal import mapping_losses, time_of_steps
 from medst.recipes.settings import ObjectiveSettings
 
 
@@ -40,6 +40,7 @@ class Objective(nn.Module):
         steps: Int64[Tensor, "sequence step"],
         step_mask: Bool[Tensor, "sequence step"],
         temporal_share: float = 1.0,
+        days: Float[Tensor, "sequence step"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """All losses of a batch.
 
@@ -48,6 +49,7 @@ class Objective(nn.Module):
             steps: for each sequence that takes part in the temporal loss, its pairs' rows in time order.
             step_mask: True where a sequence has a study; `steps` may hold any row where it is False.
             temporal_share: factor on the temporal weight, for its warm-up.
+            days: since a sequence's first study; looked at where the time axis is that of days.
 
         Returns:
             `loss`, the weighted sum, and under their own names its unweighted parts: `global`, `local_words`,
@@ -70,7 +72,7 @@ class Objective(nn.Module):
             parts |= {name: local[name] * share for name in ("local_words", "local_patches")}
             total = total + s.local_weight * (parts["local_words"] + parts["local_patches"])
         if s.temporal_weight:
-            temporal = self.temporal(embedded.image[steps], embedded.report[steps], step_mask)
+            temporal = self.temporal(embedded.image[steps], embedded.report[steps], step_mask, days)
             if devices is not None:
                 share = devices.share(step_mask.sum())
                 temporal = {name: value * share for name, value in temporal.items()}
@@ -83,14 +85,19 @@ class Objective(nn.Module):
         image: Float[Tensor, "sequence step dim"],
         report: Float[Tensor, "sequence step dim"],
         mask: Bool[Tensor, "sequence step"],
+        days: Float[Tensor, "sequence step"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """The four terms of the temporal loss; their sum is L_temporal, 0 where there is no sequence."""
+        if self.settings.time_axis == "days" and days is None:
+            raise ValueError("objective.time_axis is 'days', but no days were given")
+        time = time_of_steps(mask, days if self.settings.time_axis == "days" else None)
         terms = {}
         for name, u, v in (("image_to_report", image, report), ("report_to_image", report, image)):
             terms[f"{name}_classification"], terms[f"{name}_regression"] = mapping_losses(
                 u,
                 v,
                 mask,
+                time,
                 temperature=self.settings.temporal_temperature,
                 regression=self.settings.regression,
                 variance_weight=self.settings.variance_weight,

@@ -62,10 +62,35 @@ def cycle(
     return logits, similarity(neighbour, u, temperature).masked_fill(absent, lowest).softmax(-1)
 
 
+def time_of_steps(
+    mask: Bool[Tensor, "sequence step"], days: Float[Tensor, "sequence step"] | None = None
+) -> Float[Tensor, "sequence step"]:
+    """When each study of a sequence was, from 0 to (T - 1) / (T + 1e-7) for T studies.
+
+    Study k is at k / (T + 1e-7) (as released). With `days` since the first study, the studies lie between the same two ends
+    as far apart as they were; where all are of the same moment, their order counts.
+
+    >>> import torch
+    >>> full = torch.ones(1, 4, dtype=torch.bool)
+    >>> [round(t, 4) for t in time_of_steps(full)[0].tolist()]
+    [0.0, 0.25, 0.5, 0.75]
+    >>> [round(t, 4) for t in time_of_steps(full, torch.tensor([[0.0, 1.0, 2.0, 30.0]]))[0].tolist()]
+    [0.0, 0.025, 0.05, 0.75]
+    """
+    count = mask.sum(1, keepdim=True) + EPSILON
+    even = torch.arange(mask.shape[1], device=mask.device) / count
+    if days is None:
+        return even
+    span = days.masked_fill(~mask, 0.0).amax(1, keepdim=True)
+    last = (count - 1).clamp(min=0) / count
+    return torch.where(span > 0, days / span.clamp(min=EPSILON) * last, even)
+
+
 def mapping_losses(
     u: Float[Tensor, "sequence step dim"],
     v: Float[Tensor, "sequence step dim"],
     mask: Bool[Tensor, "sequence step"],
+    time: Float[Tensor, "sequence step"] | None = None,
     *,
     temperature: float = 0.1,
     regression: Literal["released", "bounded"] = "bounded",
@@ -74,15 +99,15 @@ def mapping_losses(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Forward mapping classification and reverse mapping regression from u to v, each a mean over all studies.
 
-    Time step k of a sequence of T studies is k / (T + 1e-7). Both are 0 where the mask is False throughout.
+    `time` is when each study was, evenly spaced if not given (`time_of_steps`). Both losses are 0 where the mask is False
+    throughout.
     """
     logits, beta = cycle(u, v, mask, temperature)
     count = mask.sum().clamp(min=1)
     # Not logsumexp minus the diagonal: where studies are matched well, that difference is all rounding.
     classification = -logits.log_softmax(-1).diagonal(dim1=1, dim2=2)
 
-    steps = torch.arange(u.shape[1], device=u.device, dtype=u.dtype)
-    time = steps / (mask.sum(1, keepdim=True) + EPSILON)
+    time = (time_of_steps(mask) if time is None else time).to(u.dtype)
     mean = torch.einsum("sij,sj->si", beta, time)
     variance = (beta * (time[:, None] - mean[..., None]).square()).sum(-1)
     error = time - mean

@@ -25,6 +25,6 @@ RECIPE = Recipe(
         phantom_tokens=True,
     ),
     objective=ObjectiveSettings(regression="released", masked=False, across_devices=False),
-    data=DataSettings(temporal_from=4),
-    optimiser=OptimiserSettings(clip=0.0, skip_above=1000.0),
+    data=DataSettings(temporal_from=4, balance=False),
+    optimiser=OptimiserSettings(clip=0.0, skip_above=1000.0, explode_above=0.0),
 )

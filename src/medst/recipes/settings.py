@@ -104,6 +104,9 @@ class ObjectiveSettings:
     """Threshold of the released regression's linear branch, in time steps over the sequence's length."""
     masked: bool = True
     """Whether padding words and missing laterals are kept out of the local loss."""
+    time_axis: Literal["steps", "days"] = "steps"
+    """When the studies of a sequence were, for the regression: evenly spaced by their order, or as many days apart as they
+    really were."""
     across_devices: bool = True
     """Contrast images with the reports of all devices and normalise the heads' rows over them, so that two devices learn
     what one with both their batches would; off, each device is by itself, as released."""
@@ -126,11 +129,14 @@ class DataSettings:
     """What a batch is made of."""
 
     sequence_length: int = 4
-    """Studies a sequence; a patient's studies are cut into consecutive sequences of this length."""
+    """Most studies a sequence; a patient's studies are cut into consecutive sequences of this length, the last one
+    shorter."""
     temporal_from: int = 2
     """Shortest sequence that takes part in the temporal loss; the released code takes full sequences only."""
     sequences_per_batch: int = 10
-    """Sequences a batch and device, shorter ones included."""
+    """Sequences a batch and device, shorter ones included; with optimiser.accumulate, of each part of it."""
+    balance: bool = True
+    """Whether a step's sequences are dealt out so that all devices and parts have as much to compute; else by chance."""
     crop: int = 224
     """Side of the random crop from the stored 256 pixels, before it is scaled to the image size."""
     patients: float = 1.0
@@ -159,10 +165,17 @@ class OptimiserSettings:
     """Spare biases, norms and embeddings of positions from weight decay."""
     warmup: float = 0.4
     """Share of all steps over which the learning rate rises."""
+    accumulate: int = 1
+    """Parts in which a device takes its batch where it does not fit; contrast and statistics are those of all parts."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is validated and kept in best and
+    last; 0 has none. 0.999 remembers about the last thousand steps."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 switches clipping off."""
     skip_above: float = 0.0
     """Skip and count a step whose gradient norm is above this; 0 skips only what is no number."""
+    explode_above: float = 100.0
+    """Stop where the loss is so many times its median over the last 50 steps; 0 stops only where it is no number."""
     epochs: int = 8
     """Passes over the training sequences."""
     patience: int = 5
@@ -187,6 +200,10 @@ class RunSettings:
     """Minutes after which a resumable checkpoint is saved in any case; 0 looks at steps and epochs only."""
     keep_states: int = 2
     """Resumable checkpoints that stay; with two, a damaged last one costs the steps since the one before."""
+    engine: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes: every device holds all weights, or weights, gradients and moments are sharded over them."""
+    compile: Literal["off", "auto", "on"] = "off"
+    """torch.compile of the image encoder's blocks; auto times one block both ways and takes the faster."""
     checkpoint_activations: bool = False
     """Compute the encoders' activations again in the backward pass instead of keeping them: less memory, more time."""
     logger: Literal["tensorboard", "wandb", "csv"] = "tensorboard"
@@ -239,6 +256,12 @@ class Recipe:
             (1 <= self.data.crop <= 256, "data.crop must lie between 1 and the stored 256 pixels"),
             (0 < self.data.patients <= 1, "data.patients is a share: above 0, at most 1"),
             (self.optimiser.lr > 0, "optimiser.lr must be above 0"),
+            (self.optimiser.accumulate >= 1, "optimiser.accumulate must be at least 1"),
+            (0 <= self.optimiser.ema < 1, "optimiser.ema is a decay: from 0 to below 1"),
+            (
+                self.optimiser.explode_above == 0 or self.optimiser.explode_above > 1,
+                "optimiser.explode_above must be 0 or above 1",
+            ),
             (self.optimiser.epochs >= 1, "optimiser.epochs must be at least 1"),
             (self.run.keep_states >= 1, "run.keep_states must be at least 1"),
             (self.run.save_minutes >= 0, "run.save_minutes must be 0 or more"),

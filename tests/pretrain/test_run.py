@@ -1,6 +1,7 @@
 """A run that is stopped anywhere ends with the same bits as one that never was."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -190,7 +191,7 @@ def test_impossible_settings_are_refused_before_anything_is_written(
 
 def test_the_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
     settings = OptimiserSettings(lr=4e-5, lr_min=1e-8, warmup=0.4)
-    golden = np.load(Path(__file__).parent / "data" / "golden" / "schedule_lr.npy")
+    golden = np.load(Path(__file__).parents[1] / "data" / "golden" / "schedule_lr.npy")
     ours = [learning_rate(step, 100, settings) for step in range(100)]
     np.testing.assert_allclose(ours, golden, rtol=1e-12)
 
@@ -234,7 +235,7 @@ def test_a_damaged_last_state_falls_back_to_the_one_before(
     recipe = saved_often(small_recipe)
     pretrain(phantom_cohort, run, replace(recipe, optimiser=replace(recipe.optimiser, stop_after=4)))
     last = RunFolder(run).states()[0]
-    file = last / "optimizer.bin"
+    file = last / "optimiser.safetensors"
     content = bytearray(file.read_bytes())
     if damage == "cut":
         file.write_bytes(content[: len(content) // 2])
@@ -293,3 +294,75 @@ def test_activations_computed_again_give_the_same_weights(
     ours, theirs = load_file(tmp_path / "run/last/model.safetensors"), load_file(undisturbed / "last/model.safetensors")
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_averaged_weights_are_what_is_kept_and_a_stopped_run_averages_on(
+    phantom_cohort: Path, small_recipe: Recipe, undisturbed: Path, tmp_path: Path
+) -> None:
+    recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, ema=0.9))
+    pretrain(phantom_cohort, tmp_path / "whole", recipe)
+    assert losses(tmp_path / "whole") == losses(undisturbed)  # training itself does not see the average
+    assert not same_weights(tmp_path / "whole" / "last", undisturbed / "last")
+    pretrain(phantom_cohort, tmp_path / "run", replace(recipe, optimiser=replace(recipe.optimiser, stop_after=3)))
+    pretrain(phantom_cohort, tmp_path / "run", recipe)
+    assert losses(tmp_path / "run", "valid") == losses(tmp_path / "whole", "valid")
+    assert same_weights(tmp_path / "run" / "last", tmp_path / "whole" / "last")
+
+
+def test_a_loss_that_explodes_stops_the_run(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward: Callable[..., dict[str, torch.Tensor]] = Step.forward
+    taken: list[int] = []
+
+    def exploding(self: Step, batch: Batch, share: float, **more: object) -> dict[str, torch.Tensor]:
+        taken.append(self.training)
+        factor = 500.0 if sum(taken) > 55 else 1.0
+        return {name: value * factor for name, value in forward(self, batch, share, **more).items()}
+
+    monkeypatch.setattr(Step, "forward", exploding)
+    optimiser = replace(small_recipe.optimiser, epochs=60)
+    with pytest.raises(MedstError, match=r"over 100 times the [\d.]+ of the last 50 steps, at step 55 "):
+        pretrain(phantom_cohort, tmp_path / "run", replace(small_recipe, optimiser=optimiser))
+    assert (tmp_path / "run" / "failed-step-000000055" / "batch-0.safetensors").is_file()
+    assert RunFolder(tmp_path / "run").states()
+
+
+def test_the_environment_is_noted_each_time(undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe) -> None:
+    noted = json.loads((undisturbed / "environment.json").read_text())
+    assert noted[0]["packages"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert noted[0]["processes"] == 1
+    assert str(Path.home()) not in json.dumps(noted)
+    pretrain(phantom_cohort, undisturbed, small_recipe)
+    assert len(json.loads((undisturbed / "environment.json").read_text())) == len(noted) + 1
+
+
+def test_days_as_the_time_axis_need_dates(
+    phantom_cohort: Path, small_recipe: Recipe, undisturbed: Path, tmp_path: Path
+) -> None:
+    recipe = replace(small_recipe, objective=replace(small_recipe.objective, time_axis="days"))
+    pretrain(phantom_cohort, tmp_path / "run", recipe)
+    assert losses(tmp_path / "run") != losses(undisturbed)
+    shutil.copytree(phantom_cohort, tmp_path / "cohort")
+    meta = json.loads((tmp_path / "cohort" / "cohort.json").read_text())
+    (tmp_path / "cohort" / "cohort.json").write_text(json.dumps(meta | {"time": "order"}))
+    with pytest.raises(MedstError, match=r"knows only the order .* set objective.time_axis to 'steps'"):
+        pretrain(tmp_path / "cohort", tmp_path / "other", recipe)
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_wait_for_batches_is_logged(undisturbed: Path) -> None:
+    with (undisturbed / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
+    assert all(0 <= float(row["waited"]) < 60 for row in rows)
+
+
+def test_a_state_of_an_earlier_version_is_refused(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    recipe = saved_often(small_recipe)
+    pretrain(phantom_cohort, run, replace(recipe, optimiser=replace(recipe.optimiser, stop_after=2)))
+    state = RunFolder(run).states()[0]
+    (state / "weights.safetensors").rename(state / "model.safetensors")
+    (state / "sha256.json").write_text("{}")
+    with pytest.raises(MedstError, match="written by an earlier medst"):
+        pretrain(phantom_cohort, run, recipe)

@@ -1,0 +1,250 @@
+"""What carries a training step out: one process or many, on CPUs or GPUs, whole or sharded, in one piece or in parts.
+
+Unusual here: a step whose batch does not fit is taken in parts without changing what it computes. The encoders run over
+the parts without keeping anything; heads and losses run once over the features of all parts; then each part is encoded
+again and takes its features' gradients back (cached-gradient contrast: Gao et al., 2021, "Scaling deep contrastive learning
+batch size under memory limited setup"). Losses, statistics and negatives are those of the whole batch.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from medst.batch import Batch
+from medst.devices import Devices
+from medst.errors import MedstError
+from medst.model.medst import Features, MedST
+from medst.model.vision import Block
+from medst.objective import Objective
+from medst.pretrain.states import random_state, set_random_state
+from medst.recipes.settings import DataSettings, Recipe
+
+BUCKET = 2**25
+"""Numbers that are reduced over the devices at a time."""
+
+
+class Step(nn.Module):
+    """Model and objective behind one forward call, so that every engine sees all parameters that take part."""
+
+    def __init__(self, model: MedST, objective: Objective, data: DataSettings) -> None:
+        super().__init__()
+        self.model, self.objective, self.crop = model, objective, data.crop
+
+    def forward(
+        self,
+        batch: Batch,
+        temporal_share: float = 1.0,
+        *,
+        encode_only: bool = False,
+        features: Features | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            batch: pictures and reports; with `features`, only its sequences are looked at.
+            temporal_share: factor on the temporal weight, for its warm-up.
+            encode_only: stop behind the encoders and return their `Features` by name.
+            features: what the encoders said of the batch, if they already have.
+        """
+        if features is None:
+            frontal, lateral = batch.pictures(self.crop, self.model.settings.vision.image_size)
+            features = self.model.encode(frontal, lateral, batch.lateral_of, batch.pieces, batch.attention_mask)
+        if encode_only:
+            return vars(features)
+        embedded = self.model.project(features)
+        with torch.autocast(embedded.image.device.type, enabled=False):
+            return self.objective(embedded, batch.steps, batch.step_mask, temporal_share, batch.days)
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 by itself, so that it pays."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def make_accelerator(recipe: Recipe, folder: str) -> Accelerator:
+    """accelerate's view of all processes, with the trackers that the recipe asks for."""
+    logger = recipe.run.logger
+    return Accelerator(
+        # Said, for without it several processes on a CPU are taken for as many runs.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="no",
+        log_with=None if logger == "csv" else logger,
+        project_dir=folder,
+    )
+
+
+class Engine:
+    """Takes forward and backward passes.
+
+    Attributes:
+        bare: the step as it was given, with the names of its parameters unchanged.
+        module: what is called in its place.
+        bf16: whether encoders compute in bf16.
+    """
+
+    def __init__(self, accelerator: Accelerator, recipe: Recipe, step: Step) -> None:
+        self.accelerator, self.recipe = accelerator, recipe
+        self.device = accelerator.device
+        self.world, self.rank = accelerator.num_processes, accelerator.process_index
+        wanted = recipe.run.precision
+        self.bf16 = wanted == "bf16" or (wanted == "auto" and native_bf16(self.device))
+        if recipe.run.checkpoint_activations:
+            step.model.checkpoint_activations()
+        if self.world > 1 and recipe.objective.across_devices:
+            step.objective.devices = Devices(self.rank, self.world)
+            step.model.normalise_over(step.objective.devices)
+        self.parts = recipe.optimiser.accumulate
+        self.sharded = recipe.run.engine == "fsdp"
+        if self.sharded and self.world == 1:
+            raise MedstError(
+                "run.engine 'fsdp' shards over several processes; start them with torchrun, or take 'ddp'."
+            )
+        self.bare = step.to(self.device)
+        self.module: nn.Module = self.bare
+        if self.sharded:
+            # By torch itself: accelerate quietly makes DDP of it on a CPU, where it could not be tested.
+            for module in self.bare.modules():
+                if isinstance(module, Block) or module in [*self.bare.model.text.bert.encoder.layer]:
+                    fully_shard(module)
+            fully_shard(self.bare)
+        elif self.parts == 1 and self.world > 1:
+            self.module = accelerator.prepare(self.bare)
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """bf16 in the encoders, where it is asked for or pays."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def forward(self, batches: list[Batch], share: float) -> tuple[dict[str, Tensor], Callable[[], None]]:
+        """Losses of this device's parts of a step, and what computes their gradients."""
+        if len(batches) == 1:
+            with self.autocast():
+                losses = self.module(batches[0], share)
+            return losses, losses["loss"].backward
+        states, encoded = [], []
+        with torch.no_grad(), self.autocast():
+            for batch in batches:
+                states.append(random_state(self.device))
+                encoded.append(Features(**self.module(batch, encode_only=True)))
+        after = random_state(self.device)
+        features = [part.as_leaves() for part in encoded]
+        joint = Features.join(features)
+        with self.autocast():
+            losses = self.module(_sequences(batches), share, features=joint)
+
+        def backward() -> None:
+            losses["loss"].backward()
+            for batch, state, part in zip(batches, states, features, strict=True):
+                set_random_state(state, self.device)
+                with self.autocast():
+                    again = self.module(batch, encode_only=True)
+                learn = {name: leaf for name, leaf in vars(part).items() if leaf.requires_grad}
+                torch.autograd.backward([again[name] for name in learn], [leaf.grad for leaf in learn.values()])
+            set_random_state(after, self.device)
+            if self.world > 1 and not self.sharded:
+                self._average_gradients()
+
+        return losses, backward
+
+    def _average_gradients(self) -> None:
+        """The mean over the devices, as DDP leaves it: once a step, where DDP would do it for each part."""
+        bucket: list[Tensor] = []
+        for parameter in self.bare.parameters():
+            if parameter.grad is not None:
+                bucket.append(parameter.grad)
+            if sum(map(Tensor.numel, bucket)) > BUCKET:
+                self._average_bucket(bucket)
+                bucket = []
+        if bucket:
+            self._average_bucket(bucket)
+
+    def _average_bucket(self, gradients: list[Tensor]) -> None:
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def clip(self, largest: float) -> float:
+        """Scale the gradient down to a norm of `largest`; the norm that it had."""
+        norm = torch.nn.utils.clip_grad_norm_(self.bare.parameters(), largest)
+        return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+    def mean(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the devices, so that all of them see the same numbers, and the same end of a run."""
+        both = torch.stack([value.detach() for value in losses.values()])
+        if self.world > 1:
+            both = self.accelerator.reduce(both, reduction="mean")
+        return dict(zip(losses, both.tolist(), strict=True))
+
+    def compile(self, pictures: int, always: bool) -> tuple[bool, str]:
+        """Compile the image encoder's blocks, and keep them so if that pays.
+
+        Args:
+            pictures: of a batch; one block is timed with so many.
+            always: keep them in any case.
+
+        Returns:
+            Whether they stay compiled, and a line that says why.
+        """
+        vision = self.bare.model.vision
+        if not always:
+            seconds = {}
+            for name in ("plain", "compiled"):
+                with torch.random.fork_rng():
+                    block = Block(vision.settings).to(self.device)
+                if name == "compiled":
+                    block.compile(dynamic=True)
+                seconds[name] = self._time(block, pictures, 1 + vision.patches)
+            mean = self.mean({name: torch.tensor(value, device=self.device) for name, value in seconds.items()})
+            plain, compiled = mean["plain"], mean["compiled"]
+            line = f"a block takes {1000 * compiled:.1f} ms compiled and {1000 * plain:.1f} ms as it is"
+            if compiled > 0.97 * plain:
+                return False, f"torch.compile is off: {line}"
+        for each in vision.blocks:
+            each.compile(dynamic=True)
+        return True, "torch.compile is on" + ("" if always else f": {line}")
+
+    def _time(self, block: nn.Module, pictures: int, tokens: int) -> float:
+        width = self.bare.model.settings.vision.width
+        x = torch.zeros(max(2, pictures), tokens, width, device=self.device, requires_grad=True)
+        best = float("inf")
+        for _ in range(4):
+            began = time.perf_counter()
+            with self.autocast():
+                out = block(x, tokens).float().sum()
+            out.backward()
+            out.item()
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout and gradients."""
+        self.bare.eval()
+        with torch.no_grad(), self.autocast():
+            yield
+        self.bare.train()
+
+
+def _sequences(batches: list[Batch]) -> Batch:
+    """The sequences of all parts over the pairs of all parts; everything else is the first part's."""
+    starts, start = [], 0
+    for batch in batches:
+        starts.append(start)
+        start += len(batch.pair)
+    joined = {f.name: getattr(batches[0], f.name) for f in fields(Batch)}
+    joined["steps"] = torch.cat([batch.steps + start for batch, start in zip(batches, starts, strict=True)])
+    for name in ("step_mask", "days", "pair"):
+        joined[name] = torch.cat([getattr(batch, name) for batch in batches])
+    return Batch(**joined)

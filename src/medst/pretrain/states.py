@@ -1,0 +1,111 @@
+"""What a run needs to go on, on disk: the same files whichever engine wrote them, and no pickle.
+
+weights.safetensors      the model and the objective, whole even where devices hold shards
+optimiser.safetensors    both moments and the count of each parameter, as `name/moment`
+average.safetensors      the averaged weights, where a run has them
+random-R.safetensors     the random states of process R
+run.json                 where the run stands
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from medst.errors import MedstError
+from medst.pretrain.schedule import Average
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor in one piece on the CPU; every process must ask for it where it is sharded."""
+    if isinstance(tensor, DTensor):
+        tensor = tensor.full_tensor()
+    return tensor.detach().cpu().contiguous()
+
+
+def placed(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor where and as `like` is."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value.to(like.device)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Random states of torch: of the CPU, and of the device where it is another."""
+    found = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(device)
+    return found
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Go on with random numbers where `random_state` was asked."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def save_state(
+    folder: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average | None,
+    *,
+    rank: int,
+    device: torch.device,
+) -> None:
+    """Write all but run.json. Every process calls this; the first one writes what they share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    moments = {
+        f"{name}/{moment}": whole(value)
+        for name, parameter in module.named_parameters()
+        for moment, value in optimiser.state.get(parameter, {}).items()
+    }
+    weights = {name: whole(value) for name, value in module.state_dict().items()}
+    averages = {name: whole(value) for name, value in average.values.items()} if average else {}
+    if rank == 0:
+        save_file(weights, folder / "weights.safetensors")
+        save_file(moments, folder / "optimiser.safetensors")
+        if average:
+            save_file(averages, folder / "average.safetensors")
+    save_file(random_state(device), folder / f"random-{rank}.safetensors")
+
+
+def load_state(
+    folder: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average | None,
+    *,
+    rank: int,
+    device: torch.device,
+) -> None:
+    """Take up what `save_state` wrote, with this engine or another.
+
+    A process that there was none of when the state was written keeps the random state that it has.
+
+    Raises:
+        MedstError: the state was written by a medst whose states were other files.
+    """
+    if not (folder / "weights.safetensors").is_file():
+        raise MedstError(
+            f"{folder} was written by an earlier medst, in files that this one does not read; begin again."
+        )
+    own, read = module.state_dict(), load_file(folder / "weights.safetensors")
+    module.load_state_dict({name: placed(value, own[name]) for name, value in read.items()})
+    moments = load_file(folder / "optimiser.safetensors")
+    for name, parameter in module.named_parameters():
+        found = {m: moments[f"{name}/{m}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{m}" in moments}
+        if found:
+            optimiser.state[parameter] = {
+                m: placed(value, parameter) if value.ndim else value.to(device) for m, value in found.items()
+            }
+    if average is not None:
+        for name, value in load_file(folder / "average.safetensors").items():
+            average.values[name].copy_(placed(value, average.values[name]))
+    states = folder / f"random-{rank}.safetensors"
+    if states.is_file():
+        set_random_state(load_file(states), device)

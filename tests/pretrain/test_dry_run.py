@@ -1,0 +1,62 @@
+"""What a dry run says, held against the run itself."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from medst import weights
+from medst.batch import Batches
+from medst.cohort.store import open_cohort
+from medst.pretrain.dry_run import estimate
+from medst.pretrain.engine import Step
+from medst.pretrain.run import make_tokenizer, pretrain
+from medst.recipes.settings import Recipe
+
+
+def test_it_says_what_the_run_is(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, precision="fp32"))
+    before = torch.get_rng_state()
+    found = estimate(phantom_cohort, recipe)
+    assert torch.equal(torch.get_rng_state(), before)
+    summary = pretrain(phantom_cohort, tmp_path / "run", recipe)
+    assert found.steps == summary["steps"]
+    state = next((tmp_path / "run" / "state").iterdir())
+    on_disk = sum(file.stat().st_size for file in state.iterdir())
+    assert found.checkpoint_bytes == pytest.approx(on_disk, rel=0.1)
+
+    data = open_cohort(phantom_cohort)
+    tokenizer = make_tokenizer(data, recipe)
+    batches = Batches(data, "train", tokenizer, recipe.data, pieces=48, seed=recipe.run.seed, training=True)
+    step = Step(*weights.build(recipe, tokenizer), recipe.data)
+    assert found.parameters == sum(p.numel() for p in step.parameters() if p.requires_grad)
+    flops, pairs = [], []
+    for number in range(len(batches)):
+        with FlopCounterMode(display=False) as counter:
+            step(batches[number], 1.0)["loss"].backward()
+        flops.append(counter.get_total_flops())
+        pairs.append(len(batches[number].pair))
+    assert found.flops_a_step == pytest.approx(float(np.mean(flops)), rel=0.15)
+    assert found.pairs_a_step == pytest.approx(float(np.mean(pairs)), rel=0.15)
+
+
+def test_computing_activations_again_shards_and_averages_show(phantom_cohort: Path, small_recipe: Recipe) -> None:
+    plain = estimate(phantom_cohort, small_recipe)
+    again = estimate(phantom_cohort, replace(small_recipe, run=replace(small_recipe.run, checkpoint_activations=True)))
+    assert again.activation_bytes < 0.8 * plain.activation_bytes
+    shards = replace(small_recipe, run=replace(small_recipe.run, engine="fsdp"))
+    assert estimate(phantom_cohort, shards, processes=2).fixed_bytes == plain.fixed_bytes // 2
+    averaged = replace(small_recipe, optimiser=replace(small_recipe.optimiser, ema=0.9))
+    assert estimate(phantom_cohort, averaged).fixed_bytes > 1.2 * plain.fixed_bytes
+    text = str(estimate(phantom_cohort, small_recipe, processes=2))
+    for word in (
+        "million that learn",
+        "TFLOPs a step on each of 2 devices",
+        "GiB",
+        "GB of stored pixels",
+        "a checkpoint",
+    ):
+        assert word in text

@@ -1,0 +1,106 @@
+"""One step in parts, on several devices or sharded computes what one piece on one device does."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from medst import weights
+from medst.batch import Batch, Batches
+from medst.cohort.store import open_cohort
+from medst.errors import MedstError
+from medst.model.medst import Features
+from medst.pretrain.engine import Engine, Step, make_accelerator
+from medst.recipes import RECIPES
+from medst.recipes.settings import Recipe
+from medst.tokenizer import learn_tokenizer
+
+
+def parts_of(cohort: Path, recipe: Recipe, parts: int) -> tuple[Engine, list[Batch]]:
+    data = open_cohort(cohort)
+    assert data.pairs is not None
+    tokenizer = learn_tokenizer(data.pairs["report"], 300)
+    recipe = replace(recipe, optimiser=replace(recipe.optimiser, accumulate=parts))
+    torch.manual_seed(0)
+    step = Step(*weights.build(recipe, tokenizer), recipe.data)
+    engine = Engine(make_accelerator(recipe, "nowhere"), recipe, step)
+    batches = Batches(
+        data, "train", tokenizer, recipe.data, pieces=recipe.model.text.pieces, seed=1, training=True, parts=parts
+    )
+    return engine, [batches[number] for number in range(parts)]
+
+
+def gradients(engine: Engine) -> dict[str, Tensor]:
+    found = {name: p.grad.clone() for name, p in engine.bare.named_parameters() if p.grad is not None}
+    engine.bare.zero_grad()
+    return found
+
+
+def plain(recipe: Recipe, **text: float) -> Recipe:
+    run, model = replace(recipe.run, precision="fp32"), recipe.model
+    return replace(recipe, run=run, model=replace(model, text=replace(model.text, **text)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["small", "paper"])
+def test_parts_give_the_losses_and_gradients_of_the_whole_batch(
+    phantom_cohort: Path, small_recipe: Recipe, kind: str
+) -> None:
+    recipe = plain(small_recipe, dropout=0.1, pieces=400)
+    if kind == "paper":  # blank laterals, padding words, statistics over both
+        model = replace(recipe.model, phantom_tokens=True)
+        recipe = replace(recipe, model=model, objective=RECIPES["paper"].objective)
+    engine, batches = parts_of(phantom_cohort, recipe, 3)
+    assert len({batch.pieces.shape[1] for batch in batches}) > 1
+    engine.bare.train()
+
+    torch.manual_seed(7)
+    losses, backward = engine.forward(batches, 0.5)
+    after_forward = torch.get_rng_state()
+    backward()
+    assert torch.equal(torch.get_rng_state(), after_forward)
+    ours = gradients(engine)
+
+    # The same with every activation kept: dropout falls alike, for nothing else draws random numbers.
+    torch.manual_seed(7)
+    joint = Features.join([Features(**engine.bare(batch, encode_only=True)) for batch in batches])
+    starts = torch.tensor([0, *(len(batch.pair) for batch in batches)]).cumsum(0)
+    steps = torch.cat([batch.steps + start for batch, start in zip(batches, starts, strict=False)])
+    mask = torch.cat([batch.step_mask for batch in batches])
+    whole = engine.bare.objective(engine.bare.model.project(joint), steps, mask, 0.5)
+    whole["loss"].backward()
+    expected = gradients(engine)
+    assert {k: v.item() for k, v in losses.items()} == pytest.approx({k: v.item() for k, v in whole.items()}, rel=1e-5)
+    assert set(ours) == set(expected)
+    apart = sum((ours[name] - expected[name]).square().sum() for name in expected)
+    assert apart / sum(value.square().sum() for value in expected.values()) < 1e-8  # type: ignore[operator]
+
+
+def test_parts_contrast_more_pairs_than_each_has(phantom_cohort: Path, small_recipe: Recipe) -> None:
+    engine, batches = parts_of(phantom_cohort, plain(small_recipe), 2)
+    together = engine.forward(batches, 1.0)[0]["global"].item()
+    alone = [engine.forward([batch], 1.0)[0]["global"].item() for batch in batches]
+    assert together > max(alone)
+
+
+def test_shards_need_processes(phantom_cohort: Path, small_recipe: Recipe) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, engine="fsdp"))
+    with pytest.raises(MedstError, match="start them with torchrun"):
+        parts_of(phantom_cohort, recipe, 1)
+
+
+@pytest.mark.parametrize(("compiled", "kept"), [(3.0, False), (1.95, False), (1.0, True)])
+def test_blocks_stay_compiled_where_that_pays(
+    phantom_cohort: Path, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, compiled: float, kept: bool
+) -> None:
+    engine, _ = parts_of(phantom_cohort, plain(small_recipe), 1)
+    asked: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(self))
+    monkeypatch.setattr(Engine, "_time", lambda self, block, *sizes: compiled if block in asked else 2.0)
+    before = torch.get_rng_state()
+    found, line = engine.compile(8, always=False)
+    assert found == kept
+    assert f"a block takes {1000 * compiled:.1f} ms compiled and 2000.0 ms" in line
+    assert all((block in asked) == kept for block in engine.bare.model.vision.blocks)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,45 @@
+"""The averaged weights; learning rate and weight decay are held against recorded values in test_run.py."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from medst.pretrain.schedule import Average
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=30), st.floats(0.5, 0.999))
+def test_an_average_is_that_of_a_loop_over_the_steps(values: list[float], decay: float) -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    average, expected = Average(module, decay), 0.0
+    for step, value in enumerate(values, 1):
+        nn.init.constant_(module.weight, value)
+        average.update(step)
+        own = min(decay, (1 + step) / (10 + step))
+        expected = own * expected + (1 - own) * value
+    assert average.values["weight"].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_in_place_the_model_has_the_average_and_gets_its_own_weights_back() -> None:
+    module = nn.Linear(2, 2)
+    average = Average(module, 0.5)
+    own = module.weight.detach().clone() + 1
+    module.weight.data.copy_(own)
+    averaged = average.values["weight"].clone()
+    try:
+        with average.in_place():
+            assert torch.equal(module.weight, averaged)
+            raise RuntimeError
+    except RuntimeError:
+        pass
+    assert torch.equal(module.weight, own)
+    assert torch.equal(average.values["weight"], averaged)
+
+
+def test_frozen_weights_are_not_averaged() -> None:
+    module = nn.Linear(2, 2)
+    module.bias.requires_grad_(False)
+    assert set(Average(module, 0.5).values) == {"weight"}
