@@ -4,7 +4,12 @@ Unusual here: a row of the cohort, or a text, that is asked for twice is embedde
 does not grow with the number of rows, and the same request gives the same bits.
 """
 
+import hashlib
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +22,7 @@ from torch import Tensor
 from medst.batch import centre, tokenize
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
+from medst.evaluate.task import PAPER, Question
 from medst.model.medst import MedST
 from medst.weights import Loaded
 
@@ -26,34 +32,118 @@ BATCH = 64
 """Images or texts a forward pass."""
 
 
-def embed_images(loaded: Loaded, cohort: Cohort, rows: ArrayLike) -> Float32[np.ndarray, "image dim"]:
-    """Embed images of a cohort, each alone and as a frontal view.
+@dataclass
+class ImageFeatures:
+    """What a model makes of images, a row each, float32.
+
+    Attributes:
+        embedding: (image, dim), rows of unit length.
+        feature: (image, width), the global feature that the head is given.
+        patches: (image, dim), the mean of the patches' embeddings.
+    """
+
+    embedding: np.ndarray
+    feature: np.ndarray
+    patches: np.ndarray
+
+    def of(self, tokens: str) -> np.ndarray:
+        """The embedding (`global`), the mean of the patches' (`patches`), or both side by side."""
+        if tokens == "both":
+            return np.concatenate([self.embedding, self.patches], axis=1)
+        return self.patches if tokens == "patches" else self.embedding
+
+
+def image_features(
+    loaded: Loaded, cohort: Cohort, rows: ArrayLike, question: Question = PAPER, laterals: ArrayLike | None = None
+) -> ImageFeatures:
+    """Features of images of a cohort, each alone and as a frontal view, or with a lateral one.
 
     Args:
         loaded: the model, which stays as it is; its recipe says how much of the stored picture is cut out.
         cohort: holds the pictures.
         rows: rows of the cohort's images, in any order and as often as wanted.
-
-    Returns:
-        A row of unit length for each of `rows`, float32.
+        question: its `precision` and `cache` are looked at. With a cache, what was once computed for the same rows is read,
+            and the features lie in a file that is mapped to memory.
+        laterals: for each of `rows` the row of its lateral view, -1 where there is none.
 
     Raises:
         MedstError: the cohort has no such row.
     """
     wanted = np.asarray(rows, dtype=np.int64)
-    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(cohort.images):
+    beside = np.full_like(wanted, -1) if laterals is None else np.asarray(laterals, dtype=np.int64)
+    both = np.stack([wanted, beside], axis=1)
+    if len(both) and not (wanted.min() >= 0 and both.max() < len(cohort.images)):
         raise MedstError(
-            f"{cohort.path}: a table names row {wanted.max()} of the images, but there are {len(cohort.images)}; "
+            f"{cohort.path}: a table names row {both.max()} of the images, but there are {len(cohort.images)}; "
             "prepare the cohort again."
         )
-    crop, size, device = loaded.recipe.data.crop, loaded.model.settings.vision.image_size, device_of(loaded.model)
+    unique, place = np.unique(both, axis=0, return_inverse=True)
+    settings = loaded.model.settings
+    dim, width = settings.embedding, settings.vision.width
+    sizes = np.cumsum([0, dim, width, dim])
+    encode = _Encoder(loaded, cohort, question.precision)
+    key = f"{loaded.fingerprint}-{cohort.fingerprint}-{question.precision}-{encode.crop}".encode() + unique.tobytes()
+    found = _cached(question.cache, hashlib.sha256(key).hexdigest()[:32], unique, encode, int(sizes[-1]))
+    columns = [np.asarray(found[:, start:stop])[place.ravel()] for start, stop in pairwise(sizes)]
+    return ImageFeatures(*columns)
 
-    def embed(batch: list[int]) -> Tensor:
-        pictures = torch.from_numpy(np.asarray(cohort.images[batch])).to(device)
-        return loaded.model.embed_frontal(centre(pictures, crop, size))
 
-    unique, place = np.unique(wanted, return_inverse=True)
-    return _in_batches(unique.tolist(), embed, loaded.model.settings.embedding)[place]
+class _Encoder:
+    """Rows of (frontal, lateral or -1) to rows of embedding, feature and mean patch, side by side."""
+
+    def __init__(self, loaded: Loaded, cohort: Cohort, precision: str) -> None:
+        self.loaded, self.cohort, self.precision = loaded, cohort, precision
+        self.crop, self.size = loaded.recipe.data.crop, loaded.model.settings.vision.image_size
+        self.device = device_of(loaded.model)
+
+    def pictures(self, rows: np.ndarray) -> Tensor:
+        stored = torch.from_numpy(np.asarray(self.cohort.images[rows])).to(self.device)
+        return centre(stored, self.crop, self.size)
+
+    def __call__(self, batch: np.ndarray) -> Tensor:
+        model = self.loaded.model
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            frontal, has_lateral = self.pictures(batch[:, 0]), batch[:, 1] >= 0
+            if has_lateral.any():
+                of = torch.from_numpy(np.flatnonzero(has_lateral)).to(self.device)
+                feature, patches, mask = model.vision(frontal, self.pictures(batch[has_lateral, 1]), of)
+            else:
+                tokens = model.vision.encode_view(frontal)
+                feature, patches = tokens[:, 0], tokens[:, 1:]
+                mask = torch.ones(patches.shape[:2], dtype=torch.bool, device=self.device)
+            embedded = model.image_local.tokens(patches, mask)
+            mean = embedded.sum(1) / mask.sum(1, keepdim=True)
+            return torch.cat([model.image_global(feature), feature.float(), mean], dim=1)
+
+
+def _cached(cache: Path | None, key: str, rows: np.ndarray, encode: _Encoder, columns: int) -> np.ndarray:
+    """What `encode` makes of all rows, batch after batch; from a file or into one where there is a cache."""
+    file = None if cache is None else cache / f"{key}.npy"
+    if file is not None and file.is_file():
+        return np.load(file, mmap_mode="r")
+    if file is None:
+        found = np.empty((len(rows), columns), dtype=np.float32)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        found = np.lib.format.open_memmap(part, "w+", np.float32, (len(rows), columns)) if len(rows) else None
+        found = np.empty((0, columns), dtype=np.float32) if found is None else found
+    with torch.inference_mode():
+        for start in range(0, len(rows), BATCH):
+            found[start : start + BATCH] = encode(rows[start : start + BATCH]).float().cpu().numpy()
+    if file is not None and len(rows):
+        found.flush()  # type: ignore[attr-defined]
+        os.replace(part, file)
+    return found
+
+
+def embed_images(loaded: Loaded, cohort: Cohort, rows: ArrayLike) -> Float32[np.ndarray, "image dim"]:
+    """Embed images of a cohort, each alone and as a frontal view: rows of unit length, float32.
+
+    Raises:
+        MedstError: the cohort has no such row.
+    """
+    return image_features(loaded, cohort, rows).embedding
 
 
 def embed_texts(loaded: Loaded, texts: list[str]) -> Float32[np.ndarray, "text dim"]:

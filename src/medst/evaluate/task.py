@@ -1,14 +1,44 @@
-"""What every benchmark hands back, and the words that results.json is written in."""
+"""What every benchmark is asked and hands back, and the words that results.json is written in."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from medst.cohort.store import Cohort
 from medst.weights import Loaded
 
 AVERAGE, ALL = "average", "all"
 """In place of a finding: the mean over all findings, and all subsets together."""
+
+Protocol = Literal["paper", "strict"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """How a benchmark is to be measured."""
+
+    protocol: Protocol = "paper"
+    """As released, to compare with papers; or so that nothing about a test row was used to choose anything."""
+    features: Literal["concat", "difference", "both"] = "concat"
+    """Of two studies: their embeddings side by side (as released), the current one minus the previous one, or all of it."""
+    tokens: Literal["global", "patches", "both"] = "global"
+    """Of an image: its global embedding (as released), the mean of its patches' embeddings, or both."""
+    laterals: Path | None = None
+    """A cohort with pairs, to encode a study's lateral view with its frontal one where it exists; None: frontal views alone."""
+    prompts: Path | None = None
+    """A prompt file for zero-shot; None takes the released prompts, where the cohort is one of pneumonia."""
+    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
+    """Shares of the training rows that a probe learns from."""
+    finetune: bool = False
+    """Whether a probe trains the whole image encoder and not its own layer alone."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the encoders."""
+    cache: Path | None = None
+    """A folder for features, so that they are computed once a model and cohort."""
+
+
+PAPER = Question()
 
 
 @dataclass(frozen=True)
@@ -17,13 +47,14 @@ class Score:
 
     Attributes:
         metric: its name.
-        finding: what it was measured on: a finding, a subset of sentences, or all of them.
+        finding: what it was measured on: a finding, a subset of sentences, a share of the labels, or all of them.
         value: the number itself.
         std: standard deviation over `seeds`; None where nothing was drawn.
         n: rows that it was measured on.
         chance: what a guess reaches.
         folds: folds of the cross-validation; None where there is none.
-        seeds: what the rows were shuffled with.
+        seeds: what the rows were shuffled or drawn with.
+        interval: 95 % of a bootstrap over patients lie between these two; None where none was made.
     """
 
     metric: str
@@ -34,6 +65,7 @@ class Score:
     chance: float
     folds: int | None = None
     seeds: tuple[int, ...] = ()
+    interval: tuple[float, float] | None = None
 
     @property
     def key(self) -> tuple[str, str, int | None]:
@@ -59,14 +91,20 @@ class Outcome:
         scores: all its numbers.
         left_out: what could not be measured.
         confusion: for each finding, counts of (true, predicted) classes.
+        classes: the names of these classes.
+        calibration: for each finding, rows of (mean of the predicted probability, share of positives, rows).
         predictions: a record for each labelled row.
+        warnings: what a reader of the numbers must know, a sentence each.
     """
 
     scores: list[Score] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    calibration: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-Task = Callable[[Loaded, Cohort], Outcome]
-"""A benchmark: a model and a cohort in, an outcome out."""
+Task = Callable[[Loaded, Cohort, Question], Outcome]
+"""A benchmark: a model, a cohort and how to measure in, an outcome out."""

@@ -1,5 +1,8 @@
 """Temporal sentence similarity on MS-CXR-T: do two sentences say the same change, or opposite ones?
 
+Protocol `strict` leaves the second accuracy out and gives intervals by a bootstrap over pairs of sentences, for the sentences
+name no patient.
+
 Unusual here: `accuracy at released threshold` keeps a flaw of the released code, to be compared with its numbers. It takes
 the threshold of the fold with the best *test* accuracy and scores it on all pairs, which is above chance where there is no
 signal at all. `accuracy` chooses the threshold on the training folds only.
@@ -7,14 +10,14 @@ signal at all. `accuracy` chooses the threshold on the training folds only.
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from medst.cohort.reports import clean
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.features import embed_texts
-from medst.evaluate.task import ALL, LeftOut, Outcome, Score
+from medst.evaluate.intervals import accuracy, auroc, bootstrap
+from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded
 
 TASK = "temporal-text"
@@ -22,7 +25,7 @@ CATEGORIES = ("contradiction", "paraphrase")
 FOLDS = 10
 
 
-def temporal_text(loaded: Loaded, cohort: Cohort) -> Outcome:
+def temporal_text(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model on each subset of sentence pairs and on all of them, by the cosine of a pair's two embeddings.
 
     The sentences are cleaned as the reports of a cohort are, but those of a single word are kept. A subset with fewer than
@@ -52,7 +55,7 @@ def temporal_text(loaded: Loaded, cohort: Cohort) -> Outcome:
             reason = f"{FOLDS} folds need {FOLDS} pairs of each category, it has {held}"
             outcome.left_out.append(LeftOut(TASK, subset, FOLDS, reason))
         else:
-            outcome.scores += _scores(subset, cosine[among], paraphrase[among])
+            outcome.scores += _scores(subset, cosine[among], paraphrase[among], question)
     if not outcome.scores:
         raise MedstError(f"{cohort.path}: too few sentences for temporal-text ({outcome.left_out[-1].reason}).")
     return outcome
@@ -77,26 +80,38 @@ def best_threshold(score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray,
 
 def thresholded(
     score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"], folds: int = FOLDS
-) -> tuple[float, float]:
+) -> tuple[Bool[np.ndarray, " pair"], float, float]:
     """Accuracy with thresholds chosen on training folds, and with the threshold as the released code takes it.
 
     Returns:
-        The mean accuracy of the test folds, each with the threshold of its own training folds; and the accuracy on all
-        pairs of that one of these thresholds which did best on its test fold.
+        Which pairs are right as part of a test fold, with the threshold of its own training folds; the mean accuracy of the
+        test folds; and the accuracy on all pairs of that one of these thresholds which did best on its test fold.
     """
-    thresholds, accuracy = [], []
+    thresholds, accuracies, hit = [], [], np.empty(len(score), dtype=bool)
     for train, test in StratifiedKFold(folds).split(score, positive):
         thresholds.append(best_threshold(score[train], positive[train]))
-        accuracy.append(float(((score[test] > thresholds[-1]) == positive[test]).mean()))
-    released = thresholds[int(np.argmax(accuracy))]
-    return float(np.mean(accuracy)), float(((score > released) == positive).mean())
+        hit[test] = (score[test] > thresholds[-1]) == positive[test]
+        accuracies.append(float(hit[test].mean()))
+    released = thresholds[int(np.argmax(accuracies))]
+    return hit, float(np.mean(accuracies)), float(((score > released) == positive).mean())
 
 
-def _scores(subset: str, score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"]) -> list[Score]:
+def _scores(
+    subset: str, score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"], question: Question
+) -> list[Score]:
     n, majority = len(score), float(max(positive.mean(), 1 - positive.mean()))
-    honest, released = thresholded(score, positive)
+    hit, honest, released = thresholded(score, positive)
+    area = auroc(positive, score)
+    if question.protocol == "paper":
+        return [
+            Score("auroc", subset, area, None, n, 0.5),
+            Score("accuracy", subset, honest, None, n, majority, FOLDS),
+            Score("accuracy at released threshold", subset, released, None, n, majority, FOLDS),
+        ]
+    each = np.arange(n)
+    spread = bootstrap(lambda weights: auroc(positive, score, weights), each)
+    of_accuracy = bootstrap(lambda weights: accuracy(hit, weights), each)
     return [
-        Score("auroc", subset, float(roc_auc_score(positive, score)), None, n, 0.5),
-        Score("accuracy", subset, honest, None, n, majority, FOLDS),
-        Score("accuracy at released threshold", subset, released, None, n, majority, FOLDS),
+        Score("auroc", subset, area, None, n, 0.5, interval=spread),
+        Score("accuracy", subset, honest, None, n, majority, FOLDS, interval=of_accuracy),
     ]

@@ -77,6 +77,7 @@ class TextEncoder(nn.Module):
             hidden_dropout_prob=settings.dropout,
             attention_probs_dropout_prob=settings.dropout,
             attn_implementation="sdpa",
+            use_cache=False,
         )
         self.bert = BertModel(config, add_pooling_layer=False)
         if not settings.token_types:

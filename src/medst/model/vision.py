@@ -65,7 +65,8 @@ class Block(nn.Module):
     ) -> Float[Tensor, "image token width"]:
         """The first `frontal` tokens go through the frontal expert, the others through the lateral one."""
         x = x + self.attn(self.norm1(x), keys)
-        front, side = x[:, :frontal], x[:, frontal:]
+        # Not two slices, whose gradients would each be filled up with zeros and added.
+        front, side = x.split([frontal, x.shape[1] - frontal], dim=1)
         if side.shape[1] == 0:
             return front + self.mlp(self.norm2(front))
         if frontal == 0:

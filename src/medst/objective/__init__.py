@@ -61,10 +61,7 @@ class Objective(nn.Module):
         parts: dict[str, Tensor] = {}
         total = embedded.image.new_zeros(())
         if s.global_weight:
-            image, report = embedded.image, embedded.report
-            if devices is not None:
-                image, report = devices.gather(image), devices.gather(report)
-            parts["global"] = global_loss(image, report, s.global_temperature)
+            parts["global"] = self.contrast(embedded.image, embedded.report, devices)
             total = total + s.global_weight * parts["global"]
         if s.local_weight:
             local = self.local(embedded.words, embedded.word_mask, embedded.patches, embedded.patch_mask)
@@ -79,6 +76,17 @@ class Objective(nn.Module):
             parts |= temporal
             total = total + s.temporal_weight * temporal_share * torch.stack(list(temporal.values())).sum()
         return {"loss": total, **parts}
+
+    def contrast(
+        self, image: Float[Tensor, "pair dim"], report: Float[Tensor, "pair dim"], devices: Devices | None
+    ) -> Float[Tensor, ""]:
+        """The global loss, with the pairs of all devices to pick from where there are several."""
+        if devices is None:
+            return global_loss(image, report, self.settings.global_temperature)
+        first = sum(devices.counts(image)[: devices.rank])
+        every = devices.gather(image), devices.gather(report)
+        own = global_loss(image, report, self.settings.global_temperature, every, first)
+        return own * devices.share(image.new_tensor(len(image)))
 
     def temporal(
         self,

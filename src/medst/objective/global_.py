@@ -7,7 +7,11 @@ from torch import Tensor
 
 
 def global_loss(
-    image: Float[Tensor, "pair dim"], report: Float[Tensor, "pair dim"], temperature: float = 0.07
+    image: Float[Tensor, "pair dim"],
+    report: Float[Tensor, "pair dim"],
+    temperature: float = 0.07,
+    candidates: tuple[Float[Tensor, "candidate dim"], Float[Tensor, "candidate dim"]] | None = None,
+    first: int = 0,
 ) -> Float[Tensor, ""]:
     """InfoNCE in both directions; the sum, not the mean, of the two cross entropies.
 
@@ -15,12 +19,21 @@ def global_loss(
         image: unit rows.
         report: unit rows; row i belongs to image i, all others are its negatives.
         temperature: divides the cosines.
+        candidates: all images and all reports to pick from, where these are more than the rows above.
+        first: row i above is row `first` + i of the candidates.
 
     >>> import torch
     >>> one = torch.eye(4)
-    >>> round(global_loss(one, one).item(), 4)
+    >>> round(global_loss(one, one, 0.01).item(), 4)
     0.0
+    >>> halves = [global_loss(one[i : i + 2], one[i : i + 2], 1.0, (one, one), i) for i in (0, 2)]
+    >>> torch.allclose(sum(halves) / 2, global_loss(one, one, 1.0))
+    True
     """
-    scores = image @ report.T / temperature
-    target = torch.arange(len(scores), device=scores.device)
-    return F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)
+    target = first + torch.arange(len(image), device=image.device)
+    if candidates is None:
+        scores = image @ report.T / temperature
+        return F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)
+    images, reports = candidates
+    to_reports, to_images = image @ reports.T / temperature, report @ images.T / temperature
+    return F.cross_entropy(to_reports, target) + F.cross_entropy(to_images, target)

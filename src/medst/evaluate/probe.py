@@ -1,0 +1,275 @@
+"""Probes: how well classes or labels are learnt from a model's features with 1, 10 and 100 % of the training rows.
+
+Protocol `paper` (COVIDx, section 4.5): one linear layer on the frozen global feature, AdamW at 5e-4 with weight decay 1e-6,
+batches of 96, up to 200 epochs, stopped after 10 without a better validation loss; the rows of a share are
+`sample(frac, random_state=42)` of pandas. Protocol `strict`: the same with three draws of rows and weights, features scaled by
+the drawn rows, no patient of the test split in train or valid, and intervals by a bootstrap over patients. With `finetune` the
+image encoder learns too, on random crops.
+
+Unusual here: features are computed once, of the centre of every picture, for all shares and draws; the layer learns from rows
+in memory.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import confusion_matrix
+from torch import Tensor, nn
+
+from medst.batch import centre, crop_and_scale
+from medst.cohort.store import Cohort
+from medst.evaluate.features import BATCH, device_of, image_features
+from medst.evaluate.intervals import accuracy, auroc, average_precision, bootstrap, macro_accuracy, mean_of
+from medst.evaluate.labels import Labelled, Split, read_labels
+from medst.evaluate.leaks import say_leaks
+from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
+from medst.weights import Loaded
+
+TASK = "probe"
+SEEDS = {"paper": (42,), "strict": (42, 100, 666)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a layer, or an encoder with it, learns."""
+
+    lr: float
+    weight_decay: float
+    batch: int
+    epochs: int
+    patience: int
+
+
+LINEAR = Plan(lr=5e-4, weight_decay=1e-6, batch=96, epochs=200, patience=10)
+WHOLE = Plan(lr=5e-5, weight_decay=0.05, batch=32, epochs=50, patience=5)
+
+
+def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Score a model. Findings are shares of the training rows, with a label behind it where there are several.
+
+    Raises:
+        MedstError: no labels, a split or class that is missing; strict: patients of the test split in another one.
+    """
+    data = read_labels(cohort)
+    outcome = Outcome(classes=[] if data.several else data.names)
+    outcome.warnings += say_leaks(cohort, ("train", "valid"), refuse=question.protocol == "strict")
+    outcome.left_out += [LeftOut(TASK, name, 0, reason) for name, reason in data.left_out.items()]
+    learn: Callable[[Split, int], np.ndarray] = (
+        partial(_finetuned, loaded, cohort, data)
+        if question.finetune
+        else _Linear(loaded, cohort, data, question)
+    )
+    test, seeds = data.splits["test"], SEEDS[question.protocol]
+    for fraction in question.fractions:
+        drawn = [draw(len(data.splits["train"]), fraction, seed) for seed in seeds]
+        outputs = []
+        for seed, rows in zip(seeds, drawn, strict=True):
+            learnt = data.splits["train"][rows]
+            if not data.several and len(np.unique(learnt.target)) < 2:
+                reason = f"{len(learnt)} rows of one class at {_share(fraction)} of the labels"
+                outcome.left_out.append(LeftOut(TASK, _share(fraction), 0, reason))
+                outputs = []
+                break
+            outputs.append(learn(learnt, seed))
+        if not outputs:
+            continue
+        score = _labels_scores if data.several else _class_scores
+        outcome.scores += score(data.names, outputs, test, _share(fraction), seeds, question.protocol == "strict")
+        if not data.several:
+            counted = confusion_matrix(test.target, outputs[0].argmax(1), labels=range(len(data.names)))
+            outcome.confusion[_share(fraction)] = counted.tolist()
+    return outcome
+
+
+def draw(rows: int, fraction: float, seed: int) -> np.ndarray:
+    """Rows that pandas' `sample(frac=fraction, random_state=seed)` takes of so many, in its order.
+
+    >>> draw(10, 0.3, 42).tolist()
+    [8, 1, 5]
+    """
+    return np.random.RandomState(seed).choice(rows, size=round(fraction * rows), replace=False)
+
+
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
+
+
+class _Linear:
+    """A layer on features that are computed once."""
+
+    def __init__(self, loaded: Loaded, cohort: Cohort, data: Labelled, question: Question) -> None:
+        self.features = {
+            name: torch.from_numpy(np.array(image_features(loaded, cohort, split.image, question).feature))
+            for name, split in data.splits.items()
+        }
+        every = data.splits["train"].image
+        self.place = dict(zip(every.tolist(), range(len(every)), strict=True))
+        self.data, self.strict = data, question.protocol == "strict"
+
+    def __call__(self, learnt: Split, seed: int) -> np.ndarray:
+        """Logits of the test rows."""
+        x = self.features["train"][[self.place[row] for row in learnt.image.tolist()]]
+        mean, scale = torch.zeros(x.shape[1]), torch.ones(x.shape[1])
+        if self.strict:
+            mean, scale = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
+        sets = [(part - mean) / scale for part in (x, self.features["valid"], self.features["test"])]
+        generator = torch.Generator().manual_seed(seed)
+        layer = nn.Linear(x.shape[1], len(self.data.names))
+        bound = x.shape[1] ** -0.5
+        for parameter in layer.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        targets = [torch.from_numpy(part.target) for part in (learnt, self.data.splits["valid"])]
+        train(
+            layer,
+            lambda rows: layer(sets[0][rows]),
+            lambda: layer(sets[1]),
+            (targets[0], targets[1]),
+            LINEAR,
+            generator,
+        )
+        with torch.inference_mode():
+            return layer(sets[2]).numpy()
+
+
+def train(
+    module: nn.Module,
+    logits: Callable[[Tensor], Tensor],
+    valid_logits: Callable[[], Tensor],
+    targets: tuple[Tensor, Tensor],
+    plan: Plan,
+    generator: torch.Generator,
+) -> int:
+    """Fit `module` until the validation loss stops falling, and leave it as it was when that was lowest.
+
+    Args:
+        module: what learns.
+        logits: of training rows, by their places.
+        valid_logits: of all validation rows.
+        targets: of the training and of the validation rows.
+        plan: the optimiser's settings.
+        generator: shuffles the rows.
+
+    Returns:
+        The number of the best epoch, from 1.
+    """
+    optimiser = torch.optim.AdamW(module.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
+    best, best_epoch, kept = float("inf"), 0, copy.deepcopy(module.state_dict())
+    for epoch in range(1, plan.epochs + 1):
+        module.train()
+        for rows in torch.randperm(len(targets[0]), generator=generator).split(plan.batch):
+            optimiser.zero_grad()
+            loss(logits(rows), targets[0][rows]).backward()
+            optimiser.step()
+        module.eval()
+        with torch.no_grad():
+            now = loss(valid_logits(), targets[1]).item()
+        if now < best:
+            best, best_epoch, kept = now, epoch, copy.deepcopy(module.state_dict())
+        elif epoch - best_epoch >= plan.patience:
+            break
+    module.load_state_dict(kept)
+    return best_epoch
+
+
+def loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of classes, or of labels of which the uncertain ones (nan) don't count."""
+    if target.ndim == 1:
+        return F.cross_entropy(logits, target)
+    certain = ~target.isnan()
+    return F.binary_cross_entropy_with_logits(logits[certain], target[certain])
+
+
+def _finetuned(loaded: Loaded, cohort: Cohort, data: Labelled, learnt: Split, seed: int) -> np.ndarray:
+    """Logits of the test rows after the encoder and a layer have learnt together."""
+    generator = torch.Generator().manual_seed(seed)
+    encoder = copy.deepcopy(loaded.model.vision)
+    device, crop, size = device_of(loaded.model), loaded.recipe.data.crop, loaded.model.settings.vision.image_size
+    layer = nn.Linear(loaded.model.settings.vision.width, len(data.names)).to(device)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    module = nn.ModuleList([encoder, layer])
+    room = cohort.images.shape[1] - crop
+
+    def stored(rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(cohort.images[rows])).to(device)
+
+    def forward(rows: Tensor) -> Tensor:
+        corners = torch.randint(0, room + 1, (len(rows), 2), generator=generator).to(device)
+        pictures = crop_and_scale(stored(learnt.image[rows.numpy()]), corners, crop, size)
+        return layer(encoder.encode_view(pictures)[:, 0]).float().cpu()
+
+    @torch.no_grad()
+    def centred(split: Split) -> Tensor:
+        rows = np.array_split(split.image, max(1, -(-len(split) // BATCH)))
+        parts = [layer(encoder.encode_view(centre(stored(part), crop, size))[:, 0]).cpu() for part in rows]
+        return torch.cat(parts)
+
+    targets = (torch.from_numpy(learnt.target), torch.from_numpy(data.splits["valid"].target))
+    train(module, forward, lambda: centred(data.splits["valid"]), targets, WHOLE, generator)
+    return centred(data.splits["test"]).numpy()
+
+
+def _class_scores(
+    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], strict: bool
+) -> list[Score]:
+    label, n = test.target, len(test)
+    hits = [out.argmax(1) == label for out in outputs]
+    majority = float(np.bincount(label).max() / n)
+    rows: list[tuple[str, float, list[Callable[[np.ndarray], float]]]] = [
+        ("accuracy", majority, [partial(accuracy, hit) for hit in hits]),
+        ("macro accuracy", 1 / len(names), [partial(macro_accuracy, hit, label) for hit in hits]),
+        ("auroc", 0.5, [partial(_macro_auroc, label, out) for out in outputs]),
+    ]
+    if len(names) == 2:
+        positive = label == 1
+        margins = [out[:, 1] - out[:, 0] for out in outputs]
+        rows.append(
+            ("average precision", float(positive.mean()), [partial(average_precision, positive, m) for m in margins])
+        )
+    return [_score(metric, share, metrics, test, chance, seeds, strict) for metric, chance, metrics in rows]
+
+
+def _labels_scores(
+    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], strict: bool
+) -> list[Score]:
+    scores, of_seed = [], [[] for _ in outputs]  # type: list[Score], list[list[Callable[[np.ndarray], float]]]
+    for place, name in enumerate(names):
+        certain = ~np.isnan(test.target[:, place])
+        metrics = [partial(_label_auroc, test.target[:, place] == 1, out[:, place], certain) for out in outputs]
+        for own, metric in zip(of_seed, metrics, strict=True):
+            own.append(metric)
+        scores.append(_score("auroc", f"{share} {name}", metrics, test, 0.5, seeds, strict, int(certain.sum())))
+    return [_score("auroc", share, [mean_of(own) for own in of_seed], test, 0.5, seeds, strict), *scores]
+
+
+def _score(
+    metric: str,
+    finding: str,
+    metrics: Sequence[Callable[[np.ndarray], float]],
+    test: Split,
+    chance: float,
+    seeds: Sequence[int],
+    strict: bool,
+    n: int | None = None,
+) -> Score:
+    values = np.array([each(np.ones(len(test))) for each in metrics])
+    spread = bootstrap(mean_of(metrics), test.patient) if strict else None
+    std = float(values.std()) if len(seeds) > 1 else None
+    return Score(metric, finding, float(values.mean()), std, n or len(test), chance, None, tuple(seeds), spread)
+
+
+def _macro_auroc(label: np.ndarray, out: np.ndarray, weights: np.ndarray) -> float:
+    """Mean over the classes of the area of one against all others, by its probability."""
+    shifted = np.exp(out - out.max(1, keepdims=True))
+    probability = shifted / shifted.sum(1, keepdims=True)
+    ones = range(1, 2) if out.shape[1] == 2 else range(out.shape[1])
+    return float(np.mean([auroc(label == one, probability[:, one], weights) for one in ones]))
+
+
+def _label_auroc(positive: np.ndarray, score: np.ndarray, certain: np.ndarray, weights: np.ndarray) -> float:
+    return auroc(positive[certain], score[certain], weights[certain])

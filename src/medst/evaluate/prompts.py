@@ -1,0 +1,109 @@
+"""Prompts of zero-shot classification: sentences that a model's text encoder turns into a class.
+
+A prompt file is JSON. For a cohort of two classes, or one class to tell from all others:
+
+    {"pneumonia": {"positive": ["There is pneumonia."], "negative": ["There is no pneumonia."]}}
+
+For more classes, a list a class by the cohort's own names:
+
+    {"normal": ["The lungs are clear."], "pneumonia": ["..."], "COVID-19": ["..."]}
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32
+
+from medst.batch import tokenize
+from medst.cohort.store import Cohort
+from medst.errors import MedstError
+from medst.evaluate.features import device_of
+from medst.weights import Loaded
+
+RELEASED = {
+    "pneumonia": {
+        "positive": [
+            "Findings consistent with pneumonia",
+            "Findings suggesting pneumonia",
+            "This opacity can represent pneumonia",
+            "Findings are most compatible with pneumonia",
+        ],
+        "negative": [
+            "There is no pneumonia",
+            "No evidence of pneumonia",
+            "No evidence of acute pneumonia",
+            "No signs of pneumonia",
+        ],
+    }
+}
+"""Of the released code, for RSNA."""
+
+
+def prompts_for(cohort: Cohort, file: Path | None) -> dict[str, list[str]]:
+    """Sentences for each class of a cohort, in the order of its classes.
+
+    Raises:
+        MedstError: the file can't be read, names a class that the cohort doesn't have or misses one; or there is no file
+            and the cohort is not one of pneumonia or not.
+    """
+    classes = [str(name) for name in cohort.meta["classes"]]
+    if file is None:
+        if len(classes) != 2 or classes[1].lower() != "pneumonia":
+            raise MedstError(
+                f"{cohort.path} has the classes {', '.join(classes)}; the released prompts tell pneumonia from none. "
+                "Give prompts for its classes with --prompts FILE."
+            )
+        return dict(zip(classes, (RELEASED["pneumonia"]["negative"], RELEASED["pneumonia"]["positive"]), strict=True))
+    return _checked(_read(file), classes, file)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise MedstError(f"{file}: no prompt file that can be read ({error}).") from error
+    if not isinstance(found, dict) or not found:
+        raise MedstError(f"{file}: a prompt file is a JSON object with a class's sentences by its name.")
+    return found
+
+
+def _checked(found: dict[str, Any], classes: list[str], file: Path) -> dict[str, list[str]]:
+    lower = {name.lower(): name for name in classes}
+    unknown = [name for name in found if name.lower() not in lower]
+    if unknown:
+        raise MedstError(f"{file}: there is no class {', '.join(unknown)}; the cohort's are {', '.join(classes)}.")
+    sentences: dict[str, list[str]] = {}
+    for name, given in found.items():
+        if isinstance(given, dict):
+            if len(classes) != 2 or set(given) != {"positive", "negative"}:
+                raise MedstError(
+                    f"{file}: '{name}' has {', '.join(sorted(given))}; a pair of 'positive' and 'negative' tells one class "
+                    "from another in a cohort of two classes."
+                )
+            other = next(each for each in classes if each != lower[name.lower()])
+            sentences |= {lower[name.lower()]: given["positive"], other: given["negative"]}
+        else:
+            sentences[lower[name.lower()]] = given
+    missing = [name for name in classes if name not in sentences]
+    if missing:
+        raise MedstError(f"{file}: no prompts for {', '.join(missing)}.")
+    for name, given in sentences.items():
+        if not isinstance(given, list) or not given or not all(isinstance(text, str) and text.strip() for text in given):
+            raise MedstError(f"{file}: the prompts of '{name}' are not a list of sentences.")
+    return {name: sentences[name] for name in classes}
+
+
+@torch.inference_mode()
+def embed_prompts(loaded: Loaded, prompts: dict[str, list[str]]) -> Float32[np.ndarray, "class dim"]:
+    """A unit row a class: the mean of what the text head says of its sentences, before normalisation (as released)."""
+    rows = []
+    for texts in prompts.values():
+        ids, attention = tokenize(loaded.tokenizer, texts, loaded.model.settings.text.pieces)
+        device = device_of(loaded.model)
+        feature = loaded.model.text(ids.to(device), attention.to(device))[0]
+        rows.append(F.normalize(loaded.model.text_global.head(feature).mean(0), dim=0))
+    return torch.stack(rows).cpu().numpy()

@@ -1,0 +1,116 @@
+"""Retrieval on the test split of a cohort with pairs: from an image to its report and back, among all and within a patient.
+
+"Which of this patient's reports belongs to this image?" is the question that only a model of time answers: all of them speak
+of the same body. Both protocols measure the same; `strict` adds intervals by a bootstrap over patients.
+
+Unusual here: reports of the same words are one report; whoever finds any of them has found it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from medst.cohort.store import Cohort
+from medst.errors import MedstError
+from medst.evaluate.features import embed_texts, image_features
+from medst.evaluate.intervals import accuracy, bootstrap
+from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
+from medst.weights import Loaded
+
+TASK = "retrieval"
+AMONG = (1, 5, 10)
+WITHIN = "within a patient"
+BLOCK = 1024
+"""Queries whose similarities are computed at a time, so that memory does not grow with the square of the cohort."""
+
+
+def retrieval(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Score a model.
+
+    Images are encoded with their lateral views where they exist. `chance` is what a shuffled ranking reaches.
+
+    Raises:
+        MedstError: the cohort has no pairs, or fewer than two in its test split.
+    """
+    if cohort.pairs is None:
+        raise MedstError(
+            f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort; retrieval needs one with reports."
+        )
+    table = cohort.pairs.filter(split="test")
+    if table.height < 2:
+        raise MedstError(f"{cohort.path}: {table.height} pairs in its test split, retrieval needs at least 2.")
+    lateral = table["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()
+    images = image_features(loaded, cohort, table["frontal"].to_numpy(), question, lateral).embedding
+    _, report = np.unique(table["report"].to_numpy().astype(str), return_inverse=True)
+    texts = embed_texts(loaded, table["report"].to_list())
+    patients = table["patient_id"].to_numpy()
+
+    outcome = Outcome()
+    everyone = np.zeros(len(patients), dtype=np.int64)
+    for name, queries, targets in (("image to report", images, texts), ("report to image", texts, images)):
+        for finding, groups, ks in ((ALL, everyone, AMONG), (WITHIN, patients, AMONG[:1])):
+            rank, chance, rows = ranks(queries, targets, report, groups, ks)
+            if not len(rows):
+                continue
+            for k in ks:
+                hit = rank < k
+                spread = None
+                if question.protocol == "strict":
+                    spread = bootstrap(lambda weights, hit=hit: accuracy(hit, weights), patients[rows])
+                outcome.scores.append(
+                    Score(f"{name} R@{k}", finding, float(hit.mean()), None, len(rows), float(chance[k]), interval=spread)
+                )
+    return outcome
+
+
+def ranks(
+    queries: Float[np.ndarray, "pair dim"],
+    targets: Float[np.ndarray, "pair dim"],
+    report: np.ndarray,
+    groups: np.ndarray,
+    ks: tuple[int, ...] = AMONG,
+) -> tuple[np.ndarray, dict[int, float], np.ndarray]:
+    """How many wrong targets of a query's group are at least as similar as the best right one.
+
+    Args:
+        queries: an embedding a pair.
+        targets: the other side's.
+        report: a number for each pair, the same for the same words; targets with a query's number are right.
+        groups: targets of another group than the query's are not looked at; groups of one report are left out.
+        ks: for which the chance is wanted.
+
+    Returns:
+        The rank, 0 for the best; the chance for each of `ks`; the rows that were queries.
+    """
+    found, right, size, rows = [], [], [], []
+    for members in _groups(groups):
+        if len(np.unique(report[members])) < 2:
+            continue
+        for start in range(0, len(members), BLOCK):
+            block = members[start : start + BLOCK]
+            similar = queries[block] @ targets[members].T
+            same = report[block][:, None] == report[members][None]
+            best = np.where(same, similar, -np.inf).max(1, keepdims=True)
+            found.append(((similar >= best) & ~same).sum(1))
+            right.append(same.sum(1))
+            size.append(np.full(len(block), len(members)))
+            rows.append(block)
+    if not rows:
+        return np.empty(0, dtype=np.int64), dict.fromkeys(ks, np.nan), np.empty(0, dtype=np.int64)
+    right_of, size_of = np.concatenate(right), np.concatenate(size)
+    chance = {k: float(np.mean(1 - _all_wrong(size_of, right_of, k))) for k in ks}
+    return np.concatenate(found), chance, np.concatenate(rows)
+
+
+def _groups(groups: np.ndarray) -> Iterator[np.ndarray]:
+    order = np.argsort(groups, kind="stable")
+    _, starts = np.unique(groups[order], return_index=True)
+    yield from np.split(order, starts[1:])
+
+
+def _all_wrong(size: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:
+    """How likely the first k of a shuffled list of `size` hold none of the `right` ones."""
+    wrong = (size - right)[:, None] - np.arange(k)
+    return np.prod(np.clip(wrong, 0, None) / np.clip(size[:, None] - np.arange(k), 1, None), axis=1)
