@@ -121,20 +121,23 @@ def _cached(cache: Path | None, key: str, rows: np.ndarray, encode: _Encoder, co
     file = None if cache is None else cache / f"{key}.npy"
     if file is not None and file.is_file():
         return np.load(file, mmap_mode="r")
-    if file is None:
+    if file is None or not len(rows):
         found = np.empty((len(rows), columns), dtype=np.float32)
-    else:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        found = np.lib.format.open_memmap(part, "w+", np.float32, (len(rows), columns)) if len(rows) else None
-        found = np.empty((0, columns), dtype=np.float32) if found is None else found
+        _fill(found, rows, encode)
+        return found
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    mapped = np.lib.format.open_memmap(part, "w+", np.float32, (len(rows), columns))
+    _fill(mapped, rows, encode)
+    mapped.flush()
+    os.replace(part, file)
+    return mapped
+
+
+def _fill(found: np.ndarray, rows: np.ndarray, encode: _Encoder) -> None:
     with torch.inference_mode():
         for start in range(0, len(rows), BATCH):
             found[start : start + BATCH] = encode(rows[start : start + BATCH]).float().cpu().numpy()
-    if file is not None and len(rows):
-        found.flush()  # type: ignore[attr-defined]
-        os.replace(part, file)
-    return found
 
 
 def embed_images(loaded: Loaded, cohort: Cohort, rows: ArrayLike) -> Float32[np.ndarray, "image dim"]:

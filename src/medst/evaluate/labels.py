@@ -86,9 +86,7 @@ def _several(cohort: Cohort) -> Labelled:
     kept, left_out = [], {}
     for place, name in enumerate(every):
         column = target[:, place]
-        counts = [
-            int((column[split == part] == value).sum()) for part in ("train", "test") for value in (1.0, 0.0)
-        ]
+        counts = [int((column[split == part] == value).sum()) for part in ("train", "test") for value in (1.0, 0.0)]
         if min(counts[:2]) < FEWEST or min(counts[2:]) < 1:
             left_out[name] = (
                 f"{counts[0]} positive and {counts[1]} negative rows to learn from, {counts[2]} and {counts[3]} to test"

@@ -1,13 +1,13 @@
 """Probes: how well classes or labels are learnt from a model's features with 1, 10 and 100 % of the training rows.
 
-Protocol `paper` (COVIDx, section 4.5): one linear layer on the frozen global feature, AdamW at 5e-4 with weight decay 1e-6,
-batches of 96, up to 200 epochs, stopped after 10 without a better validation loss; the rows of a share are
-`sample(frac, random_state=42)` of pandas. Protocol `strict`: the same with three draws of rows and weights, features scaled by
-the drawn rows, no patient of the test split in train or valid, and intervals by a bootstrap over patients. With `finetune` the
-image encoder learns too, on random crops.
+Protocol `paper` (COVIDx, section 4.5): one linear layer on the frozen global feature, AdamW at 5e-4 with weight decay
+1e-6, batches of 96, up to 200 epochs, stopped after 10 without a better validation loss; the rows of a share are
+`sample(frac, random_state=42)` of pandas. Protocol `strict`: the same with three draws of rows and weights, features
+scaled by the drawn rows, no patient of the test split in train or valid, and intervals by a bootstrap over patients.
+With `finetune` the image encoder learns too, on random crops.
 
-Unusual here: features are computed once, of the centre of every picture, for all shares and draws; the layer learns from rows
-in memory.
+Unusual here: features are computed once, of the centre of every picture, for all shares and draws; the layer learns from
+rows in memory.
 """
 
 import copy
@@ -60,14 +60,12 @@ def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome
     outcome.warnings += say_leaks(cohort, ("train", "valid"), refuse=question.protocol == "strict")
     outcome.left_out += [LeftOut(TASK, name, 0, reason) for name, reason in data.left_out.items()]
     learn: Callable[[Split, int], np.ndarray] = (
-        partial(_finetuned, loaded, cohort, data)
-        if question.finetune
-        else _Linear(loaded, cohort, data, question)
+        partial(_finetuned, loaded, cohort, data) if question.finetune else _Linear(loaded, cohort, data, question)
     )
     test, seeds = data.splits["test"], SEEDS[question.protocol]
     for fraction in question.fractions:
         drawn = [draw(len(data.splits["train"]), fraction, seed) for seed in seeds]
-        outputs = []
+        outputs: list[np.ndarray] = []
         for seed, rows in zip(seeds, drawn, strict=True):
             learnt = data.splits["train"][rows]
             if not data.several and len(np.unique(learnt.target)) < 2:

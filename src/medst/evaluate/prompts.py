@@ -92,7 +92,11 @@ def _checked(found: dict[str, Any], classes: list[str], file: Path) -> dict[str,
     if missing:
         raise MedstError(f"{file}: no prompts for {', '.join(missing)}.")
     for name, given in sentences.items():
-        if not isinstance(given, list) or not given or not all(isinstance(text, str) and text.strip() for text in given):
+        if (
+            not isinstance(given, list)
+            or not given
+            or not all(isinstance(text, str) and text.strip() for text in given)
+        ):
             raise MedstError(f"{file}: the prompts of '{name}' are not a list of sentences.")
     return {name: sentences[name] for name in classes}
 

@@ -7,6 +7,7 @@ Unusual here: reports of the same words are one report; whoever finds any of the
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -58,9 +59,11 @@ def retrieval(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Out
                 hit = rank < k
                 spread = None
                 if question.protocol == "strict":
-                    spread = bootstrap(lambda weights, hit=hit: accuracy(hit, weights), patients[rows])
+                    spread = bootstrap(partial(accuracy, hit), patients[rows])
                 outcome.scores.append(
-                    Score(f"{name} R@{k}", finding, float(hit.mean()), None, len(rows), float(chance[k]), interval=spread)
+                    Score(
+                        f"{name} R@{k}", finding, float(hit.mean()), None, len(rows), float(chance[k]), interval=spread
+                    )
                 )
     return outcome
 

@@ -25,7 +25,7 @@ class Question:
     tokens: Literal["global", "patches", "both"] = "global"
     """Of an image: its global embedding (as released), the mean of its patches' embeddings, or both."""
     laterals: Path | None = None
-    """A cohort with pairs, to encode a study's lateral view with its frontal one where it exists; None: frontal views alone."""
+    """A cohort with pairs, to encode a study's lateral view with its frontal one where it exists; None: frontal alone."""
     prompts: Path | None = None
     """A prompt file for zero-shot; None takes the released prompts, where the cohort is one of pneumonia."""
     fractions: tuple[float, ...] = (0.01, 0.1, 1.0)

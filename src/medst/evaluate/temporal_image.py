@@ -274,7 +274,16 @@ def _scores(of_finding: dict[str, _Measured], folds: int, intervals: bool) -> li
         ]
     if intervals:
         scores += [
-            Score(f"recall of {name}", finding, float(hit.mean()), float(hit.mean(1).std()), hit.shape[1], third, folds, SEEDS)
+            Score(
+                f"recall of {name}",
+                finding,
+                float(hit.mean()),
+                float(hit.mean(1).std()),
+                hit.shape[1],
+                third,
+                folds,
+                SEEDS,
+            )
             for finding, measured in of_finding.items()
             for one, name in enumerate(PROGRESSIONS)
             for hit in [measured.hits("accuracy")[:, measured.classes == one]]

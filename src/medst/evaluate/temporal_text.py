@@ -1,7 +1,7 @@
 """Temporal sentence similarity on MS-CXR-T: do two sentences say the same change, or opposite ones?
 
-Protocol `strict` leaves the second accuracy out and gives intervals by a bootstrap over pairs of sentences, for the sentences
-name no patient.
+Protocol `strict` leaves the second accuracy out and gives intervals by a bootstrap over pairs of sentences, for the
+sentences name no patient.
 
 Unusual here: `accuracy at released threshold` keeps a flaw of the released code, to be compared with its numbers. It takes
 the threshold of the fold with the best *test* accuracy and scores it on all pairs, which is above chance where there is no

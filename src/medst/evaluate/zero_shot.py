@@ -1,13 +1,14 @@
-"""Zero-shot classification of the test split by prompts (paper, section 4.4; RSNA, or any labelled cohort with a prompt file).
+"""Zero-shot classification of the test split by prompts (paper, section 4.4; RSNA, or any cohort with prompts).
 
 An image's score for a class is the product of its embedding with the class's prompts' (`prompts.py`). Protocol `paper`, as
-released: the class with the higher score; accuracy, F1, and an AUROC of these decisions, which is their balanced accuracy and
-is named so; the AUROC of the scores beside it. Protocol `strict`: AUROC and average precision of the difference of the two
-scores, decisions by the threshold that is best on the validation split, probabilities calibrated there too, intervals by a
-bootstrap over patients.
+released: the class with the higher score; accuracy, F1, and an AUROC of these decisions, which is their balanced accuracy
+and is named so; the AUROC of the scores beside it. Protocol `strict`: AUROC and average precision of the difference of the
+two scores, decisions by the threshold that is best on the validation split, probabilities calibrated there too, intervals
+by a bootstrap over patients.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -126,9 +127,7 @@ def calibration(probability: np.ndarray, positive: np.ndarray, bins: int = BINS)
     """
     order = np.argsort(probability, kind="stable")
     groups = [group for group in np.array_split(order, bins) if len(group)]
-    return [
-        (round(float(probability[g].mean()), 6), round(float(positive[g].mean()), 6), len(g)) for g in groups
-    ]
+    return [(round(float(probability[g].mean()), 6), round(float(positive[g].mean()), 6), len(g)) for g in groups]
 
 
 def _many(
@@ -146,7 +145,12 @@ def _many(
     for one, name in enumerate(outcome.classes):
         others = np.delete(test, one, axis=1).max(1)
         rows.append(
-            ("auroc", name, 0.5, lambda weight, one=one, others=others: auroc(label == one, test[:, one] - others, weight))
+            (
+                "auroc",
+                name,
+                0.5,
+                partial(auroc, label == one, test[:, one] - others),
+            )
         )
     even, strict = np.ones(n), question.protocol == "strict"
     outcome.scores += [

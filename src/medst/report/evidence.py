@@ -10,7 +10,7 @@ from medst.errors import MedstError
 from medst.run_folder import RunFolder
 from medst.weights import Loaded, load
 
-RESULTS_SCHEMA = 1
+RESULTS_SCHEMA = 2
 
 
 @dataclass
@@ -33,6 +33,12 @@ class Evidence:
     cohort: Cohort
     comparisons: Cohort | None
 
+    @property
+    def progressions(self) -> dict[str, Any]:
+        """Confusion matrices and predictions of temporal-image; empty where it was not measured."""
+        empty: dict[str, Any] = {"confusion": {}, "predictions": []}
+        return self.results["details"].get("temporal-image/ms-cxr-t", empty)
+
 
 def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | None) -> Evidence:
     """Open everything.
@@ -41,19 +47,30 @@ def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | No
         MedstError: something is missing or damaged, or belongs to another run, model or cohort.
     """
     settings = _read_json(run / "settings.json", f"{run}: no run here (there is no settings.json).")
-    found = _read_json(results, f"{results}: no such file; `medst evaluate all {run / 'best'} COHORT` writes it.")
-    if found.get("schema") != RESULTS_SCHEMA:
-        raise MedstError(f"{results} has results schema {found.get('schema')}, this medst reads {RESULTS_SCHEMA}.")
+    found = read_results(results, f"`medst evaluate all {run / 'best'} COHORT`")
     opened = open_cohort(cohort)
     if opened.pairs is None:
         raise MedstError(f"{cohort} has no pairs: it is a {opened.meta['dataset']} cohort; give the one of the run.")
     if opened.fingerprint != settings["cohort"]["fingerprint"]:
         raise MedstError(f"{cohort} is not the cohort that {run} was trained on; give that one.")
     measured = None if comparisons is None else open_cohort(comparisons)
-    if measured is not None and measured.fingerprint != found["cohort"]["fingerprint"]:
+    if measured is not None and measured.fingerprint not in found["cohorts"].values():
         raise MedstError(f"{comparisons} is not the cohort that {results} was measured on; give that one.")
     loaded = _model_of(run, found["model"]["fingerprint"], results)
     return Evidence(settings, RunFolder(run).read_metrics(), found, loaded, opened, measured)
+
+
+def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any]:
+    """The content of a results.json.
+
+    Raises:
+        MedstError: it is not there, damaged or of another schema.
+    """
+    found = _read_json(path, f"{path}: no such file; {made_by} writes it.")
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != RESULTS_SCHEMA:
+        raise MedstError(f"{path} has results schema {schema}, this medst reads {RESULTS_SCHEMA}; evaluate again.")
+    return found
 
 
 def _model_of(run: Path, fingerprint: str, results: Path) -> Loaded:

@@ -68,7 +68,7 @@ def build(
         "curves": figures.learning_curves(evidence.metrics),
         "run": _run_facts(evidence),
         "data": _data_facts(evidence.cohort.meta),
-        "confusion": _confusion(evidence.results),
+        "confusion": _confusion(evidence.progressions),
         "left_out": evidence.results["left_out"],
         "patients": [_patient(timeline) for timeline in shown],
         "alignment": alignment,
@@ -98,14 +98,14 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _confusion(results: dict[str, Any]) -> list[dict[str, Any]]:
+def _confusion(measured: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "finding": finding,
             "n": int(np.sum(matrix)),
             "figure": figures.confusion(np.array(matrix), PROGRESSIONS, finding),
         }
-        for finding, matrix in results["confusion"].items()
+        for finding, matrix in measured["confusion"].items()
     ]
 
 
@@ -168,8 +168,8 @@ def _provenance(evidence: Evidence) -> list[tuple[str, str]]:
             "Image encoder",
             f"ViT, {vision.depth} blocks of width {vision.width}, {vision.image_size} px in patches of {vision.patch_size}",
         ),
-        ("Protocol", f"{results['protocol']} (as released)"),
+        ("Protocol", "paper (as released)" if results["protocol"] == "paper" else results["protocol"]),
         ("Model", results["model"]["fingerprint"]),
         (f"Cohort ({settings['cohort']['dataset']})", settings["cohort"]["fingerprint"]),
-        (f"Benchmark ({results['cohort']['dataset']})", results["cohort"]["fingerprint"]),
+        *((f"Benchmark ({dataset})", fingerprint) for dataset, fingerprint in results["cohorts"].items()),
     ]

@@ -168,7 +168,7 @@ def _verdicts(evidence: Evidence) -> dict[str, list[Verdict]]:
     by_key: dict[tuple[str, str], Verdict] = {}
     labels = evidence.comparisons.comparisons if evidence.comparisons is not None else None
     rows: list[Mapping[str, Any]] = [*(labels.iter_rows(named=True) if labels is not None else [])]
-    for row in [*evidence.results["predictions"], *rows]:
+    for row in [*evidence.progressions["predictions"], *rows]:
         key = (row["study_id"], row["finding"])
         by_key.setdefault(key, Verdict(row["finding"], row["progression"], row.get("predicted")))
     found: dict[str, list[Verdict]] = {}
