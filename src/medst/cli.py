@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from medst import __version__
+from medst import __version__, cli_measure
+from medst.cli_arguments import CohortPath, Out, Raw, Run, Source
 from medst.cohort.options import Options
 from medst.errors import MedstError
 from medst.recipes import RECIPES
@@ -22,12 +23,6 @@ from medst.recipes.settings import Recipe
 
 INTERRUPTED = 130
 AS_RELEASED = Options()
-Out = Annotated[Path, Positional, arg(metavar="OUT")]
-Raw = Annotated[Path, Positional, arg(metavar="RAW")]
-CohortPath = Annotated[Path, Positional, arg(metavar="COHORT")]
-Run = Annotated[Path, Positional, arg(metavar="RUN")]
-Source = Annotated[Path, Positional, arg(metavar="SOURCE")]
-Model = Annotated[Path, Positional, arg(metavar="MODEL")]
 
 
 def demo(
@@ -189,76 +184,6 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
     return pretrain
 
 
-def evaluate(
-    task: Positional[Literal["all", "temporal-image", "temporal-text"]],
-    model: Model,
-    cohort: CohortPath,
-    /,
-    out: Path | None = None,
-) -> None:
-    """Hold a model against a benchmark, by the released protocol.
-
-    Args:
-        task: which benchmark.
-        model: folder of a model, for instance RUN/best.
-        cohort: an ms-cxr-t cohort.
-        out: file for the results; MODEL's folder and results.json if not given.
-    """
-    from medst.evaluate.run import TASKS
-    from medst.evaluate.run import evaluate as run
-    from medst.progress import Display
-
-    tasks = TASKS if task == "all" else (task,)
-    out = out or model.parent / "results.json"
-    with Display(["evaluate"]) as display:
-        results = run(model, cohort, out, tasks=tasks, progress=display.stage("evaluate"))
-    for row in results["results"]:
-        words = [
-            row["task"],
-            row["metric"],
-            row["finding"],
-            f"{row['folds']} folds" if row["folds"] else "",
-            row["model"],
-        ]
-        print(f"{' '.join(word for word in words if word)}: {row['value']:.3f} (chance {row['chance']:.3f})")
-    print(f"{out}: {len(results['results'])} numbers")
-
-
-def report(
-    run: Run,
-    cohort: CohortPath,
-    /,
-    results: Path | None = None,
-    comparisons: Path | None = None,
-    out: Path | None = None,
-    patients: int = 4,
-    synthetic: bool = False,
-) -> None:
-    """Draw a run's learning curves, results and a few patients over time as one HTML page.
-
-    Args:
-        run: folder of the run.
-        cohort: the cohort with the patients to show.
-        results: what `medst evaluate` wrote; RUN/results.json if not given.
-        comparisons: the ms-cxr-t cohort of the results, for the true progressions.
-        out: the page; RUN/report.html if not given.
-        patients: how many patients to show.
-        synthetic: say on the page that all patients are synthetic.
-    """
-    from medst.report import build
-
-    page = build(
-        out or run / "report.html",
-        run=run,
-        results=results or run / "results.json",
-        cohort=cohort,
-        comparisons=comparisons,
-        patients=patients,
-        synthetic=synthetic,
-    )
-    print(page)
-
-
 def convert(source: Source, out: Out, /, tokenizer: Path | None = None) -> None:
     """Turn a released Med-ST or MGCA checkpoint into a model folder, or such a folder back into a checkpoint.
 
@@ -294,8 +219,8 @@ def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
         "prepare": prepare,
         "inspect": inspect,
         "pretrain": _pretrain_verb(RECIPES.get(name, RECIPES["tiny"])),
-        "evaluate": evaluate,
-        "report": report,
+        "evaluate": cli_measure.evaluate,
+        "report": cli_measure.report,
         "convert": convert,
     }
 

@@ -38,10 +38,11 @@ def test_results_say_what_they_are_of_and_nothing_of_this_machine(
 ) -> None:
     text = results_file.read_text()
     found = json.loads(text)
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     assert found["protocol"] == "paper"
     assert found["model"] == {"fingerprint": loaded.fingerprint, "recipe": "tiny"}
-    assert found["cohort"] == {"dataset": "ms-cxr-t", "fingerprint": "print-benchmark"}
+    assert found["cohorts"] == {"ms-cxr-t": "print-benchmark"}
+    assert found["switches"]["prompts"] == "released"
     assert str(benchmark_cohort.parent) not in text
 
 
@@ -53,7 +54,7 @@ def test_every_trained_number_has_an_untrained_one_on_the_same_rows(results_file
     }
     assert len(of["trained"]) + len(of["untrained"]) == len(rows)
     assert of["trained"].keys() == of["untrained"].keys()
-    assert {task for task, *_ in of["trained"]} == set(TASKS)
+    assert {task for task, *_ in of["trained"]} == {"temporal-image", "temporal-text"}
     for key, row in of["untrained"].items():
         assert row["seeds"] == [0, 1]
         assert (row["n"], row["chance"]) == (of["trained"][key]["n"], of["trained"][key]["chance"])
@@ -88,7 +89,7 @@ def test_one_task_without_baselines_writes_nothing_when_not_asked(model_folder: 
         progress=lambda done, total, note: said.append((done, total, note)),
     )
     assert {row["model"] for row in found["results"]} == {"trained"}
-    assert found["predictions"] == []
+    assert found["details"]["temporal-text/ms-cxr-t"]["predictions"] == []
     assert said[0] == (0, 1, "temporal-text")
     assert said[-1][:2] == (1, 1)
     assert sorted(model_folder.parent.rglob("*")) == before
@@ -99,8 +100,11 @@ def test_a_cohort_of_the_wrong_kind_is_refused(
     task: str, model_folder: Path, write_cohort: Callable[..., Path], tmp_path: Path
 ) -> None:
     pairs = pl.DataFrame({"patient_id": ["p1"], "study_id": ["s1"], "time": [datetime(2150, 1, 1)]})
-    cohort = write_cohort("pairs", "mimic-cxr", pairs=pairs)
-    with pytest.raises(MedstError, match="it is a mimic-cxr cohort"):
+    pairs = pairs.with_columns(labels=pl.lit(None, pl.Struct({"Edema": pl.Float64})))
+    of_pairs = task in ("retrieval", "probe")
+    name, tables = ("ms-cxr-t", {}) if of_pairs else ("mimic-cxr", {"pairs": pairs})
+    cohort = write_cohort("other", name, **tables)
+    with pytest.raises(MedstError, match=f"it is an? {name} cohort"):
         evaluate(model_folder, cohort, tmp_path / "results.json", tasks=(task,))
     assert not (tmp_path / "results.json").exists()
 

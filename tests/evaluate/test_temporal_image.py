@@ -15,6 +15,8 @@ from sklearn.utils import shuffle
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate import temporal_image as module
+from medst.evaluate.features import ImageFeatures
+from medst.evaluate.task import PAPER
 from medst.evaluate.temporal_image import PROGRESSIONS, SEEDS, cross_validate, temporal_image
 from medst.weights import Loaded
 
@@ -63,24 +65,26 @@ def test_permuted_labels_give_about_chance() -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of a model: the embedding of image i is its own number in a small random world."""
     world = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32)
-    monkeypatch.setattr(module, "embed_images", lambda loaded, cohort, rows: world[np.asarray(rows)])
+    seen = lambda loaded, cohort, rows, question: ImageFeatures(*[world[np.asarray(rows)]] * 3)  # noqa: E731
+    monkeypatch.setattr(module, "image_features", seen)
 
 
 def test_the_feature_is_the_current_embedding_then_the_previous_one(
     loaded: Loaded, benchmark: Cohort, seen: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = module.embed_images(loaded, benchmark, range(48))
+    world = module.image_features(loaded, benchmark, range(48), PAPER).embedding
     given: list[np.ndarray] = []
 
-    def spy(features: np.ndarray, classes: np.ndarray, folds: int) -> module.CrossValidated:
-        given.append(features)
-        return cross_validate(features, classes, folds, SEEDS)
+    def spy(features: np.ndarray, classes: np.ndarray, folds: int, swapped: np.ndarray) -> module.CrossValidated:
+        given.extend([features, swapped])
+        return cross_validate(features, classes, folds, SEEDS, swapped)
 
     monkeypatch.setattr(module, "cross_validate", spy)
     temporal_image(loaded, benchmark)
     edema = benchmark.comparisons.filter(finding="edema")
     np.testing.assert_array_equal(given[0][:, :5], world[edema["current"].to_numpy()])
     np.testing.assert_array_equal(given[0][:, 5:], world[edema["previous"].to_numpy()])
+    np.testing.assert_array_equal(given[1], np.roll(given[0], 5, axis=1))
 
 
 def test_chance_average_confusion_and_predictions_belong_together(

@@ -32,12 +32,15 @@ def test_both_accuracies_by_hand() -> None:
     # second, which gets 2 of 4. Neither test fold is better, so the first threshold, .35, is scored on all: 6 of 8.
     score = np.array([-0.2, 0.4, 0.0, 0.1, 0.1, 0.9, 0.6, 0.8])
     positive = np.array([False, False, False, False, True, True, True, True])
-    assert thresholded(score, positive, folds=2) == (0.5, 0.75)
+    hit, honest, released = thresholded(score, positive, folds=2)
+    assert hit.tolist() == [True, False, False, False, False, True, True, True]
+    assert (honest, released) == (0.5, 0.75)
 
 
 def test_without_signal_the_released_threshold_is_above_chance_and_the_honest_one_is_not() -> None:
     rng = np.random.default_rng(0)
-    honest, released = np.array([thresholded(rng.normal(size=200), np.arange(200) % 2 == 0) for _ in range(60)]).T
+    of_noise = [thresholded(rng.normal(size=200), np.arange(200) % 2 == 0) for _ in range(60)]
+    honest, released = np.array([accuracies for _, *accuracies in of_noise]).T
     assert released.mean() > 0.52
     assert (released > 0.5).mean() > 0.85
     assert 0.46 < honest.mean() < 0.52

@@ -52,7 +52,7 @@ def test_a_timeline_is_in_time_order_and_says_what_results_say(evidence: Evidenc
     shown, alignment = timelines(evidence, 3)
     assert len(shown) == 3
     assert alignment is not None
-    predictions = {(row["study_id"], row["finding"]): row for row in evidence.results["predictions"]}
+    predictions = {(row["study_id"], row["finding"]): row for row in evidence.progressions["predictions"]}
     pairs = held_out(evidence.cohort)
     for timeline in shown:
         of_patient = pairs.filter(patient_id=timeline.patient_id)
@@ -84,7 +84,7 @@ def test_hits_are_counted_over_all_held_out_patients(evidence: Evidence, monkeyp
 
 
 def test_labels_without_a_prediction_are_shown_without_one(evidence: Evidence) -> None:
-    silent = replace(evidence, results=evidence.results | {"predictions": []})
+    silent = replace(evidence, results=evidence.results | {"details": {}})
     shown, _ = timelines(silent, 2)
     verdicts = [verdict for timeline in shown for visit in timeline.visits for verdict in visit.verdicts]
     assert verdicts

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 ROUNDS = 1000
 Weights = Float[np.ndarray, " row"]
@@ -60,26 +59,56 @@ def macro_accuracy(hit: ArrayLike, classes: ArrayLike, weights: Weights) -> floa
     return float(np.mean(recalls))
 
 
-def auroc(positive: ArrayLike, score: ArrayLike, weights: Weights | None = None) -> float:
-    """Area under the ROC curve; nan where only one class has weight."""
-    return _ranked(roc_auc_score, positive, score, weights)
+class Ranked:
+    """Scores of positives and negatives in order, once for as many weightings as wanted.
+
+    `auroc` and `average_precision` are those of scikit-learn, which sorts anew for every weighting.
+
+    Args:
+        positive: what each row is.
+        score: what it was given; equal scores are one step of the curve.
+    """
+
+    def __init__(self, positive: ArrayLike, score: ArrayLike) -> None:
+        self.positive = np.asarray(positive, dtype=bool)
+        levels, self.level = np.unique(np.asarray(score), return_inverse=True)
+        self.levels = len(levels)
+
+    def auroc(self, weights: Weights) -> float:
+        """Area under the ROC curve; nan where only one class has weight."""
+        positives, negatives = self._counts(weights)
+        if not positives.any() or not negatives.any():
+            return float("nan")
+        below = np.cumsum(negatives) - negatives / 2
+        return float((positives * below).sum() / (positives.sum() * negatives.sum()))
+
+    def average_precision(self, weights: Weights) -> float:
+        """Average precision; nan where only one class has weight."""
+        positives, negatives = (counts[::-1] for counts in self._counts(weights))
+        if not positives.any() or not negatives.any():
+            return float("nan")
+        found, drawn = np.cumsum(positives), np.cumsum(positives + negatives)
+        precision = np.divide(found, drawn, out=np.zeros_like(found), where=drawn > 0)
+        return float((positives * precision).sum() / found[-1])
+
+    def _counts(self, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+        positives = np.bincount(self.level, weights * self.positive, self.levels)
+        return positives, np.bincount(self.level, weights * ~self.positive, self.levels)
 
 
-def average_precision(positive: ArrayLike, score: ArrayLike, weights: Weights | None = None) -> float:
-    """Average precision; nan where only one class has weight."""
-    return _ranked(average_precision_score, positive, score, weights)
+def auroc(positive: ArrayLike, score: ArrayLike) -> float:
+    """Area under the ROC curve; nan where there is only one class."""
+    ranked = Ranked(positive, score)
+    return ranked.auroc(np.ones(len(ranked.positive)))
+
+
+def f1(positive: ArrayLike, decided: ArrayLike, weights: Weights) -> float:
+    """F1 of the positive class; 0 where nothing is positive."""
+    positive, decided = np.asarray(positive, dtype=bool), np.asarray(decided, dtype=bool)
+    total = (weights * positive).sum() + (weights * decided).sum()
+    return float(2 * (weights * (positive & decided)).sum() / total) if total else 0.0
 
 
 def mean_of(metrics: Sequence[Callable[[Any], float]]) -> Callable[[Any], float]:
     """The mean of several statistics of the same rows."""
     return lambda weights: float(np.mean([metric(weights) for metric in metrics]))
-
-
-def _ranked(metric: Callable[..., float], positive: ArrayLike, score: ArrayLike, weights: Weights | None) -> float:
-    positive, score = np.asarray(positive, dtype=bool), np.asarray(score)
-    if weights is not None:
-        drawn = weights > 0
-        positive, score, weights = positive[drawn], score[drawn], weights[drawn]
-    if positive.all() or not positive.any():
-        return float("nan")
-    return float(metric(positive, score, sample_weight=weights))

@@ -75,7 +75,8 @@ def _classes(cohort: Cohort) -> Labelled:
 def _several(cohort: Cohort) -> Labelled:
     if cohort.pairs is None or cohort.pairs["labels"].null_count() == cohort.pairs.height:
         raise MedstError(
-            f"{cohort.path} has no labels: a probe needs rsna, covidx, or a cohort with pairs and CheXpert labels."
+            f"{cohort.path} has no labels: it is a {cohort.meta['dataset']} cohort; a probe needs rsna, covidx, or a cohort "
+            "with pairs and CheXpert labels."
         )
     table = cohort.pairs.filter(pl.col("labels").is_not_null())
     values = table.select("split", "frontal", "patient_id", "labels").unnest("labels")

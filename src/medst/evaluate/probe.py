@@ -14,6 +14,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from medst.batch import centre, crop_and_scale
 from medst.cohort.store import Cohort
 from medst.evaluate.features import BATCH, device_of, image_features
-from medst.evaluate.intervals import accuracy, auroc, average_precision, bootstrap, macro_accuracy, mean_of
+from medst.evaluate.intervals import Ranked, accuracy, bootstrap, macro_accuracy, mean_of
 from medst.evaluate.labels import Labelled, Split, read_labels
 from medst.evaluate.leaks import say_leaks
 from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
@@ -77,7 +78,7 @@ def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome
         if not outputs:
             continue
         score = _labels_scores if data.several else _class_scores
-        outcome.scores += score(data.names, outputs, test, _share(fraction), seeds, question.protocol == "strict")
+        outcome.scores += score(data.names, outputs, test, _share(fraction), seeds, question.intervals)
         if not data.several:
             counted = confusion_matrix(test.target, outputs[0].argmax(1), labels=range(len(data.names)))
             outcome.confusion[_share(fraction)] = counted.tolist()
@@ -213,61 +214,62 @@ def _finetuned(loaded: Loaded, cohort: Cohort, data: Labelled, learnt: Split, se
 
 
 def _class_scores(
-    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], strict: bool
+    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], intervals: bool
 ) -> list[Score]:
     label, n = test.target, len(test)
     hits = [out.argmax(1) == label for out in outputs]
     majority = float(np.bincount(label).max() / n)
-    rows: list[tuple[str, float, list[Callable[[np.ndarray], float]]]] = [
+    rows: list[tuple[str, float, list[Callable[[Any], float]]]] = [
         ("accuracy", majority, [partial(accuracy, hit) for hit in hits]),
         ("macro accuracy", 1 / len(names), [partial(macro_accuracy, hit, label) for hit in hits]),
-        ("auroc", 0.5, [partial(_macro_auroc, label, out) for out in outputs]),
+        ("auroc", 0.5, [_macro_auroc(label, out) for out in outputs]),
     ]
     if len(names) == 2:
         positive = label == 1
         margins = [out[:, 1] - out[:, 0] for out in outputs]
         rows.append(
-            ("average precision", float(positive.mean()), [partial(average_precision, positive, m) for m in margins])
+            ("average precision", float(positive.mean()), [Ranked(positive, m).average_precision for m in margins])
         )
-    return [_score(metric, share, metrics, test, chance, seeds, strict) for metric, chance, metrics in rows]
+    return [_score(metric, share, metrics, test, chance, seeds, intervals) for metric, chance, metrics in rows]
 
 
 def _labels_scores(
-    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], strict: bool
+    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], intervals: bool
 ) -> list[Score]:
-    scores, of_seed = [], [[] for _ in outputs]  # type: list[Score], list[list[Callable[[np.ndarray], float]]]
+    scores, of_seed = [], [[] for _ in outputs]  # type: list[Score], list[list[Callable[[Any], float]]]
     for place, name in enumerate(names):
         certain = ~np.isnan(test.target[:, place])
-        metrics = [partial(_label_auroc, test.target[:, place] == 1, out[:, place], certain) for out in outputs]
+        metrics = [_label_auroc(test.target[:, place] == 1, out[:, place], certain) for out in outputs]
         for own, metric in zip(of_seed, metrics, strict=True):
             own.append(metric)
-        scores.append(_score("auroc", f"{share} {name}", metrics, test, 0.5, seeds, strict, int(certain.sum())))
-    return [_score("auroc", share, [mean_of(own) for own in of_seed], test, 0.5, seeds, strict), *scores]
+        scores.append(_score("auroc", f"{share} {name}", metrics, test, 0.5, seeds, intervals, int(certain.sum())))
+    return [_score("auroc", share, [mean_of(own) for own in of_seed], test, 0.5, seeds, intervals), *scores]
 
 
 def _score(
     metric: str,
     finding: str,
-    metrics: Sequence[Callable[[np.ndarray], float]],
+    metrics: Sequence[Callable[[Any], float]],
     test: Split,
     chance: float,
     seeds: Sequence[int],
-    strict: bool,
+    intervals: bool,
     n: int | None = None,
 ) -> Score:
     values = np.array([each(np.ones(len(test))) for each in metrics])
-    spread = bootstrap(mean_of(metrics), test.patient) if strict else None
+    spread = bootstrap(mean_of(metrics), test.patient) if intervals else None
     std = float(values.std()) if len(seeds) > 1 else None
     return Score(metric, finding, float(values.mean()), std, n or len(test), chance, None, tuple(seeds), spread)
 
 
-def _macro_auroc(label: np.ndarray, out: np.ndarray, weights: np.ndarray) -> float:
+def _macro_auroc(label: np.ndarray, out: np.ndarray) -> Callable[[Any], float]:
     """Mean over the classes of the area of one against all others, by its probability."""
     shifted = np.exp(out - out.max(1, keepdims=True))
     probability = shifted / shifted.sum(1, keepdims=True)
     ones = range(1, 2) if out.shape[1] == 2 else range(out.shape[1])
-    return float(np.mean([auroc(label == one, probability[:, one], weights) for one in ones]))
+    return mean_of([Ranked(label == one, probability[:, one]).auroc for one in ones])
 
 
-def _label_auroc(positive: np.ndarray, score: np.ndarray, certain: np.ndarray, weights: np.ndarray) -> float:
-    return auroc(positive[certain], score[certain], weights[certain])
+def _label_auroc(positive: np.ndarray, score: np.ndarray, certain: np.ndarray) -> Callable[[Any], float]:
+    ranked = Ranked(positive[certain], score[certain])
+    return lambda weights: ranked.auroc(weights[certain])

@@ -58,7 +58,7 @@ def retrieval(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Out
             for k in ks:
                 hit = rank < k
                 spread = None
-                if question.protocol == "strict":
+                if question.intervals:
                     spread = bootstrap(partial(accuracy, hit), patients[rows])
                 outcome.scores.append(
                     Score(

@@ -5,7 +5,6 @@ machine.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,10 +17,10 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate import probe, retrieval, temporal_image, temporal_text, zero_shot
 from medst.evaluate.prompts import RELEASED
+from medst.evaluate.results import SCHEMA, merged, read_for_merging, write_results
 from medst.evaluate.task import PAPER, Outcome, Question, Score, Task
 from medst.weights import Loaded, load, untrained
 
-SCHEMA = 2
 _TASK_OF: dict[str, Task] = {
     temporal_image.TASK: temporal_image.temporal_image,
     temporal_text.TASK: temporal_text.temporal_text,
@@ -62,6 +61,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     question: Question = PAPER,
     baseline_seeds: Sequence[int] = (0, 1, 2),
+    keep: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Hold a model, and untrained ones of its shape, against benchmarks.
@@ -73,6 +73,7 @@ def evaluate(
         tasks: which of `TASKS`, each on every cohort; None takes those that fit each cohort.
         question: protocol and switches.
         baseline_seeds: one untrained model is drawn from each; none leaves them out.
+        keep: whether numbers of other tasks and data sets stay that `out` already holds; False writes a new file.
         progress: called with (models done, models in all, what is being done).
 
     Returns:
@@ -82,8 +83,8 @@ def evaluate(
         `std` is over `seeds`, what its rows were shuffled or drawn with.
 
     Raises:
-        MedstError: an unknown task, no model or no cohort there, two cohorts of one data set, or a cohort without what a
-            task needs.
+        MedstError: an unknown task, no model or no cohort there, two cohorts of one data set, a cohort without what a task
+            needs, or with `keep` an `out` of another model, cohort, protocol or switches.
     """
     unknown = [task for task in tasks or () if task not in _TASK_OF]
     if unknown or (tasks is not None and not tasks):
@@ -98,6 +99,8 @@ def evaluate(
     plan = [(task, cohort) for cohort in opened for task in (tasks or fitting(cohort, question))]
     if not plan:
         raise MedstError(f"{opened[0].path}: there is no benchmark for a {datasets[0]} cohort.")
+    head = _described(loaded, opened, question)
+    before = read_for_merging(out, head) if keep and out is not None else None
     total, done = len(plan) * (1 + len(baseline_seeds)), 0
     found = _Found()
     for task, cohort in plan:
@@ -105,16 +108,13 @@ def evaluate(
         for seed in (None, *baseline_seeds):
             if progress is not None:
                 progress(done, total, task if seed is None else f"{task}, untrained {seed}")
-            asked = question if seed is None else replace(question, cache=None)
+            asked = question if seed is None else replace(question, cache=None, bootstrap=False)
             outcomes.append(_TASK_OF[task](loaded if seed is None else untrained(loaded, seed), cohort, asked))
             done += 1
         found.add(task, str(cohort.meta["dataset"]), outcomes, list(baseline_seeds))
-    results = _described(loaded, opened, question) | found.written()
+    results = merged(before, head | found.written())
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_name(out.name + ".part")
-        part.write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(part, out)
+        write_results(out, results)
     if progress is not None:
         progress(total, total, f"{len(found.rows)} numbers")
     return results

@@ -36,6 +36,13 @@ class Question:
     """Arithmetic of the encoders."""
     cache: Path | None = None
     """A folder for features, so that they are computed once a model and cohort."""
+    bootstrap: bool = True
+    """Whether protocol strict makes intervals, which nobody asks of a baseline."""
+
+    @property
+    def intervals(self) -> bool:
+        """Whether intervals are wanted."""
+        return self.bootstrap and self.protocol == "strict"
 
 
 PAPER = Question()

@@ -104,7 +104,7 @@ def temporal_image(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -
                     }
                     for place, row in enumerate(rows)
                 ]
-        outcome.scores += _scores(of_finding, folds, intervals=question.protocol == "strict")
+        outcome.scores += _scores(of_finding, folds, question)
     if not outcome.scores:
         said = "; ".join(f"{left.finding}: {left.reason}" for left in outcome.left_out if left.folds == every[0])
         raise MedstError(f"{cohort.path}: no finding has enough rows of each progression for temporal-image ({said}).")
@@ -249,7 +249,7 @@ class _Measured:
         return float(np.mean([accuracy(hit, weights) for hit in self.hits(metric)])) if weights.any() else np.nan
 
 
-def _scores(of_finding: dict[str, _Measured], folds: int, intervals: bool) -> list[Score]:
+def _scores(of_finding: dict[str, _Measured], folds: int, question: Question) -> list[Score]:
     """The numbers of each finding, and their average with its own spread over the seeds."""
     if not of_finding:
         return []
@@ -263,16 +263,16 @@ def _scores(of_finding: dict[str, _Measured], folds: int, intervals: bool) -> li
             chance = measured.majority if metric == "accuracy" else third
             own = slice(ends[place], ends[place + 1])
             statistics.append(partial(_part, measured, metric, own))
-            spread = bootstrap(partial(measured.weighted, metric), measured.patients) if intervals else None
+            spread = bootstrap(partial(measured.weighted, metric), measured.patients) if question.intervals else None
             rows.append((finding, measured.values(metric), len(measured.classes), chance, spread))
         values, chance = np.mean([row[1] for row in rows], axis=0), float(np.mean([row[3] for row in rows]))
-        spread = bootstrap(mean_of(statistics), patients) if intervals else None
+        spread = bootstrap(mean_of(statistics), patients) if question.intervals else None
         rows.append((AVERAGE, values, sum(row[2] for row in rows), chance, spread))
         scores += [
             Score(metric, finding, float(values.mean()), float(values.std()), n, chance, folds, SEEDS, spread)
             for finding, values, n, chance, spread in rows
         ]
-    if intervals:
+    if question.protocol == "strict":
         scores += [
             Score(
                 f"recall of {name}",

@@ -8,6 +8,8 @@ the threshold of the fold with the best *test* accuracy and scores it on all pai
 signal at all. `accuracy` chooses the threshold on the training folds only.
 """
 
+from functools import partial
+
 import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.model_selection import StratifiedKFold
@@ -16,7 +18,7 @@ from medst.cohort.reports import clean
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.features import embed_texts
-from medst.evaluate.intervals import accuracy, auroc, bootstrap
+from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap
 from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded
 
@@ -109,8 +111,8 @@ def _scores(
             Score("accuracy at released threshold", subset, released, None, n, majority, FOLDS),
         ]
     each = np.arange(n)
-    spread = bootstrap(lambda weights: auroc(positive, score, weights), each)
-    of_accuracy = bootstrap(lambda weights: accuracy(hit, weights), each)
+    spread = bootstrap(Ranked(positive, score).auroc, each) if question.intervals else None
+    of_accuracy = bootstrap(partial(accuracy, hit), each) if question.intervals else None
     return [
         Score("auroc", subset, area, None, n, 0.5, interval=spread),
         Score("accuracy", subset, honest, None, n, majority, FOLDS, interval=of_accuracy),

@@ -13,12 +13,12 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int64
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix, f1_score
+from sklearn.metrics import confusion_matrix
 
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.features import image_features
-from medst.evaluate.intervals import accuracy, auroc, average_precision, bootstrap, macro_accuracy
+from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap, f1, macro_accuracy
 from medst.evaluate.leaks import say_leaks
 from medst.evaluate.prompts import embed_prompts, prompts_for
 from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
@@ -63,7 +63,13 @@ def zero_shot(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Out
     elif question.protocol == "paper":
         _as_released(outcome, scores["test"], labels["test"])
     else:
-        _strictly(outcome, {split: score[:, 1] - score[:, 0] for split, score in scores.items()}, labels, patients)
+        _strictly(
+            outcome,
+            {split: score[:, 1] - score[:, 0] for split, score in scores.items()},
+            labels,
+            patients,
+            question.intervals,
+        )
     return outcome
 
 
@@ -76,7 +82,7 @@ def _as_released(
     guess = float(2 * positive.mean() / (1 + positive.mean()))  # F1 of saying yes to all
     outcome.scores += [
         Score("accuracy", ALL, float((decided == label).mean()), None, n, majority),
-        Score("f1", ALL, float(f1_score(label, decided, zero_division=0.0)), None, n, guess),
+        Score("f1", ALL, f1(positive, decided, np.ones(n)), None, n, guess),
         Score("auroc of decisions", ALL, auroc(positive, decided), None, n, 0.5),
         Score("auroc", ALL, auroc(positive, scores[:, 1] - scores[:, 0]), None, n, 0.5),
     ]
@@ -84,7 +90,11 @@ def _as_released(
 
 
 def _strictly(
-    outcome: Outcome, difference: dict[str, np.ndarray], labels: dict[str, np.ndarray], patients: np.ndarray
+    outcome: Outcome,
+    difference: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    patients: np.ndarray,
+    intervals: bool,
 ) -> None:
     label, score = labels["test"], difference["test"]
     positive, n = label == 1, len(label)
@@ -93,21 +103,20 @@ def _strictly(
     threshold = best_threshold(*_repeated(difference["valid"], balance, weights))
     decided = (score > threshold).astype(int)
     hit = decided == label
-    chance = float(positive.mean())
-
-    def f1(weight: np.ndarray) -> float:
-        return float(f1_score(label, decided, sample_weight=weight, zero_division=0.0))
+    chance, ranked = float(positive.mean()), Ranked(positive, score)
 
     rows: list[tuple[str, float, Callable[[np.ndarray], float]]] = [
-        ("auroc", 0.5, lambda weight: auroc(positive, score, weight)),
-        ("average precision", chance, lambda weight: average_precision(positive, score, weight)),
-        ("macro accuracy", 0.5, lambda weight: macro_accuracy(hit, label, weight)),
-        ("accuracy", max(chance, 1 - chance), lambda weight: accuracy(hit, weight)),
-        ("f1", 2 * chance / (1 + chance), f1),
+        ("auroc", 0.5, ranked.auroc),
+        ("average precision", chance, ranked.average_precision),
+        ("macro accuracy", 0.5, partial(macro_accuracy, hit, label)),
+        ("accuracy", max(chance, 1 - chance), partial(accuracy, hit)),
+        ("f1", 2 * chance / (1 + chance), partial(f1, positive, decided)),
     ]
     even = np.ones(n)
     outcome.scores += [
-        Score(metric, ALL, statistic(even), None, n, guess, interval=bootstrap(statistic, patients))
+        Score(
+            metric, ALL, statistic(even), None, n, guess, interval=bootstrap(statistic, patients) if intervals else None
+        )
         for metric, guess, statistic in rows
     ]
     outcome.confusion[ALL] = confusion_matrix(label, decided, labels=[0, 1]).tolist()
@@ -139,8 +148,8 @@ def _many(
     hit = decided == label
     counts = np.bincount(label, minlength=test.shape[1])
     rows: list[tuple[str, str, float, Callable[[np.ndarray], float]]] = [
-        ("accuracy", ALL, float(counts.max() / n), lambda weight: accuracy(hit, weight)),
-        ("macro accuracy", ALL, 1 / test.shape[1], lambda weight: macro_accuracy(hit, label, weight)),
+        ("accuracy", ALL, float(counts.max() / n), partial(accuracy, hit)),
+        ("macro accuracy", ALL, 1 / test.shape[1], partial(macro_accuracy, hit, label)),
     ]
     for one, name in enumerate(outcome.classes):
         others = np.delete(test, one, axis=1).max(1)
@@ -149,12 +158,20 @@ def _many(
                 "auroc",
                 name,
                 0.5,
-                partial(auroc, label == one, test[:, one] - others),
+                Ranked(label == one, test[:, one] - others).auroc,
             )
         )
-    even, strict = np.ones(n), question.protocol == "strict"
+    even = np.ones(n)
     outcome.scores += [
-        Score(metric, finding, value(even), None, n, guess, interval=bootstrap(value, patients) if strict else None)
+        Score(
+            metric,
+            finding,
+            value(even),
+            None,
+            n,
+            guess,
+            interval=bootstrap(value, patients) if question.intervals else None,
+        )
         for metric, finding, guess, value in rows
     ]
     outcome.confusion[ALL] = confusion_matrix(label, decided, labels=range(test.shape[1])).tolist()

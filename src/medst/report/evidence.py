@@ -7,10 +7,9 @@ from typing import Any
 
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
+from medst.evaluate.results import read_results
 from medst.run_folder import RunFolder
 from medst.weights import Loaded, load
-
-RESULTS_SCHEMA = 2
 
 
 @dataclass
@@ -58,19 +57,6 @@ def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | No
         raise MedstError(f"{comparisons} is not the cohort that {results} was measured on; give that one.")
     loaded = _model_of(run, found["model"]["fingerprint"], results)
     return Evidence(settings, RunFolder(run).read_metrics(), found, loaded, opened, measured)
-
-
-def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any]:
-    """The content of a results.json.
-
-    Raises:
-        MedstError: it is not there, damaged or of another schema.
-    """
-    found = _read_json(path, f"{path}: no such file; {made_by} writes it.")
-    schema = found.get("schema") if isinstance(found, dict) else None
-    if schema != RESULTS_SCHEMA:
-        raise MedstError(f"{path} has results schema {schema}, this medst reads {RESULTS_SCHEMA}; evaluate again.")
-    return found
 
 
 def _model_of(run: Path, fingerprint: str, results: Path) -> Loaded:

@@ -132,7 +132,7 @@ def bars(rows: Sequence[Bar], *, percent: bool, key: str, alt: str) -> Markup:
     return to_svg(figure, alt, key)
 
 
-def confusion(matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[str], finding: str) -> Markup:
+def confusion(matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[str], finding: str, key: str) -> Markup:
     """True progressions down, predicted ones across; a cell's colour is its share of its row, its number a count."""
     figure, axes = new_figure(250, 250)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -145,7 +145,7 @@ def confusion(matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[s
         f"of {row.sum()} {name}, " + ", ".join(f"{n} predicted {c}" for n, c in zip(row, classes, strict=True))
         for name, row in zip(classes, matrix, strict=True)
     )
-    return to_svg(figure, alt, f"confusion-{finding}")
+    return to_svg(figure, alt, key)
 
 
 def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, key: str, alt: str) -> Markup:

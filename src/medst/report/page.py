@@ -75,21 +75,29 @@ def build(
         "facts": _provenance(evidence),
     }
     say(3, 4, "page")
-    html = _environment().get_template("page.html.j2").render(content)
-    out_html.parent.mkdir(parents=True, exist_ok=True)
-    part = out_html.with_name(out_html.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    os.replace(part, out_html)
+    html = environment().get_template("page.html.j2").render(content)
+    write_page(out_html, html)
     say(4, 4, f"{len(html) / 1e6:.1f} MB")
     return out_html
 
 
-def _environment() -> jinja2.Environment:
-    places = {"page.html.j2": files("medst.report"), "page.css": files("medst")}
+def write_page(out_html: Path, html: str) -> Path:
+    """Write a page beside its final name first."""
+    out_html.parent.mkdir(parents=True, exist_ok=True)
+    part = out_html.with_name(out_html.name + ".part")
+    part.write_text(html, encoding="utf-8")
+    os.replace(part, out_html)
+    return out_html
+
+
+def environment() -> jinja2.Environment:
+    """The pages' templates, which escape all that is put into them."""
+    templates = ("page.html.j2", "comparison.html.j2")
+    places = dict.fromkeys(templates, files("medst.report")) | {"page.css": files("medst")}
     sources = {name: (folder / name).read_text(encoding="utf-8") for name, folder in places.items()}
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(sources),
-        autoescape=lambda name: name == "page.html.j2",
+        autoescape=lambda name: name in templates,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -103,7 +111,7 @@ def _confusion(measured: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "finding": finding,
             "n": int(np.sum(matrix)),
-            "figure": figures.confusion(np.array(matrix), PROGRESSIONS, finding),
+            "figure": figures.confusion(np.array(matrix), PROGRESSIONS, finding, f"confusion-{finding}"),
         }
         for finding, matrix in measured["confusion"].items()
     ]

@@ -8,13 +8,15 @@ from medst.look import plain
 from medst.report import figures
 from medst.report.figures import Bar
 
+AREAS = ("auroc", "average precision", "f1", "macro auroc")
+"""Metrics that are written as numbers up to 1."""
 Metric = tuple[str, int | None]
 """A metric and the number of folds it was measured with."""
 
 _SHOWN: dict[str, tuple[str, list[list[Metric]]]] = {
     "temporal-image": (
         AVERAGE,
-        [[("accuracy", folds), ("macro accuracy", folds)] for folds in (5, 10)],
+        [[("accuracy", folds), ("macro accuracy", folds), ("swap consistency", folds)] for folds in (5, 10)],
     ),
     "temporal-text": (
         ALL,
@@ -30,12 +32,12 @@ def tasks(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def write(metric: str) -> Callable[[float], str]:
-    """How values of a metric are written: accuracies in per cent, areas as they are.
+    """How values of a metric are written: areas and F1 as they are, everything else is a share and in per cent.
 
     >>> write("macro accuracy")(0.6124), write("auroc")(0.6124)
     ('61.2 %', '0.612')
     """
-    return percent if "accuracy" in metric else "{:.3f}".format
+    return "{:.3f}".format if metric.startswith(AREAS) else percent
 
 
 def percent(value: float) -> str:
@@ -84,7 +86,10 @@ def _bar(finding: str, rows: dict[str, Any]) -> Bar:
 
 def _table(results: dict[str, Any], task: str, order: Sequence[str], metrics: Sequence[Metric]) -> dict[str, Any]:
     """A row a finding, three columns a metric; findings that this number of folds left out are left out."""
-    columns = [(metric, _by_finding(results, task, metric, folds)) for metric, folds in metrics]
+    every = [(metric, _by_finding(results, task, metric, folds)) for metric, folds in metrics]
+    columns = [(metric, found) for metric, found in every if found]
+    if not columns:
+        return {"metrics": [], "folds": metrics[0][1], "rows": []}
     rows = [
         {
             "finding": finding,
@@ -95,7 +100,7 @@ def _table(results: dict[str, Any], task: str, order: Sequence[str], metrics: Se
         for finding in order
         if finding in columns[0][1]
     ]
-    names = ["AUROC" if metric == "auroc" else plain(metric) for metric, _ in metrics]
+    names = ["AUROC" if metric == "auroc" else plain(metric) for metric, _ in columns]
     return {"metrics": names, "folds": metrics[0][1], "rows": rows}
 
 

@@ -1,0 +1,175 @@
+"""The verbs that measure models and show what was measured; heavy imports stay inside of them, as in `cli.py`."""
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from medst.cli_arguments import CohortPath, Cohorts, Model, Out, Runs
+
+
+def evaluate(
+    task: Positional[Literal["all", "temporal-image", "temporal-text", "zero-shot", "probe", "retrieval"]],
+    model: Model,
+    cohorts: Cohorts,
+    /,
+    protocol: Literal["paper", "strict"] = "paper",
+    features: Literal["concat", "difference", "both"] = "concat",
+    tokens: Literal["global", "patches", "both"] = "global",
+    laterals: Path | None = None,
+    prompts: Path | None = None,
+    fractions: tuple[float, ...] = (0.01, 0.1, 1.0),
+    finetune: bool = False,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    untrained: int = 3,
+    cache: bool = True,
+    out: Path | None = None,
+    replace: bool = False,
+) -> None:
+    """Hold a model, and untrained ones of its shape, against benchmarks.
+
+    Args:
+        task: which benchmark; all takes those that each cohort has what it takes for.
+        model: folder of a model, for instance RUN/best.
+        cohorts: one or several, one a data set.
+        protocol: paper, as released; strict, where nothing about a test row was used to choose anything.
+        features: of two studies in temporal-image: both embeddings, their difference, or all of it.
+        tokens: of an image in temporal-image: its global embedding, the mean of its patches', or both.
+        laterals: a cohort with pairs; temporal-image then encodes a study's lateral view with its frontal one.
+        prompts: a prompt file for zero-shot; the released prompts of pneumonia if not given.
+        fractions: shares of the training rows that probe learns from.
+        finetune: let probe train the image encoder too.
+        precision: arithmetic of the encoders.
+        untrained: how many untrained models to measure beside it.
+        cache: keep image features in a folder features beside MODEL, so that they are computed once.
+        out: file for the results; results.json beside MODEL if not given, results-strict.json for protocol strict.
+        replace: write a new file, where otherwise the numbers of other tasks and data sets stay.
+    """
+    from medst.errors import MedstError
+    from medst.evaluate.run import evaluate as run
+    from medst.evaluate.task import Question
+    from medst.progress import Display
+
+    if untrained < 0:
+        raise MedstError(f"--untrained is {untrained}; give 0 or more.")
+    question = Question(
+        protocol=protocol,
+        features=features,
+        tokens=tokens,
+        laterals=laterals,
+        prompts=prompts,
+        fractions=fractions,
+        finetune=finetune,
+        precision=precision,
+        cache=model.parent / "features" if cache else None,
+    )
+    out = out or model.parent / ("results.json" if protocol == "paper" else "results-strict.json")
+    with Display(["evaluate"]) as display:
+        results = run(
+            model,
+            cohorts,
+            out,
+            tasks=None if task == "all" else (task,),
+            question=question,
+            baseline_seeds=tuple(range(untrained)),
+            keep=not replace,
+            progress=display.stage("evaluate"),
+        )
+    for row in results["results"]:
+        folds = f"{row['folds']} folds" if row["folds"] else ""
+        words = [row["task"], row["dataset"], row["metric"], row["finding"], folds, row["model"]]
+        spread = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}, "
+        print(f"{' '.join(word for word in words if word)}: {row['value']:.3f} ({spread}chance {row['chance']:.3f})")
+    for warning in results["warnings"]:
+        print(f"Beware: {warning}")
+    print(f"{out}: {len(results['results'])} numbers")
+
+
+def report(
+    runs: Runs,
+    /,
+    cohort: Path | None = None,
+    results: Path | None = None,
+    comparisons: Path | None = None,
+    out: Path | None = None,
+    tables: Literal["markdown", "latex"] | None = None,
+    patients: int = 4,
+    synthetic: bool = False,
+) -> None:
+    """Draw results as one HTML page: any number of runs side by side, or one with its learning curves and patients.
+
+    Args:
+        runs: folders of runs, or files that `medst evaluate` wrote.
+        cohort: the cohort of the one run, whose curves and patients are then shown too.
+        results: what `medst evaluate` wrote about the one run; RUN/results.json if not given.
+        comparisons: the ms-cxr-t cohort of these results, for the true progressions.
+        out: the page; RUN/report.html with --cohort, comparison.html in the first folder without.
+        tables: print the numbers as tables in this language too.
+        patients: how many patients to show.
+        synthetic: say on the page that all patients are synthetic.
+    """
+    from medst.errors import MedstError
+    from medst.report import build, compare, tables_of
+
+    if cohort is None:
+        if results is not None or comparisons is not None:
+            raise MedstError("--results and --comparisons go with --cohort, which shows one run with its patients.")
+        folder = runs[0] if runs[0].is_dir() else runs[0].parent
+        page = compare(out or folder / "comparison.html", runs)
+        if tables is not None:
+            print(tables_of(runs, tables))
+        print(page)
+        return
+    if len(runs) > 1:
+        raise MedstError("--cohort shows the patients of one run; give one RUN, or leave --cohort out to compare them.")
+    page = build(
+        out or runs[0] / "report.html",
+        run=runs[0],
+        results=results or runs[0] / "results.json",
+        cohort=cohort,
+        comparisons=comparisons,
+        patients=patients,
+        synthetic=synthetic,
+    )
+    print(page)
+
+
+def ablate(
+    cohort: CohortPath,
+    out: Out,
+    /,
+    comparisons: Path | None = None,
+    recipe: Literal["paper", "modern", "tiny"] = "tiny",
+    seeds: int = 3,
+    only: tuple[str, ...] = (),
+    epochs: int | None = None,
+    jobs: int = 1,
+) -> None:
+    """Train a recipe's variants, each without or with one thing, and report what each thing is worth.
+
+    Args:
+        cohort: folder of a prepared cohort with pairs.
+        out: folder for all runs and the table; a job that was stopped goes on where it was.
+        comparisons: an ms-cxr-t cohort to measure on; retrieval on COHORT is always measured.
+        recipe: what the variants vary.
+        seeds: runs of each variant.
+        only: names of variants; all of them if not given.
+        epochs: passes over the training sequences, if not those of the recipe.
+        jobs: runs at a time.
+    """
+    from medst.ablate import ablate as run
+    from medst.progress import Display
+
+    with Display(["ablate"]) as display:
+        table = run(
+            cohort,
+            out,
+            comparisons=comparisons,
+            recipe=recipe,
+            seeds=seeds,
+            only=only,
+            epochs=epochs,
+            jobs=jobs,
+            progress=display.stage("ablate"),
+        )
+    print(table)
