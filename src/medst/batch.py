@@ -188,6 +188,8 @@ class Batches(Dataset[Batch]):
         self.pair = pairs["pair"].to_numpy().astype(np.int64)
         self.frontal = pairs["frontal"].to_numpy()
         self.lateral = pairs["lateral"].fill_null(-1).to_numpy()
+        if data.laterals == "none":
+            self.lateral = np.full_like(self.lateral, -1)
         encoded = tokenizer(pairs["report"].to_list(), truncation=True, max_length=pieces)["input_ids"]
         self.pieces = [np.asarray(ids, dtype=np.int64) for ids in encoded]
         self.pad = int(tokenizer.pad_token_id)
@@ -225,8 +227,11 @@ class Batches(Dataset[Batch]):
 
     def collate(self, sequences: list[list[int]], number: int) -> Batch:
         """Sequences of rows (places in this split's table) to the batch of that number."""
-        rows = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
         length = self.data.sequence_length
+        of_lateral = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
+        if self.data.laterals == "mixed":
+            sequences = sorted(sequences, key=lambda sequence: len(sequence) < length)
+        rows = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
         starts = np.cumsum([0, *map(len, sequences)])
         temporal = [
             (start, len(s)) for start, s in zip(starts, sequences, strict=False) if len(s) >= self.data.temporal_from
@@ -236,7 +241,7 @@ class Batches(Dataset[Batch]):
         steps = np.where(mask, np.array([start for start, _ in temporal], dtype=np.int64).reshape(-1, 1) + step, 0)
         days = self.days[rows[steps]]
         days = np.where(mask, days - days[:, :1], 0.0).astype(np.float32)
-        lateral_of = np.flatnonzero(self.lateral[rows] >= 0)
+        lateral_of = np.flatnonzero(self.lateral[of_lateral] >= 0)
         room = self.images.shape[1] - self.data.crop
         pictures = len(rows) + len(lateral_of)
         if self.training:
@@ -253,7 +258,7 @@ class Batches(Dataset[Batch]):
         return Batch(
             pair=torch.from_numpy(self.pair[rows]),
             frontal=torch.from_numpy(self.images[self.frontal[rows]]),
-            lateral=torch.from_numpy(self.images[self.lateral[rows[lateral_of]]]),
+            lateral=torch.from_numpy(self.images[self.lateral[of_lateral[lateral_of]]]),
             lateral_of=torch.from_numpy(lateral_of),
             corners=torch.from_numpy(corners),
             pieces=torch.from_numpy(pieces),

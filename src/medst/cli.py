@@ -220,6 +220,7 @@ def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
         "inspect": inspect,
         "pretrain": _pretrain_verb(RECIPES.get(name, RECIPES["tiny"])),
         "evaluate": cli_measure.evaluate,
+        "ablate": cli_measure.ablate,
         "report": cli_measure.report,
         "convert": convert,
     }

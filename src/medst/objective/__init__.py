@@ -68,13 +68,15 @@ class Objective(nn.Module):
             share = 1.0 if devices is None else devices.share(steps.new_tensor(len(embedded.image)))
             parts |= {name: local[name] * share for name in ("local_words", "local_patches")}
             total = total + s.local_weight * (parts["local_words"] + parts["local_patches"])
-        if s.temporal_weight:
+        if s.temporal_weight and (s.forward_weight or s.reverse_weight):
             temporal = self.temporal(embedded.image[steps], embedded.report[steps], step_mask, days)
             if devices is not None:
                 share = devices.share(step_mask.sum())
                 temporal = {name: value * share for name, value in temporal.items()}
             parts |= temporal
-            total = total + s.temporal_weight * temporal_share * torch.stack(list(temporal.values())).sum()
+            weights = {"classification": s.forward_weight, "regression": s.reverse_weight}
+            weighted = [weights[name.rsplit("_", 1)[1]] * value for name, value in temporal.items()]
+            total = total + s.temporal_weight * temporal_share * torch.stack(weighted).sum()
         return {"loss": total, **parts}
 
     def contrast(
@@ -95,13 +97,13 @@ class Objective(nn.Module):
         mask: Bool[Tensor, "sequence step"],
         days: Float[Tensor, "sequence step"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """The four terms of the temporal loss; their sum is L_temporal, 0 where there is no sequence."""
+        """The terms of the temporal loss that have a weight, in full four; 0 where there is no sequence."""
         if self.settings.time_axis == "days" and days is None:
             raise ValueError("objective.time_axis is 'days', but no days were given")
         time = time_of_steps(mask, days if self.settings.time_axis == "days" else None)
         terms = {}
         for name, u, v in (("image_to_report", image, report), ("report_to_image", report, image)):
-            terms[f"{name}_classification"], terms[f"{name}_regression"] = mapping_losses(
+            forward, reverse = mapping_losses(
                 u,
                 v,
                 mask,
@@ -111,4 +113,8 @@ class Objective(nn.Module):
                 variance_weight=self.settings.variance_weight,
                 huber_delta=self.settings.huber_delta,
             )
+            if self.settings.forward_weight:
+                terms[f"{name}_classification"] = forward
+            if self.settings.reverse_weight:
+                terms[f"{name}_regression"] = reverse
         return terms

@@ -88,6 +88,10 @@ class ObjectiveSettings:
     """Weight of the modality-weighted local alignment."""
     temporal_weight: float = 1.0
     """Weight of the bidirectional cycle consistency."""
+    forward_weight: float = 1.0
+    """Weight of the forward mapping classification within the temporal loss; 0 leaves it out."""
+    reverse_weight: float = 1.0
+    """Weight of the reverse mapping regression within the temporal loss; 0 leaves it out."""
     temporal_warmup: float = 0.0
     """Share of all steps over which the temporal weight rises from 0."""
     global_temperature: float = 0.07
@@ -133,6 +137,9 @@ class DataSettings:
     shorter."""
     temporal_from: int = 2
     """Shortest sequence that takes part in the temporal loss; the released code takes full sequences only."""
+    laterals: Literal["own", "none", "mixed"] = "own"
+    """A study's own lateral view; none; or, to measure what it costs, as the released code hands them out: full sequences
+    come first, but laterals stay in the order from before."""
     sequences_per_batch: int = 10
     """Sequences a batch and device, shorter ones included; with optimiser.accumulate, of each part of it."""
     balance: bool = True
