@@ -238,7 +238,8 @@ def _carry_out(task: _Run, threads: int) -> bool:
     from medst.pretrain import pretrain
 
     torch.set_num_threads(threads)
-    if not pretrain(task.cohort, task.folder, task.recipe)["finished"]:
+    trained = pretrain(task.cohort, task.folder, task.recipe)
+    if trained.get("interrupted") or not trained["finished"]:
         return False
     last, parts = task.folder / "last", task.folder / "retrieval.json"
     found = evaluate(last, task.cohort, parts, tasks=("retrieval",), baseline_seeds=())

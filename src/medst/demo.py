@@ -49,7 +49,8 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
             "ms-cxr-t", raw / "ms-cxr-t", comparisons, Options(images=images), workers=workers,
             progress=display.stage("comparisons"),
         )  # fmt: skip
-        if not pretrain(cohort, run, recipe, progress=display.stage("pretrain"))["finished"]:
+        trained = pretrain(cohort, run, recipe, progress=display.stage("pretrain"))
+        if trained.get("interrupted") or not trained["finished"]:  # a Ctrl-C in the last step is one too
             return Outcome(finished=False)
         # Not the best by validation loss: on so few patients that is an early epoch, long before findings are told apart.
         results = evaluate(run / "last", comparisons, run / "results.json", progress=display.stage("evaluate"))

@@ -47,7 +47,8 @@ def pretrain(cohort: Path, run: Path, recipe: Recipe, progress: Progress | None 
         progress: called with (steps done, steps in all, a line on loss and time left).
 
     Returns:
-        `finished` (False after Ctrl-C or `stop_after`), `steps`, `epochs`, `best_loss`, `best_epoch`, `skipped`.
+        `finished` (False after Ctrl-C or `stop_after`), `interrupted`, `steps`, `epochs`, `best_loss`, `best_epoch`,
+        `skipped`.
 
     Raises:
         MedstError: impossible settings, another run in the folder, an unfit cohort, or a loss that explodes or is no number.
@@ -80,10 +81,8 @@ def open_fit(path: Path, recipe: Recipe) -> Cohort:
     if cohort.pairs is None:
         raise MedstError(f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on.")
     if recipe.objective.time_axis == "days" and cohort.meta.get("time") == "order":
-        raise MedstError(
-            f"{cohort.path} knows only the order of a patient's studies, not their dates; "
-            "set objective.time_axis to 'steps'."
-        )
+        said = "knows only the order of a patient's studies, not their dates; set objective.time_axis to 'steps'."
+        raise MedstError(f"{cohort.path} {said}")
     return cohort
 
 
@@ -187,18 +186,14 @@ class _Run:
     def _summary(self, finished: bool) -> dict[str, Any]:
         epochs = self.at["step"] // self.per_epoch
         keys = ("best_loss", "best_epoch", "skipped", "stopped_early")
-        damaged = {"damaged_states": self.damaged} if self.damaged else {}
-        notes = {"notes": self.notes} if self.notes else {}
-        return (
-            damaged
-            | notes
-            | {
-                "finished": finished,
-                "steps": self.at["step"],
-                "epochs": epochs,
-                **{k: self.at[k] for k in keys},
-            }
-        )
+        said = {"damaged_states": self.damaged, "notes": self.notes}
+        return {name: value for name, value in said.items() if value} | {
+            "finished": finished,
+            "interrupted": self.interrupted,
+            "steps": self.at["step"],
+            "epochs": epochs,
+            **{k: self.at[k] for k in keys},
+        }
 
     def _loader(self, batches: Batches, numbers: Sequence[int]) -> Iterator[Batch]:
         loader = DataLoader(
