@@ -209,3 +209,25 @@ def test_days_are_those_between_the_studies(cohort: Cohort) -> None:
             assert days[~mask].eq(0).all()
             spans += expected[-1] > 0
     assert spans > 0
+
+
+def test_laterals_can_be_left_out(cohort: Cohort) -> None:
+    own, none = batches(cohort)[0], batches(cohort, replace(DATA, laterals="none"))[0]
+    assert len(own.lateral) > 0
+    assert len(none.lateral) == len(none.lateral_of) == 0
+    assert torch.equal(own.frontal, none.frontal)
+
+
+def test_mixed_laterals_stay_in_the_order_from_before_full_sequences_came_first(cohort: Cohort) -> None:
+    own, mixed = (batches(cohort, replace(DATA, laterals=kind)) for kind in ("own", "mixed"))
+    moved = 0
+    for number in range(len(own)):
+        before, after = own[number], mixed[number]
+        assert torch.equal(before.lateral, after.lateral)
+        assert torch.equal(before.lateral_of, after.lateral_of)
+        sequences = [own.sequences[s] for s in own.members(number)]
+        first = [s for s in sequences if len(s) == DATA.sequence_length]
+        rows = np.concatenate([*first, *(s for s in sequences if len(s) < DATA.sequence_length)])
+        assert torch.equal(after.pair, torch.from_numpy(own.pair[rows]))
+        moved += int((before.pair[before.lateral_of] != after.pair[after.lateral_of]).sum())
+    assert moved > 0

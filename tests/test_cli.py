@@ -33,7 +33,7 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "phantom", "prepare", "pretrain", "evaluate", "report", "convert"):
+    for verb in ("demo", "phantom", "prepare", "pretrain", "evaluate", "ablate", "report", "convert"):
         assert verb in done.stdout
 
 
@@ -47,7 +47,8 @@ def test_version() -> None:
         ("prepare", "mimic-cxr", "nowhere", "cohort"),
         ("pretrain", "nowhere", "run"),
         ("evaluate", "all", "nowhere", "cohort"),
-        ("report", "nowhere", "cohort"),
+        ("report", "nowhere"),
+        ("ablate", "nowhere", "job"),
         ("convert", "nowhere", "model"),
     ],
 )
@@ -56,6 +57,14 @@ def test_a_path_that_is_not_there_gives_one_sentence_that_names_it(words: tuple[
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "nowhere" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [("evaluate", "all", "model"), ("report",)])
+def test_what_takes_several_paths_asks_for_one(words: tuple[str, ...]) -> None:
+    done = medst(*words)
+    assert done.returncode == 1
+    assert "at least one" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

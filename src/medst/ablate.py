@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.recipes import RECIPES
@@ -111,6 +112,9 @@ def ablate(
     if epochs is not None:
         base = replace(base, optimiser=replace(base.optimiser, epochs=epochs))
     variants = choose(base, only)
+    for path in (cohort, comparisons):
+        if path is not None:
+            open_cohort(path)
     _claim(out, {"recipe": recipe, "epochs": base.optimiser.epochs})
     tasks = [
         _Run(

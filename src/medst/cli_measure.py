@@ -50,6 +50,8 @@ def evaluate(
     from medst.evaluate.task import Question
     from medst.progress import Display
 
+    if not cohorts:
+        raise MedstError("evaluate needs at least one COHORT behind MODEL.")
     if untrained < 0:
         raise MedstError(f"--untrained is {untrained}; give 0 or more.")
     question = Question(
@@ -111,6 +113,8 @@ def report(
     from medst.errors import MedstError
     from medst.report import build, compare, tables_of
 
+    if not runs:
+        raise MedstError("report needs at least one RUN, a run's folder or a results file.")
     if cohort is None:
         if results is not None or comparisons is not None:
             raise MedstError("--results and --comparisons go with --cohort, which shows one run with its patients.")

@@ -16,9 +16,17 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate import temporal_image as module
 from medst.evaluate.features import ImageFeatures
-from medst.evaluate.task import PAPER
-from medst.evaluate.temporal_image import PROGRESSIONS, SEEDS, cross_validate, temporal_image
+from medst.evaluate.task import PAPER, Question
+from medst.evaluate.temporal_image import (
+    PROGRESSIONS,
+    SEEDS,
+    cross_validate,
+    cross_validate_strictly,
+    temporal_image,
+)
 from medst.weights import Loaded
+
+STRICT = Question(protocol="strict")
 
 
 def by_key(outcome: module.Outcome) -> dict[tuple[str, str, int | None], module.Score]:
@@ -138,3 +146,81 @@ def test_a_cohort_without_comparisons_is_refused(loaded: Loaded, benchmark: Coho
     other = replace(benchmark, comparisons=None, meta=benchmark.meta | {"dataset": "mimic-cxr"})
     with pytest.raises(MedstError, match="no comparisons: it is a mimic-cxr cohort"):
         temporal_image(loaded, other)
+
+
+def of_patients(rng: np.random.Generator, patients: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three rows a patient, all of one class; features that say who it is and nothing of the class."""
+    patient = np.repeat(np.arange(patients), 3)
+    classes = rng.permutation(np.arange(patients) % 3)[patient]
+    own = rng.normal(size=(patients, 40))
+    return (own[patient] + 0.05 * rng.normal(size=(3 * patients, 40))).astype(np.float32), classes, patient
+
+
+def test_strict_does_not_know_patients_again_and_the_released_protocol_does() -> None:
+    rng = np.random.default_rng(0)
+    released, strict = [], []
+    for _ in range(3):
+        features, classes, patients = of_patients(rng)
+        released.append(cross_validate(features, classes, 5, seeds=(42,)).accuracy[0])
+        strict.append(cross_validate_strictly(features, features, classes, patients, 5, seeds=(42,)).accuracy[0])
+    assert np.mean(released) > 0.8
+    assert 0.2 < np.mean(strict) < 0.47
+
+
+def test_strict_learns_what_is_there_whatever_its_scale_and_swaps_it() -> None:
+    rng = np.random.default_rng(3)
+    classes = np.tile(np.arange(3), 40)
+    change = np.array([-1.0, 0.0, 1.0])[classes]
+    features = np.stack([1e4 * change + 300 * rng.normal(size=120), rng.normal(size=120)], 1).astype(np.float32)
+    swapped = features * np.array([-1, 1], dtype=np.float32)
+    found = cross_validate_strictly(features, swapped, classes, np.arange(120) // 2, 5)
+    assert found.accuracy.min() > 0.97
+    assert (found.swapped == module.MIRROR[found.predicted]).mean() > 0.97
+
+
+def test_permuted_labels_give_chance_in_strict(loaded: Loaded, benchmark: Cohort, seen: None) -> None:
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(4):
+        order = rng.permutation(benchmark.comparisons["progression"].to_numpy())
+        permuted = replace(benchmark, comparisons=benchmark.comparisons.with_columns(progression=pl.Series(order)))
+        outcome = temporal_image(loaded, permuted, Question(protocol="strict", bootstrap=False))
+        found.append(by_key(outcome)["macro accuracy", "average", 5].value)
+    assert 0.22 < np.mean(found) < 0.44
+
+
+def test_strict_says_intervals_and_the_recall_of_each_class(loaded: Loaded, benchmark: Cohort, seen: None) -> None:
+    outcome = temporal_image(loaded, benchmark, Question(protocol="strict"))
+    scores = by_key(outcome)
+    for metric in ("accuracy", "macro accuracy", "swap consistency"):
+        for finding in ("edema", "pneumothorax", "average"):
+            low, high = scores[metric, finding, 5].interval or (1, 0)
+            assert low <= scores[metric, finding, 5].value <= high
+    recalls = [scores[f"recall of {name}", "edema", 5].value for name in PROGRESSIONS]
+    assert scores["macro accuracy", "edema", 5].value == pytest.approx(np.mean(recalls))
+
+
+def test_strict_needs_as_many_patients_as_folds(
+    loaded: Loaded, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+) -> None:
+    table = make_comparisons(edema=(12, 12, 12), pneumonia=(12, 12, 12))
+    one = pl.when((pl.col("finding") == "pneumonia") & (pl.col("progression") == "stable"))
+    table = table.with_columns(patient_id=one.then(pl.lit("p0")).otherwise("patient_id"))
+    outcome = temporal_image(loaded, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)), STRICT)
+    assert [left.finding for left in outcome.left_out] == ["pneumonia"]
+    assert "patients of each progression" in outcome.left_out[0].reason
+
+
+@pytest.mark.parametrize(("features", "width"), [("concat", 16), ("difference", 8), ("both", 24)])
+def test_features_and_tokens_are_what_was_asked_for(
+    features: str, width: int, loaded: Loaded, benchmark: Cohort
+) -> None:
+    table = benchmark.comparisons
+    question = Question(features=features)  # type: ignore[arg-type]
+    now, swapped = module.features_of(loaded, benchmark, table, question)
+    assert now.shape == (table.height, width)
+    if features == "difference":
+        np.testing.assert_allclose(now, -swapped)
+    patches, _ = module.features_of(loaded, benchmark, table, replace(question, tokens="patches"))
+    assert np.abs(patches - now).max() > 1e-3
+    assert module.features_of(loaded, benchmark, table, replace(question, tokens="both"))[0].shape[1] == 2 * width

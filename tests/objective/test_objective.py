@@ -106,6 +106,23 @@ def test_a_part_without_weight_is_left_out(weight: str, left_out: tuple[str, ...
     assert set(losses) == {"loss"} | {name for name in PARTS if not name.startswith(left_out)}
 
 
+def test_either_mapping_of_the_temporal_loss_can_be_weighted_or_left_out() -> None:
+    whole = make_objective(ObjectiveSettings())(make(6), STEPS, MASK)
+    rest = whole["global"] + whole["local_words"] + whole["local_patches"]
+    for weight, left_out, kept in (
+        ("forward_weight", "classification", "regression"),
+        ("reverse_weight", "regression", "classification"),
+    ):
+        half = make_objective(replace(ObjectiveSettings(), **{weight: 0.0}))(make(6), STEPS, MASK)
+        assert not any(name.endswith(left_out) for name in half)
+        expected = rest + whole[f"image_to_report_{kept}"] + whole[f"report_to_image_{kept}"]
+        torch.testing.assert_close(half["loss"], expected)
+    twice = make_objective(replace(ObjectiveSettings(), forward_weight=2.0, reverse_weight=0.5))(make(6), STEPS, MASK)
+    forward = whole["image_to_report_classification"] + whole["report_to_image_classification"]
+    reverse = whole["image_to_report_regression"] + whole["report_to_image_regression"]
+    torch.testing.assert_close(twice["loss"], rest + 2 * forward + 0.5 * reverse)
+
+
 def test_a_batch_without_a_sequence_has_no_temporal_loss() -> None:
     made = make(6)
     losses = make_objective(ObjectiveSettings())(made, STEPS[:0], MASK[:0])

@@ -68,7 +68,8 @@ def _classes(cohort: Cohort) -> Labelled:
     splits = {}
     for name in ("train", "valid", "test"):
         table = cohort.labelled.filter(split=name)
-        splits[name] = Split(table["image"].to_numpy(), table["label"].to_numpy(), table["patient_id"].to_numpy())
+        target = table["label"].cast(pl.Int64).to_numpy(writable=True)  # a tensor will share its memory
+        splits[name] = Split(table["image"].to_numpy(), target, table["patient_id"].to_numpy())
     return Labelled([str(name) for name in cohort.meta["classes"]], False, splits, {})
 
 

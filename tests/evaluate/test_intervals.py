@@ -1,0 +1,57 @@
+"""Statistics under weights against scikit-learn and by hand, and what an interval is of."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
+
+from medst.evaluate.intervals import Ranked, accuracy, bootstrap, f1, macro_accuracy
+
+ROWS = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=2, max_size=30)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROWS)
+def test_weighted_statistics_are_those_of_scikit_learn(rows: list[tuple[bool, int, int]]) -> None:
+    positive = np.array([row[0] for row in rows])
+    score = np.array([row[1] for row in rows]) / 4
+    weights = np.array([row[2] for row in rows], dtype=np.float64)
+    ranked, decided = Ranked(positive, score), score > 0
+    if weights.any():
+        assert f1(positive, decided, weights) == pytest.approx(
+            f1_score(positive, decided, sample_weight=weights, zero_division=0.0)
+        )
+    if not (weights[positive].any() and weights[~positive].any()):
+        assert np.isnan(ranked.auroc(weights))
+        assert np.isnan(ranked.average_precision(weights))
+        return
+    drawn = weights > 0
+    given_to = {"sample_weight": weights[drawn]}
+    assert ranked.auroc(weights) == pytest.approx(roc_auc_score(positive[drawn], score[drawn], **given_to))
+    expected = average_precision_score(positive[drawn], score[drawn], **given_to)
+    assert ranked.average_precision(weights) == pytest.approx(expected)
+    expected = balanced_accuracy_score(positive[drawn], decided[drawn], **given_to)
+    assert macro_accuracy(positive == decided, positive, weights) == pytest.approx(expected)
+
+
+def test_an_interval_of_a_mean_is_that_of_theory() -> None:
+    # 400 patients with one row each: the standard error of a share of one half is 0.025.
+    hit = np.arange(400) % 2 == 0
+    low, high = bootstrap(lambda weights: accuracy(hit, weights), np.arange(400)) or (0, 0)
+    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.006)
+    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.006)
+
+
+def test_rows_of_one_patient_are_drawn_together() -> None:
+    hit = np.arange(400) < 200
+    patients = np.arange(400) // 20
+    together = bootstrap(lambda weights: accuracy(hit, weights), patients)
+    alone = bootstrap(lambda weights: accuracy(hit, weights), np.arange(400))
+    assert together is not None
+    assert alone is not None
+    assert together[1] - together[0] > 3 * (alone[1] - alone[0])
+
+
+def test_what_can_t_be_computed_in_half_of_the_draws_has_no_interval() -> None:
+    assert bootstrap(lambda weights: np.nan, np.arange(5), rounds=20) is None

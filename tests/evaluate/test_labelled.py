@@ -1,0 +1,179 @@
+"""Zero-shot and probes on a cohort of two classes whose brightness says the class, and what they refuse."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
+
+from medst.cohort.store import Cohort, open_cohort
+from medst.errors import MedstError
+from medst.evaluate import probe as probing
+from medst.evaluate import zero_shot as zeroing
+from medst.evaluate.features import ImageFeatures
+from medst.evaluate.probe import draw, probe
+from medst.evaluate.task import Outcome, Question
+from medst.evaluate.zero_shot import zero_shot
+from medst.weights import Loaded
+
+STRICT = Question(protocol="strict")
+SPLITS = ["train"] * 24 + ["valid"] * 12 + ["test"] * 12
+
+
+@pytest.fixture
+def cohort(write_cohort: Callable[..., Path]) -> Cohort:
+    table = pl.DataFrame(
+        {
+            "patient_id": [f"p{i}" for i in range(48)],
+            "image_id": [f"i{i}" for i in range(48)],
+            "image": list(range(48)),
+            "split": SPLITS,
+            "label": np.random.default_rng(4).integers(0, 2, 48),
+        }
+    )
+    path = write_cohort("labelled", "rsna", labelled=table)
+    meta = json.loads((path / "cohort.json").read_text())
+    (path / "cohort.json").write_text(json.dumps(meta | {"classes": ["normal", "Pneumonia"]}))
+    return open_cohort(path)
+
+
+@pytest.fixture
+def seen(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """In place of a model: features in which the label can be read, but not without errors."""
+    rng = np.random.default_rng(1)
+    world = rng.normal(size=(48, 8)).astype(np.float32)
+    world[:, 0] += 1.6 * (2 * cohort.labelled["label"].to_numpy() - 1)
+    for module in (zeroing, probing):
+        monkeypatch.setattr(
+            module, "image_features", lambda loaded, cohort, rows, _: ImageFeatures(*[world[np.asarray(rows)]] * 3)
+        )
+    monkeypatch.setattr(zeroing, "embed_prompts", lambda loaded, prompts: np.eye(8, dtype=np.float32)[[1, 0]])
+    return world
+
+
+def values(outcome: Outcome) -> dict[tuple[str, str], float]:
+    return {(score.metric, score.finding): score.value for score in outcome.scores}
+
+
+def test_zero_shot_as_released_is_scikit_learn_s(loaded: Loaded, cohort: Cohort, seen: np.ndarray) -> None:
+    label, score = cohort.labelled["label"].to_numpy()[36:], (seen[:, 0] - seen[:, 1])[36:]
+    found = values(zero_shot(loaded, cohort))
+    assert found["accuracy", "all"] == pytest.approx(accuracy_score(label, score > 0))
+    assert found["f1", "all"] == pytest.approx(f1_score(label, score > 0))
+    assert found["auroc of decisions", "all"] == pytest.approx(roc_auc_score(label, score > 0))
+    assert found["auroc", "all"] == pytest.approx(roc_auc_score(label, score))
+
+
+def test_strict_takes_its_threshold_from_the_validation_split(loaded: Loaded, cohort: Cohort, seen: np.ndarray) -> None:
+    label, score = cohort.labelled["label"].to_numpy(), (seen[:, 0] - seen[:, 1]).astype(np.float64)
+    outcome = zero_shot(loaded, cohort, STRICT)
+    found = values(outcome)
+    assert found["average precision", "all"] == pytest.approx(average_precision_score(label[36:], score[36:]))
+    valid, valid_score = label[24:36], score[24:36]
+    levels = np.sort(valid_score)
+    every = [levels[0] - 1, *(levels[:-1] + levels[1:]) / 2, levels[-1] + 1]
+    balanced = [np.mean([((valid_score > t) == valid)[valid == one].mean() for one in (0, 1)]) for t in every]
+    best = {t for t, value in zip(every, balanced, strict=True) if value == max(balanced)}
+    reached = {accuracy_score(label[36:], score[36:] > t) for t in best}
+    assert any(found["accuracy", "all"] == pytest.approx(value) for value in reached)
+    assert sum(rows for _, _, rows in outcome.calibration["all"]) == 12
+    assert all(s.interval is not None for s in outcome.scores if s.metric != "calibration error")
+    # What the test labels are changes no decision.
+    flipped = cohort.labelled.with_columns(
+        label=pl.when(pl.col("split") == "test").then(1 - pl.col("label")).otherwise("label")
+    )
+    other = values(zero_shot(loaded, replace(cohort, labelled=flipped), STRICT))
+    assert other["accuracy", "all"] == pytest.approx(1 - found["accuracy", "all"])
+
+
+def test_prompts_come_from_a_file_or_are_refused(loaded: Loaded, cohort: Cohort, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.json"
+    file.write_text(json.dumps({"normal": ["clear lungs"], "Pneumonia": ["an opacity", "pneumonia"]}))
+    assert len(values(zero_shot(loaded, cohort, Question(prompts=file)))) == 4
+    for content, said in (
+        ("{", "no prompt file"),
+        ('{"normal": ["x"]}', "no prompts for Pneumonia"),
+        ('{"edema": ["x"]}', "no class edema"),
+        ('{"normal": "x", "Pneumonia": ["y"]}', "not a list of sentences"),
+    ):
+        file.write_text(content)
+        with pytest.raises(MedstError, match=said):
+            zero_shot(loaded, cohort, Question(prompts=file))
+    three = replace(cohort, meta=cohort.meta | {"classes": ["a", "b", "c"]})
+    with pytest.raises(MedstError, match="--prompts FILE"):
+        zero_shot(loaded, three)
+
+
+def test_a_class_that_is_missing_is_named(loaded: Loaded, cohort: Cohort) -> None:
+    without = cohort.labelled.filter((pl.col("split") != "test") | (pl.col("label") == 0))
+    for task in (zero_shot, probe):
+        with pytest.raises(MedstError, match="split 'test' has no Pneumonia"):
+            task(loaded, replace(cohort, labelled=without))
+
+
+def test_patients_of_the_test_split_in_train_are_named_and_refused_in_strict(
+    loaded: Loaded, cohort: Cohort, seen: np.ndarray
+) -> None:
+    ids = cohort.labelled["patient_id"].to_list()
+    ids[40] = ids[3]
+    leaky = replace(cohort, labelled=cohort.labelled.with_columns(patient_id=pl.Series(ids)))
+    assert "1 patients of the test split are also in train" in probe(loaded, leaky).warnings[0]
+    with pytest.raises(MedstError, match=r"\(p3\); protocol strict does not measure that"):
+        probe(loaded, leaky, STRICT)
+
+
+def test_a_probe_learns_what_can_be_read_and_nothing_from_permuted_labels(
+    loaded: Loaded, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "LINEAR", replace(probing.LINEAR, lr=0.05))  # 24 rows are one step an epoch
+    question = replace(STRICT, fractions=(1.0,))
+    assert values(probe(loaded, cohort, question))["auroc", "100 %"] > 0.7
+    areas = []
+    for seed in range(8):
+        labels = np.random.default_rng(seed).permutation(cohort.labelled["label"].to_numpy())
+        permuted = replace(cohort, labelled=cohort.labelled.with_columns(label=labels))
+        areas.append(values(probe(loaded, permuted, replace(question, bootstrap=False)))["auroc", "100 %"])
+    assert 0.35 < np.mean(areas) < 0.65
+
+
+def test_the_rows_of_a_share_are_the_released_ones() -> None:
+    golden = json.loads((Path(__file__).parents[1] / "data" / "golden" / "covidx_subsets.json").read_text())
+    for share, expected in golden["drawn"].items():
+        rows = draw(len(golden["train"]), float(share), 42)
+        assert [golden["train"][row] for row in rows] == expected
+
+
+def test_a_share_with_one_class_is_left_out_by_name(loaded: Loaded, cohort: Cohort, seen: np.ndarray) -> None:
+    outcome = probe(loaded, cohort, Question(fractions=(0.05, 1.0)))
+    assert [left.finding for left in outcome.left_out] == ["5 %"]
+    assert {score.finding for score in outcome.scores} == {"100 %"}
+
+
+def test_early_stopping_keeps_the_best_weights() -> None:
+    layer = torch.nn.Linear(1, 2)
+    x, y = torch.randn(40, 1, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
+    plan = probing.Plan(lr=0.5, weight_decay=0.0, epochs=60, batch=8, patience=3)
+    valid = torch.randn(20, 1, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 2
+    found: list[float] = []
+
+    def valid_logits() -> torch.Tensor:
+        logits = layer(valid[0])
+        found.append(probing.loss(logits, valid[1]).item())
+        return logits
+
+    best = probing.train(layer, lambda rows: layer(x[rows]), valid_logits, (y, valid[1]), plan, torch.Generator())
+    assert len(found) == best + 3
+    assert min(found) == found[best - 1]
+    assert probing.loss(layer(valid[0]), valid[1]).item() == pytest.approx(found[best - 1])
+
+
+def test_finetuning_trains_the_encoder_and_leaves_the_model_as_it_was(loaded: Loaded, cohort: Cohort) -> None:
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    outcome = probe(loaded, cohort, Question(fractions=(1.0,), finetune=True))
+    assert 0 <= values(outcome)["auroc", "100 %"] <= 1
+    assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
