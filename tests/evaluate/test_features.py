@@ -14,7 +14,8 @@ from medst.batch import centre, tokenize
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate import features
-from medst.evaluate.features import embed_images, embed_pairs, embed_texts
+from medst.evaluate.features import embed_images, embed_pairs, embed_texts, image_features
+from medst.evaluate.task import Question
 from medst.weights import Loaded
 
 
@@ -90,3 +91,38 @@ def test_pairs_take_their_lateral_where_there_is_one(loaded: Loaded, write_cohor
     np.testing.assert_allclose(report, embed_texts(loaded, pairs["report"].to_list()), atol=1e-5)
     alone, _ = embed_pairs(loaded, cohort, pairs[[1]])
     np.testing.assert_allclose(image[1], alone[0], atol=1e-5)
+
+
+def test_with_a_cache_what_was_asked_once_is_read(
+    loaded: Loaded, benchmark: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = Question(cache=tmp_path / "features")
+    first = image_features(loaded, benchmark, [3, 9, 3], question)
+    assert len(list((tmp_path / "features").iterdir())) == 1
+    (tmp_path / "features" / "torn.part").write_bytes(b"x")
+    encoded: list[int] = []
+    encode = features._Encoder.__call__
+    monkeypatch.setattr(
+        features._Encoder, "__call__", lambda self, batch: encoded.append(len(batch)) or encode(self, batch)
+    )
+    again = image_features(loaded, benchmark, [9, 3], question)
+    assert encoded == []
+    np.testing.assert_array_equal(again.embedding, first.embedding[[1, 0]])
+    np.testing.assert_array_equal(again.patches, first.patches[[1, 0]])
+    for other in (replace(loaded, fingerprint="another"), loaded):
+        precision = "fp32" if other is not loaded else "bf16"
+        image_features(other, benchmark, [3, 9], replace(question, precision=precision))
+    image_features(loaded, benchmark, [3, 9], question, laterals=[-1, 4])
+    assert encoded == [2, 2, 2]
+
+
+def test_a_study_with_its_lateral_is_what_the_model_makes_of_the_pair(
+    loaded: Loaded, write_cohort: Callable[..., Path]
+) -> None:
+    pairs = pl.DataFrame({"report": "effusion", "frontal": [4, 9, 4], "lateral": [None, 10, 11]})
+    cohort = open_cohort(write_cohort("pairs", "mimic-cxr", pairs=pairs))
+    found = image_features(loaded, cohort, [4, 9, 4], laterals=[-1, 10, 11])
+    np.testing.assert_allclose(found.embedding, embed_pairs(loaded, cohort, pairs)[0], atol=1e-5)
+    assert found.feature.shape == (3, 32)
+    both = found.of("both")
+    np.testing.assert_array_equal(both, np.concatenate([found.of("global"), found.of("patches")], axis=1))

@@ -12,6 +12,7 @@ import pytest
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.run import TASKS, evaluate
+from medst.evaluate.task import Question
 from medst.evaluate.temporal_text import temporal_text
 from medst.weights import Loaded, untrained
 
@@ -114,3 +115,32 @@ def test_an_unknown_task_or_none_is_refused(model_folder: Path, benchmark_cohort
         evaluate(model_folder, benchmark_cohort, None, tasks=("grounding",))
     with pytest.raises(MedstError, match="no task given"):
         evaluate(model_folder, benchmark_cohort, None, tasks=())
+
+
+def test_a_file_is_added_to_and_never_mixed(model_folder: Path, benchmark_cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+
+    def run(task: str, **options: object) -> dict[str, list[dict[str, object]]]:
+        return evaluate(model_folder, benchmark_cohort, out, tasks=(task,), baseline_seeds=(), **options)  # type: ignore[arg-type]
+
+    text = run("temporal-text")["results"]
+    both = run("temporal-image", keep=True)
+    assert both["results"][: len(text)] == text
+    assert set(both["details"]) == {"temporal-text/ms-cxr-t", "temporal-image/ms-cxr-t"}
+    assert len(run("temporal-text", keep=True)["results"]) == len(both["results"])
+    before = out.read_bytes()
+    with pytest.raises(MedstError, match="numbers of other switches; give another --out, or --replace"):
+        run("temporal-image", keep=True, question=Question(features="difference"))
+    with pytest.raises(MedstError, match="numbers of another protocol"):
+        run("temporal-image", keep=True, question=Question(protocol="strict"))
+    other = json.loads(before)
+    other["cohorts"]["ms-cxr-t"] = "another"
+    out.write_text(json.dumps(other))
+    with pytest.raises(MedstError, match="numbers of another ms-cxr-t cohort"):
+        run("temporal-text", keep=True)
+    assert run("temporal-text")["results"] == text
+
+
+def test_the_same_data_set_twice_is_refused(model_folder: Path, benchmark_cohort: Path) -> None:
+    with pytest.raises(MedstError, match="of one data set"):
+        evaluate(model_folder, [benchmark_cohort, benchmark_cohort], None)
