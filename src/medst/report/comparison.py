@@ -94,7 +94,7 @@ def _shown(one: Group, number: int) -> dict[str, Any]:
         "dataset": one.dataset,
         "protocol": one.protocol,
         "meaning": PROTOCOLS[one.protocol],
-        "metric": drawn[0].metric if drawn else "",
+        "metric": name_of(drawn[0]) if drawn else "",
         "figure": intervals(drawn, one.names, f"intervals-{number}") if drawn else "",
         "more": len(one.headline()) - len(drawn),
         "runs": runs,

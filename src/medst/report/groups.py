@@ -190,7 +190,13 @@ def published() -> list[tuple[tuple[str, str, str, str], Published]]:
         if row["system"] == "chance":
             continue
         scale = 100 if row["unit"] == "%" else 1
-        number = Published(row["system"], float(row["value"]) / scale, row["protocol"], row["source"], row["confirmed"])
+        number = Published(
+            row["system"],
+            float(row["value"]) / scale,
+            row["protocol"],
+            f"{row['benchmark']}, {row['source']}",
+            row["confirmed"],
+        )
         dataset = row["benchmark"].split()[0].lower()
         found.append(((dataset, row["task"], row["metric"], row["finding"]), number))
     return found
