@@ -33,7 +33,7 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "phantom", "prepare", "pretrain", "evaluate", "ablate", "report", "convert"):
+    for verb in ("demo", "phantom", "prepare", "pretrain", "evaluate", "ablate", "report", "embed", "convert"):
         assert verb in done.stdout
 
 
@@ -49,6 +49,7 @@ def test_version() -> None:
         ("evaluate", "all", "nowhere", "cohort"),
         ("report", "nowhere"),
         ("ablate", "nowhere", "job"),
+        ("embed", "nowhere", "cohort", "out"),
         ("convert", "nowhere", "model"),
     ],
 )

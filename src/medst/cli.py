@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from medst import __version__, cli_measure
+from medst import __version__, cli_measure, cli_use
 from medst.cli_arguments import CohortPath, Out, Raw, Run, Source
 from medst.cohort.options import Options
 from medst.errors import MedstError
@@ -222,6 +222,7 @@ def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
         "evaluate": cli_measure.evaluate,
         "ablate": cli_measure.ablate,
         "report": cli_measure.report,
+        "embed": cli_use.embed,
         "convert": convert,
     }
 

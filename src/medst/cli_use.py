@@ -1,0 +1,20 @@
+"""The verbs that use a model; heavy imports stay inside of them, as in `cli.py`."""
+
+from medst.cli_arguments import CohortPath, Model, Out
+
+
+def embed(model: Model, cohort: CohortPath, out: Out, /, rows: int = 4096) -> None:
+    """Write the embeddings of a whole cohort as Parquet files.
+
+    Args:
+        model: folder of a model, for instance RUN/best.
+        cohort: folder of a prepared cohort of any data set.
+        out: folder to write; a job that was stopped goes on where it was.
+        rows: a file.
+    """
+    from medst.embed import embed as run
+    from medst.progress import Display
+
+    with Display(["embed"]) as display:
+        said = run(model, cohort, out, rows=rows, progress=display.stage("embed"))
+    print(f"{out}: {said['rows']} rows of {said['dim']} numbers in {said['files']} files")

@@ -1,0 +1,79 @@
+"""Parquet of a whole cohort: the embeddings of one call, and the same files after a stop."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from medst import weights
+from medst.cohort.store import open_cohort
+from medst.embed import embed
+from medst.errors import MedstError
+from medst.evaluate.features import embed_images, embed_pairs
+from medst.recipes.settings import Recipe
+from medst.tokenizer import learn_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(phantom_cohort: Path, small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("embed") / "best"
+    tokenizer = learn_tokenizer(open_cohort(phantom_cohort).pairs["report"], 200)
+    made, objective = weights.build(small_recipe, tokenizer)
+    weights.save(folder, made, objective, tokenizer, small_recipe)
+    return folder
+
+
+def test_pairs_are_embedded_as_by_one_call(model: Path, phantom_cohort: Path, tmp_path: Path) -> None:
+    said: list[tuple[int, int, str]] = []
+    told = embed(model, phantom_cohort, tmp_path / "out", rows=30, progress=lambda *given: said.append(given))
+    cohort = open_cohort(phantom_cohort)
+    table = pl.read_parquet(tmp_path / "out" / "*.parquet")
+    assert told["rows"] == table.height == cohort.pairs.height
+    assert said[-1][:2] == (table.height, table.height)
+    assert len(said) == told["files"] == -(-table.height // 30)
+    image, report = embed_pairs(weights.load(model), cohort, cohort.pairs)
+    np.testing.assert_allclose(np.array(table["image"].to_list()), image, atol=1e-5)
+    np.testing.assert_allclose(np.array(table["report"].to_list()), report, atol=1e-5)
+    assert table["study_id"].equals(cohort.pairs["study_id"])
+
+
+def test_images_of_other_cohorts(model: Path, phantom_comparisons: Path, tmp_path: Path) -> None:
+    embed(model, phantom_comparisons, tmp_path / "out")
+    cohort = open_cohort(phantom_comparisons)
+    table = pl.read_parquet(tmp_path / "out" / "*.parquet")
+    expected = embed_images(weights.load(model), cohort, range(len(cohort.images)))
+    np.testing.assert_allclose(np.array(table["image"].to_list()), expected, atol=1e-5)
+    assert table["image_id"].equals(cohort.image_table["image_id"])
+
+
+def test_a_stopped_job_goes_on_to_the_same_bytes(model: Path, phantom_cohort: Path, tmp_path: Path) -> None:
+    calm, stopped = tmp_path / "calm", tmp_path / "stopped"
+    embed(model, phantom_cohort, calm, rows=25)
+
+    def stop(done: int, total: int, note: str) -> None:
+        if note == "part-00001.parquet":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(model, phantom_cohort, stopped, rows=25, progress=stop)
+    (stopped / "part-00002.part").write_bytes(b"torn")
+    kept = (stopped / "part-00000.parquet").stat().st_mtime_ns
+    embed(model, phantom_cohort, stopped, rows=25)
+    assert (stopped / "part-00000.parquet").stat().st_mtime_ns == kept
+    assert {p.name: p.read_bytes() for p in stopped.iterdir()} == {p.name: p.read_bytes() for p in calm.iterdir()}
+
+
+def test_a_folder_with_something_else_is_refused(
+    model: Path, phantom_cohort: Path, phantom_comparisons: Path, tmp_path: Path
+) -> None:
+    embed(model, phantom_comparisons, tmp_path / "out")
+    with pytest.raises(MedstError, match="embeddings of another cohort"):
+        embed(model, phantom_cohort, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(MedstError, match="no folder of embeddings"):
+        embed(model, phantom_cohort, tmp_path / "mine")
+    with pytest.raises(MedstError, match="rows is 0"):
+        embed(model, phantom_cohort, tmp_path / "new", rows=0)
+    assert not (tmp_path / "new").exists()
