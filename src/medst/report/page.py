@@ -65,6 +65,7 @@ def build(
     content = {
         "synthetic": synthetic,
         "tasks": tasks(evidence.results),
+        "protocol": evidence.results["protocol"],
         "curves": figures.learning_curves(evidence.metrics),
         "run": _run_facts(evidence),
         "data": _data_facts(evidence.cohort.meta),
