@@ -29,7 +29,9 @@ from medst.weights import Loaded
 T = TypeVar("T")
 
 BATCH = 64
-"""Images or texts a forward pass."""
+"""Most images or texts of a forward pass."""
+CACHED = 5 * 2**20
+"""Bytes of a forward pass's tokens that stay near a CPU's cores; larger ones take 15 % longer (`benchmarks/features.py`)."""
 
 
 @dataclass
@@ -95,6 +97,9 @@ class _Encoder:
         self.loaded, self.cohort, self.precision = loaded, cohort, precision
         self.crop, self.size = loaded.recipe.data.crop, loaded.model.settings.vision.image_size
         self.device = device_of(loaded.model)
+        vision = loaded.model.settings.vision
+        tokens = 4 * vision.width * (1 + loaded.model.vision.patches)
+        self.batch = min(BATCH, max(1, CACHED // tokens)) if self.device.type == "cpu" else BATCH
 
     def pictures(self, rows: np.ndarray) -> Tensor:
         stored = torch.from_numpy(np.asarray(self.cohort.images[rows])).to(self.device)
@@ -136,8 +141,9 @@ def _cached(cache: Path | None, key: str, rows: np.ndarray, encode: _Encoder, co
 
 def _fill(found: np.ndarray, rows: np.ndarray, encode: _Encoder) -> None:
     with torch.inference_mode():
-        for start in range(0, len(rows), BATCH):
-            found[start : start + BATCH] = encode(rows[start : start + BATCH]).float().cpu().numpy()
+        for start in range(0, len(rows), encode.batch):
+            stop = start + encode.batch
+            found[start:stop] = encode(rows[start:stop]).float().cpu().numpy()
 
 
 def embed_images(loaded: Loaded, cohort: Cohort, rows: ArrayLike) -> Float32[np.ndarray, "image dim"]:
