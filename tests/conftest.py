@@ -62,3 +62,22 @@ def small_recipe() -> Recipe:
         data=DataSettings(sequences_per_batch=6, vocabulary=400),
         optimiser=OptimiserSettings(lr=2e-3, warmup=0.1, epochs=2, patience=0),
     )
+
+
+@pytest.fixture(scope="session")
+def small_model(phantom_cohort: Path, small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model that was never trained, with a tokenizer of the phantom cohort's reports."""
+    import torch
+
+    from medst import weights
+    from medst.cohort.store import open_cohort
+    from medst.tokenizer import learn_tokenizer
+
+    pairs = open_cohort(phantom_cohort).pairs
+    assert pairs is not None
+    tokenizer = learn_tokenizer(pairs["report"].to_list(), 400)
+    torch.manual_seed(11)
+    model, objective = weights.build(small_recipe, tokenizer)
+    folder = tmp_path_factory.mktemp("small_model") / "best"
+    weights.save(folder, model, objective, tokenizer, small_recipe)
+    return folder

@@ -2,6 +2,8 @@
 
     import medst
     model = medst.load("path, hub id or released checkpoint")
+    images = model.encode_image("frontal.jpg", "lateral.dcm")
+    model.similarity(images, ["The effusion has resolved."])
 
 Nothing heavy is imported before it is asked for.
 """
@@ -9,15 +11,20 @@ Nothing heavy is imported before it is asked for.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medst.weights import Loaded, load
+    from medst.use import Model, Picture, Study, load
+    from medst.weights import Loaded
 
 __version__ = "0.1.0"
-__all__ = ["Loaded", "__version__", "load"]
+__all__ = ["Loaded", "Model", "Picture", "Study", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Loaded", "load"):
+    if name == "Loaded":
         from medst import weights
 
-        return getattr(weights, name)
+        return weights.Loaded
+    if name in ("Model", "Picture", "Study", "load"):
+        from medst import use
+
+        return getattr(use, name)
     raise AttributeError(f"module 'medst' has no attribute '{name}'")

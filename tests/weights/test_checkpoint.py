@@ -15,7 +15,7 @@ from tests.weights import checkpoints
 from torch import Tensor
 
 import medst
-from medst import weights
+from medst import use, weights
 from medst.errors import MedstError
 from medst.model.medst import MedST
 from medst.recipes import RECIPES
@@ -220,8 +220,9 @@ def test_paths_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         weights.load("owner/name")
 
 
-def test_medst_load_is_weights_load() -> None:
-    assert medst.load is weights.load
+def test_medst_load_is_use_load() -> None:
+    assert medst.load is use.load
+    assert issubclass(medst.Model, weights.Loaded)
     assert medst.Loaded is weights.Loaded
     with pytest.raises(AttributeError, match="has no attribute 'lode'"):
         medst.lode  # noqa: B018

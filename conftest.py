@@ -1,0 +1,54 @@
+"""Names that the examples in docstrings use: a model, a frontal and a lateral picture, two studies."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def example_names() -> dict[str, Any]:
+    """Of a model that was never trained and pictures of noise: examples show shapes and types."""
+    from datetime import datetime
+
+    import numpy as np
+    import torch
+
+    import medst
+    from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
+    from medst.tokenizer import learn_tokenizer
+    from medst.use import Model
+    from medst.weights import Loaded, build
+
+    recipe = Recipe(
+        name="tiny",
+        model=ModelSettings(
+            vision=VisionSettings(image_size=32, patch_size=16, channels=1, width=32, depth=1, heads=2, mlp_ratio=1.0),
+            text=TextSettings(vocabulary=0, width=32, layers=1, heads=2, intermediate=32, pieces=16, dropout=0.0),
+            projection_hidden=32,
+            embedding=128,
+        ),
+        data=DataSettings(crop=224),
+    )
+    tokenizer = learn_tokenizer(["the effusion has resolved", "there is no pneumonia"], 60)
+    torch.manual_seed(0)
+    model, objective = build(recipe, tokenizer)
+    rng = np.random.default_rng(0)
+    frontal, lateral = (rng.integers(0, 256, size, dtype=np.uint8) for size in ((480, 400), (500, 420)))
+    prior, current = (medst.Study(frontal, lateral, datetime(2150, month, 1)) for month in (1, 3))
+    return {
+        "medst": medst,
+        "model": Model.of(Loaded(model.eval(), objective, tokenizer, recipe, "example")),
+        "frontal": frontal,
+        "lateral": lateral,
+        "prior": prior,
+        "current": current,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _names_for_examples(request: pytest.FixtureRequest) -> Iterator[None]:
+    if isinstance(request.node, pytest.DoctestItem):
+        names = request.getfixturevalue("doctest_namespace")
+        names.update(request.getfixturevalue("example_names"))
+    yield

@@ -1,0 +1,21 @@
+"""Use a model: pictures and texts in, embeddings, heat maps, progressions and time lines out."""
+
+from medst.use.model import Model, load
+from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, Study, TextEmbeddings, Timeline
+from medst.use.pictures import Picture, Source, read_picture, stored_picture
+
+__all__ = [
+    "Grounding",
+    "HeatMap",
+    "ImageEmbeddings",
+    "Model",
+    "Picture",
+    "Progression",
+    "Source",
+    "Study",
+    "TextEmbeddings",
+    "Timeline",
+    "load",
+    "read_picture",
+    "stored_picture",
+]

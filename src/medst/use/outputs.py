@@ -1,0 +1,186 @@
+"""What a model says, as typed values. Tensors are float32, on the CPU and without gradients."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor
+
+from medst.use.geometry import Geometry, unfold
+from medst.use.pictures import Source
+
+Direction = Literal["improving", "stable", "worsening"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One visit.
+
+    Attributes:
+        frontal: the frontal view, see `Source`.
+        lateral: the lateral view, or None.
+        time: when it was made.
+        report: its text.
+        name: what to call it.
+    """
+
+    frontal: Source
+    lateral: Source | None = None
+    time: datetime | None = None
+    report: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ImageEmbeddings:
+    """Pairs as the model sees them.
+
+    Attributes:
+        embedding: (pair, dim), rows of unit length.
+        patches: (pair, view, row, column, dim), unit vectors; view 0 is frontal, view 1 lateral (zero where none).
+        has_lateral: (pair,), whether there is one.
+        frontal: geometry of each frontal view.
+        lateral: the same of the laterals; None where there is none.
+        crop: side of the square that the model saw, in pixels of the stored 256 x 256.
+    """
+
+    embedding: Float[Tensor, "pair dim"]
+    patches: Float[Tensor, "pair view row column dim"] = field(repr=False)
+    has_lateral: Bool[Tensor, " pair"] = field(repr=False)
+    frontal: tuple[Geometry, ...]
+    lateral: tuple[Geometry | None, ...]
+    crop: int
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """Texts as the model reads them.
+
+    Attributes:
+        texts: as they were given.
+        embedding: (text, dim), rows of unit length.
+        words: (text, word, dim), unit vectors, zero behind a text's last word.
+        word_mask: (text, word), True where a text has a word.
+    """
+
+    texts: tuple[str, ...]
+    embedding: Float[Tensor, "text dim"]
+    words: Float[Tensor, "text word dim"] = field(repr=False)
+    word_mask: Bool[Tensor, "text word"] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """How well a phrase fits each patch of one view.
+
+    Attributes:
+        grid: float32 (row, column), mean cosine of the phrase's words and the patch, from -1 to 1.
+        geometry: of the picture.
+        crop: side of the square that the model saw, in pixels of the stored 256 x 256.
+    """
+
+    grid: Float32[np.ndarray, "row column"]
+    geometry: Geometry
+    crop: int
+
+    def pixels(self, longest: int | None = None) -> Float32[np.ndarray, "height width"]:
+        """The map on the picture's own pixels, interpolated bilinearly.
+
+        Args:
+            longest: draw it smaller, with this many pixels along the longer side.
+
+        Returns:
+            float32 (height, width) of the picture; NaN where the crop cuts it off.
+        """
+        size = None if longest is None else self.geometry.at(longest)
+        return unfold(self.grid, self.geometry, self.crop, size)
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """Row and column of the picture in the middle of the best patch (of what part of it lies on the picture)."""
+        patch = np.unravel_index(int(self.grid.argmax()), self.grid.shape)
+        alone = np.zeros_like(self.grid)
+        alone[patch] = 1
+        row, column = np.unravel_index(int(np.nanargmax(unfold(alone, self.geometry, self.crop))), self.shape)
+        return int(row), int(column)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the picture, in pixels."""
+        return self.geometry.height, self.geometry.width
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Where a phrase is in a pair.
+
+    Attributes:
+        phrase: what was asked for.
+        frontal: its heat map over the frontal view.
+        lateral: over the lateral view, or None where there is none.
+        similarity: of phrase and pair as wholes, from -1 to 1.
+    """
+
+    phrase: str
+    frontal: HeatMap
+    lateral: HeatMap | None
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Progression:
+    """What became of a finding between two studies.
+
+    Attributes:
+        finding: what was asked for.
+        improving, stable, worsening: shares that sum to 1; not calibrated probabilities.
+        prior: how present the finding is in the earlier study, a difference of cosines from -2 to 2.
+        current: the same in the later one.
+    """
+
+    finding: str
+    improving: float
+    stable: float
+    worsening: float
+    prior: float
+    current: float
+
+    @property
+    def change(self) -> float:
+        """`current` - `prior`; above 0 where there is more of the finding."""
+        return self.current - self.prior
+
+    @property
+    def most_likely(self) -> Direction:
+        """The direction with the largest share."""
+        shares: dict[Direction, float] = {
+            "improving": self.improving,
+            "stable": self.stable,
+            "worsening": self.worsening,
+        }
+        return max(shares, key=lambda name: shares[name])
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Phrases over a patient's studies.
+
+    Attributes:
+        studies: in time order; in the given order where a study has no time.
+        phrases: as they were given.
+        similarity: (study, phrase), cosines of each study's images and each phrase.
+        images: the studies' embeddings, in the same order.
+    """
+
+    studies: tuple[Study, ...] = field(repr=False)
+    phrases: tuple[str, ...]
+    similarity: Float[Tensor, "study phrase"]
+    images: ImageEmbeddings = field(repr=False)

@@ -1,0 +1,136 @@
+"""Pictures from whatever a caller has, through the guarded reader of `medst prepare`."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from medst.cohort.images import (
+    AS_RELEASED,
+    MOST_PIXELS,
+    SIDE,
+    SMALLEST_SIDE,
+    Reading,
+    UnreadableImage,
+    read_grey,
+    resize,
+)
+from medst.errors import MedstError
+from medst.use.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it was and as a model is given it.
+
+    Attributes:
+        square: uint8 (256, 256), as a cohort stores it.
+        original: uint8 (height, width), grey, upright; of a cohort's picture the stored square without its padding.
+        geometry: where pixels of `original` lie in `square`.
+    """
+
+    square: UInt8[np.ndarray, "256 256"] = field(repr=False)
+    original: UInt8[np.ndarray, "height width"] = field(repr=False)
+    geometry: Geometry
+
+
+Source: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Picture
+"""A path (JPEG, PNG, DICOM and what else OpenCV reads, told apart by content), a PIL image, an array (h, w) or (h, w, 3)
+or a tensor (h, w), (1, h, w) or (3, h, w), both uint8 or floats from 0 to 1; or a `Picture`."""
+
+
+def read_picture(source: Source, reading: Reading = AS_RELEASED) -> Picture:
+    """Read one picture.
+
+    Args:
+        source: see `Source`; colours become grey as OpenCV weights them.
+        reading: how DICOM files become 8 bits; `decode` is always exact.
+
+    Raises:
+        MedstError: it can't be read or used, and why.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        try:
+            return _picture(read_grey(path, Reading("exact", reading.intensity)))
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{path}: {error}.") from None
+        except OSError as error:
+            raise MedstError(f"{path}: {error.strerror or error}.") from error
+    if isinstance(source, Image.Image):
+        return _picture(_checked(_of_pil(source)))
+    if isinstance(source, Tensor):
+        return _picture(_checked(_of_tensor(source)))
+    if isinstance(source, np.ndarray):
+        return _picture(_checked(source))
+    raise MedstError(f"a picture is a path, a PIL image, an array or a tensor, not {type(source).__name__}.")
+
+
+def stored_picture(square: UInt8[np.ndarray, "256 256"], height: int, width: int) -> Picture:
+    """A cohort's picture, whose file was `height` x `width`; what is left of the original is the square without padding."""
+    stored = Geometry(height, width)
+    rows, columns = stored.inner
+    top, left = stored.corner
+    inner = np.ascontiguousarray(square[top : top + rows, left : left + columns])
+    return Picture(np.array(square), inner, Geometry(rows, columns))
+
+
+def _picture(grey: np.ndarray) -> Picture:
+    return Picture(resize(grey), grey, Geometry(*grey.shape))
+
+
+def _of_pil(image: Image.Image) -> np.ndarray:
+    if image.mode in ("1", "LA"):
+        image = image.convert("L")
+    elif image.mode in ("P", "RGBA", "YCbCr"):
+        image = image.convert("RGB")
+    if image.mode not in ("L", "RGB"):
+        raise UnreadableImage(f"a PIL image of mode {image.mode}; convert it to L or RGB, with 8 bits, first.")
+    return np.asarray(image)
+
+
+def _of_tensor(tensor: Tensor) -> np.ndarray:
+    if tensor.ndim == 3 and tensor.shape[0] in (1, 3):
+        tensor = tensor.permute(1, 2, 0)
+    return tensor.detach().cpu().numpy()
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    """An array's 8-bit grey picture."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise UnreadableImage(f"an array of shape {pixels.shape}; a picture is (height, width) or (height, width, 3).")
+    height, width = pixels.shape[:2]
+    if min(height, width) < SMALLEST_SIDE or height * width > MOST_PIXELS:
+        raise UnreadableImage(f"{width} x {height} pixels: too {'small' if height * width < MOST_PIXELS else 'large'}.")
+    if np.issubdtype(pixels.dtype, np.floating):
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise UnreadableImage("floats outside 0 to 1; scale them, or give uint8.")
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        raise UnreadableImage(
+            f"pixels of type {pixels.dtype}, of unknown range; scale them to uint8 or to floats 0 to 1."
+        )
+    grey = np.ascontiguousarray(pixels)
+    if grey.ndim == 3:
+        grey = np.asarray(cv2.cvtColor(grey, cv2.COLOR_RGB2GRAY))
+    if grey.min() == grey.max():
+        raise UnreadableImage(f"all pixels are alike ({grey[0, 0]}).")
+    return grey
+
+
+def squares(pictures: Sequence[Picture]) -> UInt8[np.ndarray, "picture 256 256"]:
+    """What the model is given of pictures, as one array."""
+    if not pictures:
+        return np.empty((0, SIDE, SIDE), dtype=np.uint8)
+    return np.stack([picture.square for picture in pictures])
