@@ -1,6 +1,5 @@
 """Names that the examples in docstrings use: a model, a frontal and a lateral picture, two studies."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -47,8 +46,7 @@ def example_names() -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _names_for_examples(request: pytest.FixtureRequest) -> Iterator[None]:
+def _names_for_examples(request: pytest.FixtureRequest) -> None:
     if isinstance(request.node, pytest.DoctestItem):
         names = request.getfixturevalue("doctest_namespace")
         names.update(request.getfixturevalue("example_names"))
-    yield
