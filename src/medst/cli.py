@@ -223,6 +223,7 @@ def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
         "ablate": cli_measure.ablate,
         "report": cli_measure.report,
         "embed": cli_use.embed,
+        "app": cli_use.app,
         "convert": convert,
     }
 

@@ -203,11 +203,13 @@ def _visits(cohort: Cohort, studies: pl.DataFrame, verdicts: Mapping[str, list[V
 def interval(seconds: float) -> str:
     """A span of time in words, at the precision that matters to a reader.
 
-    >>> interval(7 * 3600), interval(26 * 3600), interval(90 * 86400), interval(900 * 86400)
-    ('7 hours', '1 day', '3 months', '2.5 years')
+    >>> interval(600), interval(7 * 3600), interval(26 * 3600), interval(90 * 86400), interval(900 * 86400)
+    ('10 minutes', '7 hours', '1 day', '3 months', '2.5 years')
     """
     days = seconds / 86400
-    if days < 1:
+    if seconds < 5400:
+        count, unit = f"{seconds / 60:.0f}", "minute"
+    elif days < 1:
         count, unit = f"{seconds / 3600:.0f}", "hour"
     elif days < 60:
         count, unit = f"{days:.0f}", "day"

@@ -14,7 +14,7 @@ from medst.use.pictures import Source
 Direction = Literal["improving", "stable", "worsening"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """One visit.
 
@@ -33,7 +33,7 @@ class Study:
     name: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageEmbeddings:
     """Pairs as the model sees them.
 
@@ -57,7 +57,7 @@ class ImageEmbeddings:
         return len(self.embedding)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextEmbeddings:
     """Texts as the model reads them.
 
@@ -77,7 +77,7 @@ class TextEmbeddings:
         return len(self.texts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeatMap:
     """How well a phrase fits each patch of one view.
 
@@ -118,7 +118,7 @@ class HeatMap:
         return self.geometry.height, self.geometry.width
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grounding:
     """Where a phrase is in a pair.
 
@@ -169,7 +169,7 @@ class Progression:
         return max(shares, key=lambda name: shares[name])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Timeline:
     """Phrases over a patient's studies.
 

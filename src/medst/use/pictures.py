@@ -26,7 +26,7 @@ from medst.errors import MedstError
 from medst.use.geometry import Geometry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A picture as it was and as a model is given it.
 

@@ -1,0 +1,1 @@
+"""The web page: look at a patient over time."""

@@ -1,0 +1,220 @@
+"""The page's controls and what they call; gradio. Nothing is computed here."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import gradio as gr
+
+from medst.app.api import offer
+from medst.app.pieces import comparison_html, similar_html, timeline_html
+from medst.app.uploads import study_of_upload
+from medst.app.visits import MOST_STUDIES, Desk, Visit
+from medst.errors import MedstError
+from medst.phantom.truth import FINDINGS
+from medst.use import Study
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BANNER = (
+    '<p class="medst-banner" role="note"><b>Research software, not a medical device.</b> '
+    "Don't use what it shows to care for anyone.</p>"
+)
+NAMES = [name.replace("_", " ") for name in FINDINGS]
+IDLE = 3600
+"""Seconds after which a visitor's own pictures are forgotten."""
+FILES = [".jpg", ".jpeg", ".png", ".dcm", ".dicom"]
+
+
+def told(function: Callable[P, T]) -> Callable[P, T]:
+    """The same, with our errors as messages on the page."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except MedstError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return wrapped
+
+
+def build_page(desk: Desk) -> gr.Blocks:
+    """The whole page over a model and a cohort or none."""
+    with gr.Blocks(title="medst: a patient over time", analytics_enabled=False, delete_cache=(300, 600)) as page:
+        gr.HTML(f"<h1>A patient over time</h1>{BANNER}", elem_id="medst-top")
+        visit = gr.State(None, time_to_live=IDLE)
+        own = gr.State([], time_to_live=IDLE)
+        chooser = _chooser(desk)
+        adding = _adding()
+        with gr.Row(elem_id="medst-ask"):
+            phrase = gr.Textbox(
+                label="Phrase to look for",
+                placeholder="for instance: right pleural effusion",
+                max_length=300,
+                scale=4,
+                min_width=300,
+                submit_btn="Show",
+                elem_id="medst-phrase",
+            )
+            opacity = gr.Slider(
+                0,
+                100,
+                60,
+                step=5,
+                label="Opacity of the heat, %",
+                scale=2,
+                min_width=260,
+                buttons=[],
+                elem_id="medst-opacity",
+            )
+        with gr.Row(elem_id="medst-names"):
+            names = [gr.Button(name, size="sm", variant="secondary", min_width=110) for name in NAMES]
+        line = gr.HTML('<p class="medst-muted">Choose a patient or add a study.</p>', elem_id="medst-timeline")
+        prior, current, finding, compare, compared = _comparing()
+        study, search, similar = _searching(desk.cohort is not None)
+
+        after = [visit, line, prior, current, study]
+        parts = _Handlers(desk)
+        if chooser is not None:
+            gr.on(
+                [page.load, chooser.change], parts.open_patient, [chooser, phrase], after, api_visibility="private",
+                show_progress_on=line,
+            )  # fmt: skip
+        adding["add"].click(
+            parts.add_study,
+            [own, *(adding[name] for name in ("date", "frontal", "lateral", "report")), phrase],
+            [own, *after, *(adding[name] for name in ("date", "frontal", "lateral", "report"))],
+            api_visibility="private",
+            show_progress_on=line,
+        )
+        adding["clear"].click(parts.start_over, None, [own, *after], api_visibility="private")
+        phrase.submit(parts.show, [visit, phrase], line, api_visibility="private", show_progress="minimal")
+        for button in names:
+            button.click(lambda name=button.value: name, None, phrase, api_visibility="private", queue=False).then(
+                parts.show, [visit, phrase], line, api_visibility="private", show_progress="minimal"
+            )
+        # In the browser alone: nothing is sent for it.
+        opacity.input(
+            None,
+            opacity,
+            None,
+            js="v => { document.documentElement.style.setProperty('--medst-heat', v / 100) }",
+            api_visibility="private",
+        )
+        compare.click(parts.compare, [visit, prior, current, finding], compared, api_visibility="private")
+        search.click(parts.similar, [visit, study], similar, api_visibility="private")
+        visit.change(lambda: ("", ""), None, [compared, similar], api_visibility="private", queue=False)
+        offer(desk, told)
+    return page
+
+
+def _chooser(desk: Desk) -> gr.Dropdown | None:
+    if desk.cohort is None:
+        return None
+    return gr.Dropdown(
+        desk.patients,
+        value=desk.patients[0][1] if desk.patients else None,
+        label="Patient of the cohort",
+        info="Those with the most studies, held-out ones first; type another id and press Enter.",
+        allow_custom_value=True,
+        elem_id="medst-patient",
+    )
+
+
+def _adding() -> dict[str, Any]:
+    with gr.Accordion("Your own pictures", open=False, elem_id="medst-own"):
+        gr.HTML(
+            '<p class="medst-muted">JPEG, PNG or DICOM, study by study. They stay in this computer\'s memory and are '
+            "forgotten when you leave; a DICOM file's names are not read.</p>"
+        )
+        with gr.Row():
+            frontal = gr.File(label="Frontal view", file_types=FILES, height=140, elem_id="medst-frontal")
+            lateral = gr.File(label="Lateral view, if there is one", file_types=FILES, height=140)
+        with gr.Row():
+            date = gr.Textbox(label="Date of the study", placeholder="YYYY-MM-DD", max_length=20, elem_id="medst-date")
+            report = gr.Textbox(label="Report, if there is one", max_length=10_000, scale=2)
+        with gr.Row():
+            add = gr.Button("Add study", variant="primary", elem_id="medst-add")
+            clear = gr.Button("Start over", elem_id="medst-clear")
+    return {"date": date, "frontal": frontal, "lateral": lateral, "report": report, "add": add, "clear": clear}
+
+
+def _comparing() -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown, gr.Button, gr.HTML]:
+    gr.HTML("<h2>Compare two studies</h2>")
+    with gr.Row(elem_id="medst-compare"):
+        prior = gr.Dropdown([], label="Earlier study", min_width=180)
+        current = gr.Dropdown([], label="Later study", min_width=180)
+        finding = gr.Dropdown(NAMES, value=NAMES[2], label="Finding", allow_custom_value=True, min_width=180)
+        button = gr.Button("Compare", variant="primary", min_width=120, elem_id="medst-compare-go")
+    return prior, current, finding, button, gr.HTML(elem_id="medst-compared")
+
+
+def _searching(shown: bool) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
+    gr.HTML("<h2>Similar studies in the cohort</h2>", visible=shown)
+    with gr.Row(visible=shown, elem_id="medst-similar"):
+        study = gr.Dropdown([], label="Study", min_width=180)
+        button = gr.Button("Find similar", variant="primary", min_width=120, elem_id="medst-similar-go")
+    return study, button, gr.HTML(elem_id="medst-hits", visible=shown)
+
+
+class _Handlers:
+    """What the controls call: values of components in, values of components out."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        for name in ("open_patient", "add_study", "show", "compare", "similar"):
+            setattr(self, name, told(getattr(self, name)))
+
+    def open_patient(self, patient: str | None, phrase: str) -> list[Any]:
+        return self._shown(self.desk.visit(patient or ""), phrase)
+
+    def add_study(
+        self, own: list[Study], date: str, frontal: str | None, lateral: str | None, report: str, phrase: str
+    ) -> list[Any]:
+        try:
+            if len(own) >= MOST_STUDIES:
+                raise MedstError(f"the page shows {MOST_STUDIES} studies; start over to add others.")
+            study = study_of_upload(date, frontal, lateral, report, number=len(own) + 1)
+            studies = [*own, study]
+            visit = self.desk.visit_of(studies)
+        finally:
+            for file in (frontal, lateral):
+                if file is not None:
+                    Path(file).unlink(missing_ok=True)
+        return [studies, *self._shown(visit, phrase), "", None, None, ""]
+
+    def start_over(self) -> list[Any]:
+        empty = gr.Dropdown(choices=[], value=None)
+        return [[], None, '<p class="medst-muted">Choose a patient or add a study.</p>', empty, empty, empty]
+
+    def show(self, visit: Visit | None, phrase: str) -> str:
+        visit = _opened(visit)
+        return timeline_html(visit, self.desk.ground(visit, phrase) if phrase.strip() else None)
+
+    def compare(self, visit: Visit | None, prior: int | None, current: int | None, finding: str | None) -> str:
+        visit = _opened(visit)
+        if prior is None or current is None:
+            raise MedstError("choose two studies to compare.")
+        found = self.desk.compare(visit, int(prior), int(current), finding or "")
+        return comparison_html(visit, int(prior), int(current), found)
+
+    def similar(self, visit: Visit | None, number: int | None) -> str:
+        visit = _opened(visit)
+        if number is None:
+            raise MedstError("choose a study.")
+        return similar_html(self.desk.similar(visit, int(number)))
+
+    def _shown(self, visit: Visit, phrase: str) -> list[Any]:
+        names = [(visit.name(number), number) for number in range(len(visit))]
+        last = len(visit) - 1
+        picked = [gr.Dropdown(choices=names, value=number) for number in (max(last - 1, 0), last, last)]
+        return [visit, self.show(visit, phrase), *picked]
+
+
+def _opened(visit: Visit | None) -> Visit:
+    if visit is None:
+        raise MedstError("choose a patient or add a study first.")
+    return visit

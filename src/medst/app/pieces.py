@@ -1,0 +1,108 @@
+"""The parts of the page that are not controls, as HTML."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import jinja2
+
+from medst.app.drawing import Scale, heat_uri, picture_uri, similarity_curve
+from medst.app.visits import Hit, Visit
+from medst.report.timelines import interval
+from medst.use import Grounding, HeatMap, Picture, Progression, read_picture
+from medst.use.pictures import Source
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture and the heat map over it, or none, as URIs."""
+
+    picture: str
+    heat: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A study on the time line."""
+
+    name: str
+    since: str
+    similarity: float | None
+    frontal: Shown
+    lateral: Shown | None
+    report: str
+
+
+def timeline_html(visit: Visit, found: list[Grounding] | None = None) -> str:
+    """A patient's studies; with heat maps and a curve where a phrase was looked for.
+
+    Args:
+        visit: the studies.
+        found: one for each, or None.
+    """
+    scale = None if found is None else Scale.of(found)
+    cards = []
+    for number, study in enumerate(visit.studies):
+        before = visit.studies[number - 1].time if number else None
+        here = None if found is None else found[number]
+        cards.append(
+            Card(
+                visit.name(number),
+                "" if before is None or study.time is None else interval((study.time - before).total_seconds()),
+                None if here is None else here.similarity,
+                _shown(study.frontal, None if here is None else here.frontal, scale),
+                None if study.lateral is None else _shown(study.lateral, None if here is None else here.lateral, scale),
+                study.report,
+            )
+        )
+    phrase = "" if found is None else found[0].phrase
+    curve = "" if found is None else similarity_curve(visit.studies, [g.similarity for g in found], phrase)
+    note = f"{visit.left_out} earlier studies of this patient are not shown." if visit.left_out else ""
+    return _piece("timeline", cards, note, phrase, scale, curve)
+
+
+def comparison_html(visit: Visit, prior: int, current: int, found: Progression) -> str:
+    """What became of a finding, beside both pictures."""
+    shares = [(name, getattr(found, name)) for name in ("improving", "stable", "worsening")]
+    values = {
+        "finding": found.finding,
+        "most_likely": found.most_likely,
+        "shares": shares,
+        "prior": found.prior,
+        "current": found.current,
+    }
+    pictures = [_shown(visit.studies[number].frontal, None, None) for number in (prior, current)]
+    return _piece("comparison", values, *pictures, visit.name(prior), visit.name(current))
+
+
+def similar_html(hits: list[Hit]) -> str:
+    """The most similar studies of other patients."""
+    rows = [
+        {
+            "patient": hit.patient,
+            "similarity": hit.similarity,
+            "when": "without a date" if hit.time is None else f"{hit.time:%Y-%m-%d}",
+            "report": hit.report,
+            "shown": _shown(hit.picture, None, None),
+        }
+        for hit in hits
+    ]
+    return _piece("similar", rows)
+
+
+def _shown(source: Source, heat: HeatMap | None, scale: Scale | None) -> Shown:
+    picture: Picture = read_picture(source)
+    return Shown(picture_uri(picture.original), "" if heat is None or scale is None else heat_uri(heat, scale))
+
+
+def _piece(name: str, *values: object) -> str:
+    return str(getattr(_template(), name)(*values))
+
+
+@cache
+def _template() -> jinja2.environment.TemplateModule:
+    source = (files("medst.app") / "pieces.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source).module

@@ -1,0 +1,47 @@
+"""A visitor's files: read through the guarded reader of `medst prepare`, and forgotten."""
+
+from datetime import datetime
+from pathlib import Path
+
+from medst.app.visits import read_upload
+from medst.cohort.dicom import read_element
+from medst.errors import MedstError
+from medst.use import Study
+
+
+def study_of_upload(date: str, frontal: str | None, lateral: str | None, report: str, *, number: int) -> Study:
+    """One study of a visitor's own.
+
+    Args:
+        date: YYYY-MM-DD, with or without a time; if empty, that of the frontal DICOM file, if it is one that has one.
+        frontal: file.
+        lateral: file, or None.
+        report: its text, may be empty.
+        number: what to call the study in a message.
+
+    Raises:
+        MedstError: there is no frontal view, a file can't be read or used, or the date is none.
+    """
+    if frontal is None:
+        raise MedstError("choose a frontal view first.")
+    front = read_upload(frontal, f"the frontal view of study {number}")
+    beside = None if lateral is None else read_upload(lateral, f"the lateral view of study {number}")
+    time = _parse(date) if date.strip() else _of_dicom(Path(frontal))
+    return Study(front, beside, time, " ".join(report.split()))
+
+
+def _parse(date: str) -> datetime:
+    try:
+        return datetime.fromisoformat(date.strip()).replace(tzinfo=None)
+    except ValueError:
+        raise MedstError(f"'{date.strip()[:20]}' is no date; write it as YYYY-MM-DD.") from None
+
+
+def _of_dicom(file: Path) -> datetime | None:
+    with file.open("rb") as opened:
+        if opened.read(132)[128:] != b"DICM":
+            return None
+    try:
+        return datetime.strptime(read_element(file, "StudyDate"), "%Y%m%d")
+    except ValueError:
+        return None
