@@ -1,6 +1,8 @@
 """The verbs that use a model; heavy imports stay inside of them, as in `cli.py`."""
 
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +53,9 @@ def app(
         model, cohort = last_demo()
     if listening(host):
         print(f"Note: everyone who can reach {host} can see this page and the cohort on it; there is no password.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that visitors' files go in any case
     with serving(model, cohort, embeddings=embeddings, host=host, port=port, upload=upload) as address:
         print(f"{address}  (research software, not a medical device; Ctrl-C ends it)", flush=True)
-        while True:
-            time.sleep(3600)
+        with suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)

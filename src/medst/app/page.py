@@ -76,6 +76,7 @@ def build_page(desk: Desk) -> gr.Blocks:
         prior, current, finding, compare, compared = _comparing()
         study, search, similar = _searching(desk.cohort is not None)
 
+        offer(desk, told)  # first, so that its calls have their names and not the controls' own
         after = [visit, line, prior, current, study]
         parts = _Handlers(desk)
         if chooser is not None:
@@ -107,7 +108,6 @@ def build_page(desk: Desk) -> gr.Blocks:
         compare.click(parts.compare, [visit, prior, current, finding], compared, api_visibility="private")
         search.click(parts.similar, [visit, study], similar, api_visibility="private")
         visit.change(lambda: ("", ""), None, [compared, similar], api_visibility="private", queue=False)
-        offer(desk, told)
     return page
 
 

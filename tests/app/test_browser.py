@@ -1,0 +1,247 @@
+"""A whole visit in a real browser, and the same questions by HTTP."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page as Tab
+from tests.app.pages import Page
+
+from medst.app.visits import Desk
+
+STUDIES = "#medst-timeline .medst-study"
+
+
+@pytest.fixture
+def tab(browser: Browser, page: Page) -> Iterator[Tab]:
+    """A fresh tab on the page; nothing may be asked of any other host, and no script may fail."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 1400})
+    outside: list[str] = []
+    failed: list[str] = []
+    opened.on(
+        "request", lambda r: None if r.url.startswith((page.address, "data:", "blob:")) else outside.append(r.url)
+    )
+    opened.on("pageerror", lambda error: failed.append(str(error)))
+    opened.goto(page.address)
+    expect(opened.locator(STUDIES).first).to_be_visible(timeout=20_000)
+    yield opened
+    opened.close()
+    assert outside == []
+    assert failed == []
+
+
+def ask(tab: Tab, phrase: str) -> None:
+    tab.get_by_label("Phrase to look for").fill(phrase)
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#medst-timeline .medst-legend")).to_contain_text(phrase)
+
+
+def test_a_visit(tab: Tab, desk: Desk) -> None:
+    expect(tab.get_by_role("note")).to_contain_text("not a medical device")
+    first, other = desk.patients[0][1], desk.patients[1][1]
+    visit = desk.visit(first)
+    expect(tab.locator(STUDIES)).to_have_count(len(visit))
+    expect(tab.locator(".medst-heat")).to_have_count(0)
+
+    ask(tab, "right pleural effusion")
+    views = sum(1 + (study.lateral is not None) for study in visit.studies)
+    expect(tab.locator(".medst-heat")).to_have_count(views)
+    expected = [f"cosine {g.similarity:.2f}" for g in desk.ground(visit, "right pleural effusion")]
+    assert tab.locator("#medst-timeline .medst-score").all_inner_texts() == expected
+    assert tab.locator(".medst-curve svg").get_attribute("aria-label", timeout=1000)
+
+    tab.get_by_role("button", name="edema", exact=True).click()
+    expect(tab.locator("#medst-timeline .medst-legend")).to_contain_text("edema")
+
+    tab.locator("#medst-compare-go").click()
+    expect(tab.locator(".medst-verdict")).to_contain_text("Pleural effusion is")
+    found = desk.compare(visit, len(visit) - 2, len(visit) - 1, "pleural effusion")
+    expect(tab.locator(".medst-verdict")).to_contain_text(f"is {found.most_likely} from")
+
+    tab.locator("#medst-similar-go").click()
+    expect(tab.locator("#medst-hits .medst-study")).to_have_count(6, timeout=30_000)
+    nearest = desk.similar(visit, len(visit) - 1)
+    assert tab.locator("#medst-hits h3").all_inner_texts() == [hit.patient for hit in nearest]
+
+    box = tab.locator("#medst-patient input")
+    box.fill(other)
+    box.press("Enter")
+    expect(tab.locator(STUDIES)).to_have_count(len(desk.visit(other)))
+    expect(tab.locator(".medst-verdict")).to_have_count(0)
+
+
+def test_the_slider_changes_the_heat_in_the_browser_alone(tab: Tab) -> None:
+    ask(tab, "pneumonia")
+    heat = tab.locator(".medst-heat").first
+    assert float(heat.evaluate("e => getComputedStyle(e).opacity")) == pytest.approx(0.6)
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.locator("#medst-opacity input[type=range]").focus()
+    for _ in range(4):
+        tab.keyboard.press("ArrowRight")
+    tab.wait_for_function("getComputedStyle(document.querySelector('.medst-heat')).opacity > 0.79")
+    assert float(heat.evaluate("e => getComputedStyle(e).opacity")) == pytest.approx(0.8)
+    assert not [url for url in asked if "queue/join" in url]
+
+
+def test_a_heat_map_lies_on_its_picture(tab: Tab) -> None:
+    ask(tab, "edema")
+    for stack in tab.locator(".medst-stack").all()[:4]:
+        picture, heat = (stack.locator("img").nth(i).bounding_box() for i in (0, 1))
+        assert picture is not None
+        assert heat is not None
+        assert heat == pytest.approx(picture, abs=1)
+
+
+def test_own_pictures(tab: Tab, page: Page, dicom: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 300), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "b.png")
+    tab.get_by_text("Your own pictures").click()
+
+    def add(file: Path, date: str) -> None:
+        with tab.expect_response(lambda response: "/upload" in response.url):
+            tab.locator("#medst-frontal input[type=file]").set_input_files(file)
+        expect(tab.locator("#medst-frontal")).to_contain_text("KB")
+        tab.get_by_label("Date of the study").fill(date)
+        tab.locator("#medst-add").click()
+
+    add(dicom, "")
+    expect(tab.locator(STUDIES)).to_have_count(1)
+    expect(tab.locator(f"{STUDIES} h3")).to_have_text("Study 1, 2024-02-29")
+    add(tmp_path / "b.png", "2023-12-01")
+    expect(tab.locator(STUDIES)).to_have_count(2)
+    assert tab.locator(f"{STUDIES} h3").all_inner_texts() == ["Study 1, 2023-12-01", "Study 2, 2024-02-29"]
+    ask(tab, "edema")
+    expect(tab.locator(".medst-heat")).to_have_count(2)
+
+    (tmp_path / "DOE_JOHN.dcm").write_bytes(b"garbage" * 300)
+    add(tmp_path / "DOE_JOHN.dcm", "2024-03-01")
+    toast = tab.locator(".toast-body")
+    expect(toast).to_contain_text("the frontal view of study 3: not a DICOM file")
+    assert "DOE" not in toast.inner_text()
+    expect(tab.locator(STUDIES)).to_have_count(2)  # nothing is lost by it
+
+    assert "Doe" not in tab.content()
+    assert "Jane" not in (page.temporary / "said.txt").read_text()
+    left = [file for folder in page.private for file in folder.rglob("*") if file.is_file()]
+    assert [file.suffix for file in left if file.suffix in (".dcm", ".png")] == []
+
+    tab.locator("#medst-clear").click()
+    expect(tab.locator(STUDIES)).to_have_count(0)
+
+
+def test_mistakes_are_told_and_the_page_goes_on(tab: Tab) -> None:
+    box = tab.locator("#medst-patient input")
+    box.fill("<img src=x onerror=alert(1)>")
+    box.press("Enter")
+    expect(tab.locator(".toast-body")).to_contain_text("there is no patient")
+    ask(tab, "edema")
+
+
+def test_with_the_keyboard_alone(tab: Tab) -> None:
+    tab.get_by_label("Phrase to look for").focus()
+    tab.keyboard.type("consolidation")
+    tab.keyboard.press("Enter")
+    expect(tab.locator(".medst-legend")).to_contain_text("consolidation")
+    reached = set()
+    for _ in range(40):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("document.activeElement.id || document.activeElement.getAttribute('aria-label')"))
+    assert {"medst-compare-go", "medst-similar-go", "Studies in time order"} <= reached
+
+
+def test_on_a_phone_nothing_sticks_out(browser: Browser, page: Page) -> None:
+    phone = browser.new_page(viewport={"width": 375, "height": 800}, is_mobile=True)
+    phone.goto(page.address)
+    expect(phone.locator(STUDIES).first).to_be_visible(timeout=20_000)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 375
+    phone.close()
+
+
+def call(page: Page, name: str, *arguments: Any) -> Any:
+    """As the page's own API description says: post, then read the event."""
+    request = urllib.request.Request(
+        f"{page.address}gradio_api/call/{name}",
+        json.dumps({"data": list(arguments)}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{page.address}gradio_api/call/{name}/{event}") as answer:
+        lines = answer.read().decode().splitlines()
+    assert lines[0] == "event: complete", lines
+    return json.loads(lines[1].removeprefix("data: "))[0]
+
+
+def test_the_http_api(page: Page, desk: Desk) -> None:
+    assert call(page, "patients") == [{"patient": patient, "label": label} for label, patient in desk.patients]
+    patient = desk.patients[0][1]
+    visit = desk.visit(patient)
+    found = call(page, "similarity", patient, "edema")
+    for said, grounding, study in zip(found, desk.ground(visit, "edema"), visit.studies, strict=True):
+        assert said["study"] == study.name
+        assert said["similarity"] == pytest.approx(grounding.similarity, abs=1e-5)
+        np.testing.assert_allclose(said["frontal"], grounding.frontal.grid, atol=1e-5)
+        assert (said["lateral"] is None) == (study.lateral is None)
+    compared = call(page, "compare", patient, 1, 2, "edema")
+    assert compared["change"] == pytest.approx(desk.compare(visit, 0, 1, "edema").change, abs=1e-5)
+    assert [h["study"] for h in call(page, "similar", patient, 1, 3)] == [h.study for h in desk.similar(visit, 0, 3)]
+
+
+def test_the_api_refuses_what_is_not_there(page: Page) -> None:
+    with pytest.raises(AssertionError, match="event: error"):
+        call(page, "similarity", "../../../etc/passwd", "edema")
+    with pytest.raises(AssertionError, match="event: error"):
+        call(page, "compare", "p1", 1, 2, "edema")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "{cohort}/pairs.parquet", "{private}/../said.txt"])
+def test_no_file_of_this_computer_is_given_away(page: Page, phantom_cohort: Path, path: str) -> None:
+    asked = path.format(cohort=phantom_cohort, private=page.private[0])
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{page.address}gradio_api/file={asked}")
+    refused.value.close()
+    assert refused.value.code in (403, 404)
+
+
+def test_a_file_that_is_too_large_is_not_taken(page: Page) -> None:
+    edge = "--edge"
+    body = (
+        f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
+        "Content-Type: image/png\r\n\r\n"
+    ).encode() + bytes(3 * 2**20) + f"\r\n--{edge}--\r\n".encode()  # fmt: skip
+    request = urllib.request.Request(
+        f"{page.address}gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={edge}"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    refused.value.close()
+    assert refused.value.code == 413
+
+
+def test_a_file_that_was_not_sent_is_not_read(page: Page, phantom_tree: Path) -> None:
+    """The handler behind "Add study", given a path of this computer in place of an upload."""
+    picture = next((phantom_tree / "mimic-cxr-jpg" / "files").rglob("*.jpg"))
+    with urllib.request.urlopen(f"{page.address}config") as answer:
+        handlers = json.load(answer)["dependencies"]
+    [number] = [h["id"] for h in handlers if h["api_name"] == "add_study"]
+    file = {"path": str(picture), "meta": {"_type": "gradio.FileData"}}
+    asked = {"data": [None, "", file, None, "", ""], "fn_index": number, "session_hash": "stranger"}
+    request = urllib.request.Request(
+        f"{page.address}gradio_api/queue/join", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request):
+        pass
+    with urllib.request.urlopen(f"{page.address}gradio_api/queue/data?session_hash=stranger") as answer:
+        said = [json.loads(line.removeprefix("data: ")) for line in answer.read().decode().splitlines() if line]
+    [done] = [each for each in said if each["msg"] == "process_completed"]
+    assert done["success"] is False
+    assert "data:image" not in json.dumps(said)
+    assert picture.is_file()

@@ -1,0 +1,89 @@
+"""The page's address, its private folder, and what keeps it from starting."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tests.app.pages import opened_page
+
+from medst.app.serve import last_demo, listening
+from medst.cli import main
+from medst.errors import MedstError
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_is_up_until_it_is_ended_and_leaves_nothing(small_model: Path, tmp_path: Path, end: int) -> None:
+    with opened_page(tmp_path, str(small_model)) as page:
+        assert page.address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(page.address) as answer:
+            assert "A patient over time" in answer.read().decode()
+        [folder] = page.private
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "left").write_text("behind")
+        page.process.send_signal(end)
+        assert page.process.wait(30) == 0
+    assert page.private == []
+    assert (tmp_path / "said.txt").read_text() == ""
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(page.address)
+
+
+def test_a_port_that_is_taken(small_model: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "medst", "app", str(small_model), "--port", str(port)],
+            check=False, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"medst: 127.0.0.1:{port} can't be listened at" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.glob("medst-app-*")) == []
+
+
+def test_who_can_reach_it() -> None:
+    assert not listening("127.0.0.1")
+    assert not listening("localhost")
+    assert not listening("::1")
+    assert listening("0.0.0.0")
+    assert listening("192.168.0.7")
+    with pytest.raises(MedstError, match="'example' is no address to listen at"):
+        listening("example")
+
+
+def test_the_last_demo(tmp_path: Path) -> None:
+    with pytest.raises(MedstError, match=r"no finished demo in .*; run `medst demo` first"):
+        last_demo(tmp_path)
+    (tmp_path / "run" / "last").mkdir(parents=True)
+    (tmp_path / "run" / "last" / "model.safetensors").touch()
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "cohort.json").touch()
+    assert last_demo(tmp_path) == (tmp_path / "run" / "last", tmp_path / "cohort")
+
+
+def test_refusals_of_the_command(
+    small_model: Path, phantom_comparisons: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        (["app"], "no finished demo in medst-demo"),
+        (["app", "nowhere"], "nowhere: no such model"),
+        (["app", str(small_model), "nowhere"], "nowhere: no cohort here"),
+        (["app", str(small_model), str(phantom_comparisons)], "has no pairs"),
+        (["app", str(small_model), "--host", "example"], "no address to listen at"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 1
+        said = capsys.readouterr()
+        assert message in said.err
+        assert "Traceback" not in said.err

@@ -1,0 +1,58 @@
+"""A visitor's files."""
+
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from medst.app.uploads import study_of_upload
+from medst.errors import MedstError
+
+NOISE = np.random.default_rng(0).integers(0, 256, (60, 40), dtype=np.uint8)
+
+
+@pytest.fixture
+def png(tmp_path: Path) -> str:
+    file = tmp_path / "a.png"
+    cv2.imwrite(str(file), NOISE)
+    return str(file)
+
+
+def test_a_study_of_files(png: str, dicom: Path) -> None:
+    study = study_of_upload("2150-03-01", png, str(dicom), "  No  change. ", number=1)
+    assert study.time == datetime(2150, 3, 1)
+    assert study.report == "No change."
+    assert study.lateral is not None
+    assert study_of_upload("2150-03-01 10:30", png, None, "", number=1).time == datetime(2150, 3, 1, 10, 30)
+    assert study_of_upload("", png, None, "", number=1).time is None
+    assert study_of_upload("", str(dicom), None, "", number=1).time == datetime(2024, 2, 29)
+
+
+def test_nothing_of_a_dicom_file_but_its_pixels_and_its_date_is_kept(dicom: Path) -> None:
+    study = study_of_upload("", str(dicom), None, "", number=1)
+    assert "Doe" not in repr(study)
+    assert "DOE" not in repr(study)
+
+
+@pytest.mark.parametrize(
+    ("date", "bad", "message"),
+    [
+        ("", None, "choose a frontal view first"),
+        ("yesterday", "png", "'yesterday' is no date; write it as YYYY-MM-DD"),
+        ("", "garbage", r"the frontal view of study 2: not a picture\."),
+        ("", "empty", r"the frontal view of study 2: the file is empty\."),
+        ("", "bomb", r"the frontal view of study 2: .* too large\."),
+    ],
+)
+def test_refusals(png: str, tmp_path: Path, date: str, bad: str | None, message: str) -> None:
+    files = {"png": png, "garbage": tmp_path / "g.dcm", "empty": tmp_path / "e.png", "bomb": tmp_path / "b.png"}
+    files_written = {"garbage": b"garbage" * 40, "empty": b""}
+    for name, content in files_written.items():
+        Path(files[name]).write_bytes(content)
+    cv2.imwrite(str(files["bomb"]), np.zeros((11_000, 10_000), dtype=np.uint8))
+    with pytest.raises(
+        MedstError, match=message if bad != "garbage" else "the frontal view of study 2: not a DICOM file"
+    ):
+        study_of_upload(date, None if bad is None else str(files[bad]), None, "", number=2)
