@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from weakref import WeakKeyDictionary
 
 import jinja2
 
@@ -11,6 +12,9 @@ from medst.app.visits import Hit, Visit
 from medst.report.timelines import interval
 from medst.use import Grounding, HeatMap, Picture, Progression, read_picture
 from medst.use.pictures import Source
+
+# Drawn once for as long as the picture is there: a visitor's own are forgotten with the visit.
+_URIS: WeakKeyDictionary[Picture, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,10 @@ def similar_html(hits: list[Hit]) -> str:
 
 
 def _shown(source: Source, heat: HeatMap | None, scale: Scale | None) -> Shown:
-    picture: Picture = read_picture(source)
-    return Shown(picture_uri(picture.original), "" if heat is None or scale is None else heat_uri(heat, scale))
+    picture = read_picture(source)
+    if picture not in _URIS:
+        _URIS[picture] = picture_uri(picture.original)
+    return Shown(_URIS[picture], "" if heat is None or scale is None else heat_uri(heat, scale))
 
 
 def _piece(name: str, *values: object) -> str:

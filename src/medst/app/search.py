@@ -1,7 +1,8 @@
 """The studies of a cohort that are most like one: exact search over all of them.
 
-One matrix-vector product a question. At a million studies that takes a tenth of a second on two cores and 0.5 GB of memory
-(`benchmarks/use.py`); from about ten million on, or for many visitors at once, take an approximate index instead.
+One matrix-vector product a question: 10 ms and 0.5 GB for a million studies on two cores, four times that for four million
+(`benchmarks/use.py`, 128 numbers a study). It stops being fine where memory does, from some ten million studies on; take an
+approximate index then.
 """
 
 import json

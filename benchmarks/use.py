@@ -1,0 +1,161 @@
+"""How long a person waits for an answer, and what the answers without training are worth on the phantom.
+
+    python benchmarks/use.py [--demo medst-demo]
+
+With the paper's ViT-B/16 and BERT, weights drawn at random, two CPU cores: encoding a study, a phrase over a patient's eight
+studies with the drawing of its heat maps, a comparison. Exact search among made-up rows. With a finished demo: progression
+from prompts beside prompts that name the change, against the labels of its comparisons; and the share of one-sided findings
+of held-out studies for which the heat lies more on the finding's side (chance 50 %).
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from features import made_up
+from machine import keep
+from medst.app.pieces import timeline_html
+from medst.app.search import Index
+from medst.app.visits import SHOWN, Desk, shrunk
+from medst.cohort.store import open_cohort
+from medst.evaluate.features import embed_images
+from medst.use import Model, Study, load, read_picture, stored_picture
+from medst.use.progression import MARGIN, presence_axis
+
+SEARCHED = (100_000, 1_000_000, 4_000_000)
+CHANGES = {"worsening": ("{} has worsened", "increased {}"), "improving": ("{} has improved", "decreased {}")}
+
+
+def best(call: Callable[[], Any], times: int = 3) -> float:
+    """Seconds of the fastest call."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return round(min(found), 3)
+
+
+def waiting() -> dict[str, Any]:
+    """Seconds with a ViT-B; pictures of noise of a radiograph's size, shown as an upload is."""
+    model = Model.of(made_up("paper"))
+    rng = np.random.default_rng(0)
+    pictures = [shrunk(read_picture(rng.integers(0, 256, (3056, 2544), dtype=np.uint8)), SHOWN) for _ in range(16)]
+    studies = [Study(pictures[2 * i], pictures[2 * i + 1]) for i in range(8)]
+    desk = Desk(model, None)
+    visit = desk.visit_of(studies)
+
+    def phrase() -> None:
+        timeline_html(visit, desk.ground(visit, "right pleural effusion"))
+
+    return {
+        "a study, frontal alone": best(lambda: model.encode_image(studies[0].frontal)),
+        "a study, frontal and lateral": best(lambda: model.encode_image(studies[0])),
+        "a phrase: heat maps of 8 studies with laterals, drawn for the page": best(phrase),
+        "a phrase: its embedding and similarities alone": best(lambda: desk.ground(visit, "right pleural effusion")),
+        "a comparison": best(lambda: desk.compare(visit, 0, 1, "pleural effusion")),
+    }
+
+
+def searching() -> dict[str, Any]:
+    """Seconds and GB a question, 128 numbers a study."""
+    found = {}
+    for count in SEARCHED:
+        rows = np.random.default_rng(0).standard_normal((count, 128), dtype=np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        index = Index(rows)
+        assert index.nearest(rows[7], 6)[0][0] == 7
+        found[f"{count:,} studies"] = {
+            "seconds": best(lambda index=index, row=rows[7]: index.nearest(row, 6)),
+            "GB": rows.nbytes / 1e9,
+        }
+    return found
+
+
+def progressions(model: Model, demo: Path) -> dict[str, Any]:
+    """AUROC of worsening against improving (mean over findings), and balanced accuracy of all three."""
+    cohort = open_cohort(demo / "comparisons")
+    table = cohort.comparisons
+    assert table is not None
+    prior, current = (embed_images(model, cohort, table[name].to_numpy()) for name in ("previous", "current"))
+    finding, truth = table["finding"].to_numpy(), table["progression"].to_numpy()
+    names = sorted(set(finding.tolist()))
+    presence = np.zeros(len(truth))
+    change_now, change_both = np.zeros(len(truth)), np.zeros(len(truth))
+    for name in names:
+        of = finding == name
+        axis = presence_axis(model, name).numpy()
+        spoken = {
+            k: model.encode_text([t.format(name.replace("_", " ")) for t in v]).embedding.mean(0).numpy()
+            for k, v in CHANGES.items()
+        }
+        direction = spoken["worsening"] - spoken["improving"]
+        presence[of] = (current[of] - prior[of]) @ axis
+        change_now[of], change_both[of] = current[of] @ direction, (current[of] - prior[of]) @ direction
+    moved = truth != "stable"
+
+    def auroc(score: np.ndarray) -> float:
+        each = [
+            roc_auc_score(truth[of] == "worsening", score[of]) for of in (moved & (finding == name) for name in names)
+        ]
+        return round(float(np.mean(each)), 3)
+
+    said = np.where(presence > MARGIN, "worsening", np.where(presence < -MARGIN, "improving", "stable"))
+    return {
+        "comparisons": len(truth),
+        "presence, difference of both studies (compare)": auroc(presence),
+        "prompts that name the change, later study alone": auroc(change_now),
+        "prompts that name the change, difference of both studies": auroc(change_both),
+        "balanced accuracy of compare, chance 0.333": round(float(balanced_accuracy_score(truth, said)), 3),
+    }
+
+
+def sides(model: Model, demo: Path) -> dict[str, Any]:
+    """Share of one-sided findings whose heat has its mean, or its peak, on the finding's side of the frontal view."""
+    cohort = open_cohort(demo / "cohort")
+    assert cohort.pairs is not None
+    truth = pl.read_parquet(demo / "raw" / "ground_truth.parquet")
+    truth = truth.with_columns(study_id="s" + pl.col("study_id").cast(pl.String))
+    truth = truth.filter(
+        pl.len().over("study_id", "finding") == 1, pl.col("side") != "bilateral", pl.col("severity") > 0.3
+    )
+    table = truth.join(cohort.pairs.filter(pl.col("split") != "train"), on="study_id")
+    height, width = cohort.image_table["height"], cohort.image_table["width"]
+    pictures = [stored_picture(cohort.images[row], height[row], width[row]) for row in table["frontal"]]
+    images = model.encode_image(pictures)
+    found: dict[str, Any] = {"findings": table.height}
+    for name, phrase in (("finding", "{finding}"), ("there is a side finding", "there is a {side} {finding}")):
+        mean, peak = [], []
+        for i, row in enumerate(table.iter_rows(named=True)):
+            text = model.encode_text(phrase.format(finding=row["finding"].replace("_", " "), side=row["side"]))
+            grid = (images.patches[i, 0] @ text.words[0].mean(0)).numpy()
+            half = grid.shape[1] // 2
+            right_of_patient = grid[:, :half].mean() > grid[:, -half:].mean()  # on the picture's left
+            mean.append(right_of_patient == (row["side"] == "right"))
+            column = int(grid.argmax()) % grid.shape[1]
+            middle = (grid.shape[1] - 1) / 2
+            peak.append(0.5 if column == middle else (column < middle) == (row["side"] == "right"))
+        found[name] = {"mean": round(float(np.mean(mean)), 3), "peak": round(float(np.mean(peak)), 3)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path)
+    demo = parser.parse_args().demo
+    found: dict[str, Any] = {"seconds, ViT-B/16": waiting(), "exact search": searching()}
+    if demo is not None:
+        model = load(demo / "run" / "last", device="cpu")
+        found["progression, demo's model"] = progressions(model, demo)
+        found["heat on the finding's side, demo's model"] = sides(model, demo)
+    keep("use_cpu", found)
+
+
+if __name__ == "__main__":
+    main()
