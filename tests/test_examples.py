@@ -1,0 +1,56 @@
+"""The example scripts run as their headers say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from medst.embed import embed
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", EXAMPLES / f"{name}.py", *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def pictures(phantom_tree: Path) -> list[Path]:
+    return sorted((phantom_tree / "mimic-cxr-jpg" / "files").rglob("*.jpg"))[:2]
+
+
+def test_heat_map(small_model: Path, pictures: list[Path], tmp_path: Path) -> None:
+    said = run("heat_map", small_model, pictures[0], "edema", tmp_path / "a.png")
+    assert "similarity " in said
+    run("heat_map", small_model, pictures[0], "edema", tmp_path / "b.png", "--lateral", pictures[1])
+    with Image.open(tmp_path / "a.png") as alone, Image.open(tmp_path / "b.png") as both:
+        assert both.width > 1.8 * alone.width
+
+
+def test_patient_over_time(small_model: Path, phantom_cohort: Path) -> None:
+    said = run("patient_over_time", small_model, phantom_cohort, "--phrases", "edema", "pneumonia").splitlines()
+    assert said[0].startswith("patient p")
+    dates = [line[:10] for line in said[2:-2]]
+    assert dates == sorted(dates)
+    assert [line.partition(":")[0] for line in said[-2:]] == ["edema", "pneumonia"]
+
+
+def test_similar_studies(small_model: Path, phantom_cohort: Path, pictures: list[Path], tmp_path: Path) -> None:
+    embed(small_model, phantom_cohort, tmp_path / "out", rows=50)
+    for question in (["--picture", pictures[0]], ["--sentence", "The effusion has resolved."]):
+        assert "similarity" in run("similar_studies", small_model, tmp_path / "out", *question)
+
+
+def test_every_example_is_tested() -> None:
+    tested = Path(__file__).read_text()
+    for example in EXAMPLES.glob("*.py"):
+        assert f"def test_{example.stem}(" in tested
