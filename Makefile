@@ -15,8 +15,8 @@ test-all: $(READY) lint
 	$(VENV)/bin/python -m pytest -q -m ""
 
 lint: $(READY)
-	$(VENV)/bin/ruff check src tests benchmarks examples conftest.py hatch_build.py
-	$(VENV)/bin/ruff format --check src tests benchmarks examples conftest.py hatch_build.py
+	$(VENV)/bin/ruff check src tests benchmarks examples docs conftest.py hatch_build.py
+	$(VENV)/bin/ruff format --check src tests benchmarks examples docs conftest.py hatch_build.py
 	$(VENV)/bin/mypy
 
 setup: $(READY)
