@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint setup clean
+.PHONY: demo test test-all lint docs setup clean
 
 demo: $(READY)
 	$(VENV)/bin/medst demo
@@ -19,6 +19,9 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check src tests benchmarks examples docs conftest.py hatch_build.py
 	$(VENV)/bin/mypy
 
+docs: $(READY)
+	$(VENV)/bin/zensical build --strict --clean
+
 setup: $(READY)
 
 # torch first and by itself: its pinned version may be at hand as a CPU build, and what follows then keeps it.
@@ -29,4 +32,4 @@ $(READY): pyproject.toml constraints.txt hatch_build.py src/medst/cohort/jpeg_ei
 	touch $@
 
 clean:
-	rm -rf $(VENV) medst-demo
+	rm -rf $(VENV) medst-demo site

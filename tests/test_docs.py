@@ -1,6 +1,9 @@
 """What the pages in docs point at is there."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +32,67 @@ def test_every_link_to_another_page_leads_somewhere(page: Path) -> None:
 def test_the_table_of_differences_names_tests() -> None:
     text = (ROOT / "docs" / "differences.md").read_text()
     assert len(re.findall(r"::test_\w+", text)) > 30
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; the build itself refuses broken links and anchors."""
+    place = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "docs", place / "docs")
+    shutil.copy(ROOT / "zensical.toml", place)
+    done = subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--strict", "--clean"],
+        check=False,
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place / "site"
+
+
+def test_the_site_refuses_a_broken_link(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Here\n\n[there](nowhere.md)\n")
+    (tmp_path / "zensical.toml").write_text('[project]\nsite_name = "a"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--strict"], check=False, cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode != 0
+
+
+def test_every_page_is_in_the_site_and_its_list(site: Path) -> None:
+    listed = (ROOT / "zensical.toml").read_text()
+    for page in PAGES:
+        assert f'"{page.name}"' in listed
+        assert (site / page.with_suffix(".html").name).is_file()
+
+
+def test_what_the_pages_point_at_is_in_the_site_and_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+    for page in sorted(site.glob("*.html")):
+        if page.name == "404.html":
+            continue  # its links are absolute, for wherever the site will be
+        html = page.read_text()
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]*?\ssrc=\"?([^\s\">]+)", html)
+        loaded += re.findall(r"<link[^>]*?rel=\"?(?:stylesheet|preload|icon)[^>]*?href=\"?([^\s\">]+)", html)
+        for target in loaded:
+            assert not target.startswith(("http", "//")), (page.name, target)
+        for target in [*loaded, *re.findall(r"<a[^>]*?\shref=\"?([^\s\">]+)", html)]:
+            path, _, anchor = target.partition("#")
+            if target.startswith(("http", "data:", "mailto:")):
+                continue
+            there = (page.parent / path).resolve() if path else page
+            there = there / "index.html" if there.is_dir() else there
+            assert there.is_file(), (page.name, target)
+            if anchor and there.suffix == ".html" and not anchor.startswith("__"):
+                assert re.search(rf"id=\"?{re.escape(anchor)}[\">\s]", there.read_text()), (page.name, target)
+
+
+def test_the_questions_are_answered() -> None:
+    """Each of the seven that users of the released code ask."""
+    text = (ROOT / "docs" / "faq.md").read_text()
+    for asked in (
+        "mimic_cxr_sectioned.csv", "captions.pickle", "reproduce the numbers", "10 epochs", "why do keys not match",
+        "own hospital", "heat map",
+    ):  # fmt: skip
+        assert re.search(rf"^## .*{re.escape(asked)}", text, re.MULTILINE), asked
