@@ -44,6 +44,7 @@ def demo(
         print(f"Stopped. `medst demo {out}` with the same options goes on where it was.", file=sys.stderr)
         raise SystemExit(INTERRUPTED)
     print(outcome.headline)
+    print(f"Look at a patient over time: medst app {out / 'run' / 'last'} {out / 'cohort'}")
 
 
 def phantom(

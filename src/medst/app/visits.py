@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import polars as pl
 
+from medst.app.apart import read_apart
 from medst.app.search import Indexing
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
@@ -218,9 +219,9 @@ def read_upload(file: str | Path, name: str) -> Picture:
         MedstError: it can't be read or used.
     """
     try:
-        picture = read_picture(file)
+        picture = read_picture(read_apart(Path(file)))
     except MedstError as error:
-        raise MedstError(f"{name}: {str(error).removeprefix(f'{file}: ')}") from None
+        raise MedstError(f"{name}: {str(error).rstrip('.')}.") from None
     return shrunk(picture, SHOWN)
 
 
