@@ -6,7 +6,7 @@ swapping them swaps improving and worsening and leaves stable alone:
 
     presence(x) = <x, for> - <x, against>
     d           = presence(current) - presence(prior)
-    shares      = softmax(-d, MARGIN, d; / TEMPERATURE)              improving, stable, worsening
+    shares      = softmax((-d, MARGIN, d) / TEMPERATURE)             improving, stable, worsening
 
 Prompts that name the change itself ("has worsened") told worsening from improving less well on the phantom demo
 (`benchmarks/use.py`).

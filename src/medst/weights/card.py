@@ -26,6 +26,9 @@ Spatial and Temporal Information in Medical Multimodal Pre-training* (Med-ST, IC
 import medst
 
 model = medst.load("{{ repo_id }}")
+images = model.encode_image("frontal.jpg", "lateral.dcm")
+model.similarity(images, ["There is a right pleural effusion."])
+model.ground(images, "right pleural effusion")[0].frontal.pixels()  # a heat map
 ```
 
 `config.json` holds every setting of the run. The weights are safetensors; nothing in this folder is executed when loaded.
