@@ -1,5 +1,6 @@
 """The calls of `medst.load`'s model, against the tensors below them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from medst.batch import centre
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.features import embed_pairs, embed_texts
+from medst.recipes.settings import Recipe
 from medst.use import Grounding, Model, Study, stored_picture
 from medst.use.model import PAIRS
 from medst.use.outputs import HeatMap
+from medst.weights import Loaded, build
 
 TEXTS = ["There is a right pleural effusion.", "no pneumonia", "edema", "no pneumonia"]
 
@@ -241,3 +244,19 @@ def test_progression_by_hand(model: Model, studies: list[Study]) -> None:
     found = model.compare(studies[0], studies[1], "edema")
     assert (found.improving, found.stable, found.worsening) == pytest.approx(tuple(shares), abs=1e-5)
     assert (found.prior, found.current) == pytest.approx((prior, current), abs=1e-5)
+
+
+def test_phantom_tokens_change_nothing_of_what_is_used(
+    model: Model, studies: list[Study], small_recipe: Recipe
+) -> None:
+    """The released way to treat a missing lateral gives a study alone what it gives in a batch."""
+    recipe = replace(small_recipe, model=replace(small_recipe.model, phantom_tokens=True))
+    torch.manual_seed(5)
+    released = Model.of(Loaded(build(recipe, model.tokenizer)[0].eval(), None, model.tokenizer, recipe, "released"))
+    together = released.encode_image(studies[:12])
+    assert together.has_lateral.any()
+    assert not together.has_lateral.all()
+    for i, study in enumerate(studies[:12]):
+        alone = released.encode_image(study)
+        torch.testing.assert_close(alone.embedding[0], together.embedding[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.patches[0], together.patches[i], atol=1e-5, rtol=0)
