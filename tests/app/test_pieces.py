@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 from PIL import Image
@@ -77,6 +77,15 @@ def test_a_time_line_has_every_study_and_escapes_what_is_written(desk: Desk) -> 
     assert "earlier studies" not in plain
     assert "3 earlier studies of this patient are not shown." in timeline_html(replace(visit, left_out=3))
     assert [f"{g.similarity:.2f}" for g in desk.ground(visit, EVIL)] == re.findall(r"cosine (-?\d\.\d\d)<", found)
+
+
+def test_the_time_between_studies_is_said_where_there_is_some(desk: Desk) -> None:
+    visit = desk.visit(desk.patients[0][1])
+    start = datetime(2150, 1, 1)
+    times = [start, start, start + timedelta(days=90)]
+    html = timeline_html(replace(visit, studies=tuple(replace(visit.studies[0], time=time) for time in times)))
+    assert re.findall(r">([\w ]+) later<", html) == ["3 months"]
+    assert " later<" not in timeline_html(replace(visit, studies=(replace(visit.studies[0], time=None),) * 2))
 
 
 def test_a_comparison_and_similar_studies(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """The parts of the page that are not controls, as HTML."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from weakref import WeakKeyDictionary
@@ -52,7 +53,7 @@ def timeline_html(visit: Visit, found: list[Grounding] | None = None) -> str:
         cards.append(
             Card(
                 visit.name(number),
-                "" if before is None or study.time is None else interval((study.time - before).total_seconds()),
+                _since(before, study.time),
                 None if here is None else here.similarity,
                 _shown(study.frontal, None if here is None else here.frontal, scale),
                 None if study.lateral is None else _shown(study.lateral, None if here is None else here.lateral, scale),
@@ -99,6 +100,13 @@ def _shown(source: Source, heat: HeatMap | None, scale: Scale | None) -> Shown:
     if picture not in _URIS:
         _URIS[picture] = picture_uri(picture.original)
     return Shown(_URIS[picture], "" if heat is None or scale is None else heat_uri(heat, scale))
+
+
+def _since(before: datetime | None, time: datetime | None) -> str:
+    """Time between two studies in words; empty where it is not known, or both pictures are of one moment."""
+    if before is None or time is None or (time - before).total_seconds() < 60:
+        return ""
+    return interval((time - before).total_seconds())
 
 
 def _piece(name: str, *values: object) -> str:
