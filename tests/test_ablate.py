@@ -1,9 +1,11 @@
 """Differences by hand, and a small job that does nothing twice and refuses the folder of another one."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from medst import ablate as module
@@ -76,4 +78,22 @@ def test_impossible_jobs_are_refused(tmp_path: Path) -> None:
         ablate(tmp_path, tmp_path / "job", only=("no-lungs",))
     with pytest.raises(MedstError, match="seeds is 0"):
         ablate(tmp_path, tmp_path / "job", seeds=0)
+    assert not (tmp_path / "job").exists()
+
+
+def test_comparisons_that_can_not_be_measured_are_refused_before_the_first_run(
+    phantom_cohort: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(phantom_cohort, few)
+    (few / "pairs.parquet").unlink()
+    with pytest.raises(MedstError, match="has no comparisons: it is a mimic-cxr cohort"):
+        ablate(phantom_cohort, tmp_path / "job", comparisons=few)
+    table = {
+        "finding": ["edema"] * 3, "patient_id": ["a", "b", "c"], "study_id": ["a", "b", "c"], "current": [0, 1, 2],
+        "previous": [1, 2, 0], "progression": ["improving", "stable", "worsening"],
+    }  # fmt: skip
+    pl.DataFrame(table).write_parquet(few / "comparisons.parquet")
+    with pytest.raises(MedstError, match=r"no finding has enough rows .*edema: 5 folds need 5 patients"):
+        ablate(phantom_cohort, tmp_path / "job", comparisons=few)
     assert not (tmp_path / "job").exists()

@@ -112,10 +112,12 @@ def ablate(
     if epochs is not None:
         base = replace(base, optimiser=replace(base.optimiser, epochs=epochs))
     variants = choose(base, only)
-    for path in (cohort, comparisons):
-        if path is not None:
-            open_cohort(path)
-    _claim(out, {"recipe": recipe, "epochs": base.optimiser.epochs})
+    open_cohort(cohort)
+    if comparisons is not None:
+        from medst.evaluate.temporal_image import checked_comparisons
+
+        checked_comparisons(open_cohort(comparisons), "strict")
+    _claim(out, {"recipe": recipe, "epochs": base.optimiser.epochs, "protocol": "strict"})
     tasks = [
         _Run(
             out / "runs" / f"{variant.name}-{seed}",
@@ -239,17 +241,19 @@ def _carry_out(task: _Run, threads: int) -> bool:
     import torch
 
     from medst.evaluate.run import evaluate
+    from medst.evaluate.task import Question
     from medst.pretrain import pretrain
 
     torch.set_num_threads(threads)
     trained = pretrain(task.cohort, task.folder, task.recipe)
     if trained.get("interrupted") or not trained["finished"]:
         return False
+    strict = Question(protocol="strict", bootstrap=False)  # the interval is over seeds, not over patients
     last, parts = task.folder / "last", task.folder / "retrieval.json"
-    found = evaluate(last, task.cohort, parts, tasks=("retrieval",), baseline_seeds=())
+    found = evaluate(last, task.cohort, parts, tasks=("retrieval",), baseline_seeds=(), question=strict)
     if task.comparisons is not None:
         tasks = ("temporal-image", "temporal-text")
-        evaluate(last, task.comparisons, parts, tasks=tasks, baseline_seeds=(), keep=True)
+        evaluate(last, task.comparisons, parts, tasks=tasks, baseline_seeds=(), keep=True, question=strict)
     assert found["results"]
     os.replace(parts, task.folder / "results.json")
     return True

@@ -57,6 +57,30 @@ class CrossValidated:
     swapped: np.ndarray
 
 
+def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
+    """The comparisons of a cohort.
+
+    Raises:
+        MedstError: there are none, or no finding has enough of them for the fewest folds of the protocol.
+    """
+    table = cohort.comparisons
+    if table is None:
+        raise MedstError(
+            f"{cohort.path} has no comparisons: it is a {cohort.meta['dataset']} cohort; "
+            "temporal-image needs one made by `medst prepare ms-cxr-t`."
+        )
+    folds, said = min(FOLDS[protocol]), []
+    for (finding,), rows in table.sort("finding").partition_by("finding", as_dict=True, maintain_order=True).items():
+        classes = np.array([PROGRESSIONS.index(progression) for progression in rows["progression"]], dtype=np.int64)
+        counts = _counts(classes, rows["patient_id"].to_numpy() if protocol == "strict" else None)
+        if counts.min() >= folds:
+            return table
+        said.append(f"{finding}: {_too_few(counts, folds, protocol)}")
+    raise MedstError(
+        f"{cohort.path}: no finding has enough rows of each progression for temporal-image ({'; '.join(said)})."
+    )
+
+
 def temporal_image(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model.
 
@@ -67,12 +91,7 @@ def temporal_image(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -
     Raises:
         MedstError: the cohort has no comparisons, or every finding would be left out.
     """
-    if cohort.comparisons is None:
-        raise MedstError(
-            f"{cohort.path} has no comparisons: it is a {cohort.meta['dataset']} cohort; "
-            "temporal-image needs one made by `medst prepare ms-cxr-t`."
-        )
-    table = cohort.comparisons
+    table = checked_comparisons(cohort, question.protocol)
     features, swapped = features_of(loaded, cohort, table, question)
     progressions = table["progression"].to_numpy()
     classes = np.array([PROGRESSIONS.index(progression) for progression in progressions], dtype=np.int64)
@@ -105,9 +124,6 @@ def temporal_image(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -
                     for place, row in enumerate(rows)
                 ]
         outcome.scores += _scores(of_finding, folds, question)
-    if not outcome.scores:
-        said = "; ".join(f"{left.finding}: {left.reason}" for left in outcome.left_out if left.folds == every[0])
-        raise MedstError(f"{cohort.path}: no finding has enough rows of each progression for temporal-image ({said}).")
     return outcome
 
 
