@@ -59,3 +59,5 @@ def app(
         with suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)
+        for second in (signal.SIGINT, signal.SIGTERM):  # must not keep visitors' files from being removed
+            signal.signal(second, signal.SIG_IGN)

@@ -27,11 +27,25 @@ def test_the_page_is_up_until_it_is_ended_and_leaves_nothing(small_model: Path, 
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         (folder / "left").write_text("behind")
         page.process.send_signal(end)
-        assert page.process.wait(30) == 0
+        page.process.send_signal(end)  # a second one while it cleans up
+        assert page.process.wait(30) in (0, 130)
     assert page.private == []
-    assert (tmp_path / "said.txt").read_text() == ""
+    assert "Traceback" not in (tmp_path / "said.txt").read_text()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(page.address)
+
+
+def test_what_a_killed_page_left_goes_with_the_next_start(small_model: Path, tmp_path: Path) -> None:
+    with opened_page(tmp_path, str(small_model)) as page:
+        [left] = page.private
+        (left / "a.png").write_text("somebody's")
+        page.process.kill()
+        page.process.wait(30)
+        assert left.is_dir()
+    with opened_page(tmp_path, str(small_model)) as page, opened_page(tmp_path, str(small_model)) as other:
+        assert left not in other.private
+        assert len(page.private) == 2  # those of pages that are up stay
+    assert list(tmp_path.glob("medst-app-*")) == []
 
 
 def test_a_port_that_is_taken(small_model: Path, tmp_path: Path) -> None:

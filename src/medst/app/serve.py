@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from medst.app.visits import Desk
 
 LAST_DEMO = Path("medst-demo")
+PRIVATE = "medst-app-"
+"""How the folders of visitors' files begin, before the number of their process."""
 UPLOAD = 64
 """Largest file that is taken, in MB."""
 
@@ -56,7 +58,8 @@ def serving(
         MedstError: no such model or cohort, the host is no address, or the port is taken.
     """
     listening(host)
-    private = tempfile.mkdtemp(prefix="medst-app-")  # for its owner alone
+    remove_left_behind()
+    private = tempfile.mkdtemp(prefix=f"{PRIVATE}{os.getpid()}-")  # for its owner alone
     before = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
     os.environ |= {"GRADIO_TEMP_DIR": private, "GRADIO_ANALYTICS_ENABLED": "False"}
     page = None
@@ -100,6 +103,24 @@ def serving(
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def remove_left_behind() -> None:
+    """Visitors' files of pages that were killed before they could remove them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PRIVATE}*-*"):
+        process = folder.name.removeprefix(PRIVATE).partition("-")[0]
+        if process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
 
 
 def _gradio() -> ModuleType:
