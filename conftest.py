@@ -1,12 +1,38 @@
-"""Names that the examples in docstrings use: a model, a frontal and a lateral picture, two studies."""
+"""A small recipe, and the names that examples in docstrings use: a model, a frontal and a lateral picture, two studies."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from medst.recipes.settings import (
+    DataSettings,
+    ModelSettings,
+    OptimiserSettings,
+    Recipe,
+    TextSettings,
+    VisionSettings,
+)
+
 
 @pytest.fixture(scope="session")
-def example_names() -> dict[str, Any]:
+def small_recipe() -> Recipe:
+    """A run of a few seconds."""
+    return Recipe(
+        name="tiny",
+        model=ModelSettings(
+            vision=VisionSettings(image_size=32, patch_size=16, channels=1, width=32, depth=2, heads=2, mlp_ratio=2.0),
+            text=TextSettings(vocabulary=0, width=32, layers=1, heads=2, intermediate=64, pieces=48),
+            projection_hidden=32,
+            embedding=16,
+        ),
+        data=DataSettings(sequences_per_batch=6, vocabulary=400),
+        optimiser=OptimiserSettings(lr=2e-3, warmup=0.1, epochs=2, patience=0),
+    )
+
+
+@pytest.fixture(scope="session")
+def example_names(small_recipe: Recipe) -> dict[str, Any]:
     """Of a model that was never trained and pictures of noise: examples show shapes and types."""
     from datetime import datetime
 
@@ -14,21 +40,11 @@ def example_names() -> dict[str, Any]:
     import torch
 
     import medst
-    from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
     from medst.tokenizer import learn_tokenizer
     from medst.use import Model
     from medst.weights import Loaded, build
 
-    recipe = Recipe(
-        name="tiny",
-        model=ModelSettings(
-            vision=VisionSettings(image_size=32, patch_size=16, channels=1, width=32, depth=1, heads=2, mlp_ratio=1.0),
-            text=TextSettings(vocabulary=0, width=32, layers=1, heads=2, intermediate=32, pieces=16, dropout=0.0),
-            projection_hidden=32,
-            embedding=128,
-        ),
-        data=DataSettings(crop=224),
-    )
+    recipe = replace(small_recipe, model=replace(small_recipe.model, embedding=128))
     tokenizer = learn_tokenizer(["the effusion has resolved", "there is no pneumonia"], 60)
     torch.manual_seed(0)
     model, objective = build(recipe, tokenizer)

@@ -49,17 +49,21 @@ def waiting() -> dict[str, Any]:
     pictures = [shrunk(read_picture(rng.integers(0, 256, (3056, 2544), dtype=np.uint8)), SHOWN) for _ in range(16)]
     studies = [Study(pictures[2 * i], pictures[2 * i + 1]) for i in range(8)]
     desk = Desk(model, None)
-    visit = desk.visit_of(studies)
+    visit = None
+    for study in studies:
+        visit = desk.add(visit, study)
+    assert visit is not None
+    shown = visit
 
     def phrase() -> None:
-        timeline_html(visit, desk.ground(visit, "right pleural effusion"))
+        timeline_html(shown, desk.ground(shown, "right pleural effusion"))
 
     return {
         "a study, frontal alone": best(lambda: model.encode_image(studies[0].frontal)),
         "a study, frontal and lateral": best(lambda: model.encode_image(studies[0])),
         "a phrase: heat maps of 8 studies with laterals, drawn for the page": best(phrase),
-        "a phrase: its embedding and similarities alone": best(lambda: desk.ground(visit, "right pleural effusion")),
-        "a comparison": best(lambda: desk.compare(visit, 0, 1, "pleural effusion")),
+        "a phrase: its embedding and similarities alone": best(lambda: desk.ground(shown, "right pleural effusion")),
+        "a comparison": best(lambda: desk.compare(shown, 0, 1, "pleural effusion")),
     }
 
 

@@ -5,14 +5,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-from medst.recipes.settings import (
-    DataSettings,
-    ModelSettings,
-    OptimiserSettings,
-    Recipe,
-    TextSettings,
-    VisionSettings,
-)
+from medst.recipes.settings import Recipe
 
 install_import_hook(["medst.model", "medst.objective"], "beartype.beartype")
 
@@ -46,22 +39,6 @@ def phantom_comparisons(phantom_tree: Path, phantom_cohort: Path, tmp_path_facto
     cohort = tmp_path_factory.mktemp("phantom_comparisons") / "ms-cxr-t"
     prepare("ms-cxr-t", phantom_tree / "ms-cxr-t", cohort, Options(images=phantom_cohort), workers=2)
     return cohort
-
-
-@pytest.fixture(scope="session")
-def small_recipe() -> Recipe:
-    """A run of a few seconds."""
-    return Recipe(
-        name="tiny",
-        model=ModelSettings(
-            vision=VisionSettings(image_size=32, patch_size=16, channels=1, width=32, depth=2, heads=2, mlp_ratio=2.0),
-            text=TextSettings(vocabulary=0, width=32, layers=1, heads=2, intermediate=64, pieces=48),
-            projection_hidden=32,
-            embedding=16,
-        ),
-        data=DataSettings(sequences_per_batch=6, vocabulary=400),
-        optimiser=OptimiserSettings(lr=2e-3, warmup=0.1, epochs=2, patience=0),
-    )
 
 
 @pytest.fixture(scope="session")

@@ -81,13 +81,24 @@ def test_similar_studies_are_of_others_and_in_order(desk: Desk) -> None:
 def test_a_visitors_own_studies_go_in_time_order_and_search_the_cohort(desk: Desk) -> None:
     pictures = [read_picture(np.roll(NOISE, shift)) for shift in (0, 50)]
     studies = [Study(p, None, datetime(2150, month, 1)) for p, month in zip(pictures, (5, 2), strict=True)]
-    visit = desk.visit_of(studies)
+    visit = desk.add(desk.add(None, studies[0]), studies[1])
     assert [study.time for study in visit.studies] == [datetime(2150, 2, 1), datetime(2150, 5, 1)]
+    expected = desk.model.encode_image([studies[1], studies[0]])
+    torch.testing.assert_close(visit.images.embedding, expected.embedding, atol=1e-5, rtol=0)
+    torch.testing.assert_close(visit.images.patches, expected.patches, atol=1e-5, rtol=0)
+    assert visit.images.frontal == expected.frontal
     assert len(desk.similar(visit, 0, 3)) == 3
-    with pytest.raises(MedstError, match="1 of 2 studies have no time"):
-        desk.visit_of([studies[0], Study(pictures[1])])
-    with pytest.raises(MedstError, match="25 studies; the page shows 24"):
-        desk.visit_of(studies[:1] * 25)
+    with pytest.raises(MedstError, match="1 of 3 studies have no time"):
+        desk.add(visit, Study(pictures[1]))
+
+
+def test_a_visitor_has_so_many_studies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits, "MOST_STUDIES", 2)
+    study = Study(read_picture(NOISE))
+    visit = desk.add(desk.add(None, study), study)
+    assert [s.time for s in visit.studies] == [None, None]
+    with pytest.raises(MedstError, match="the page shows 2 studies; start over"):
+        desk.add(visit, study)
 
 
 def test_an_upload_keeps_what_the_model_sees(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ import gradio as gr
 from medst.app.api import offer
 from medst.app.pieces import comparison_html, similar_html, timeline_html
 from medst.app.uploads import study_of_upload
-from medst.app.visits import MOST_STUDIES, Desk, Visit
+from medst.app.visits import Desk, Visit
+from medst.cohort.ms_cxr_t import FINDINGS
 from medst.errors import MedstError
-from medst.phantom.truth import FINDINGS
-from medst.use import Study
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,7 +45,7 @@ def build_page(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title="medst: a patient over time", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(f"<h1>A patient over time</h1>{BANNER}", elem_id="medst-top")
         visit = gr.State(None, time_to_live=IDLE)
-        own = gr.State([], time_to_live=IDLE)
+        own = gr.State(None, time_to_live=IDLE)
         chooser = _chooser(desk)
         adding = _adding()
         with gr.Row(elem_id="medst-ask"):
@@ -172,23 +171,20 @@ class _Handlers:
         return self._shown(self.desk.visit(patient or ""), phrase)
 
     def add_study(
-        self, own: list[Study], date: str, frontal: str | None, lateral: str | None, report: str, phrase: str
+        self, own: Visit | None, date: str, frontal: str | None, lateral: str | None, report: str, phrase: str
     ) -> list[Any]:
         try:
-            if len(own) >= MOST_STUDIES:
-                raise MedstError(f"the page shows {MOST_STUDIES} studies; start over to add others.")
-            study = study_of_upload(date, frontal, lateral, report, number=len(own) + 1)
-            studies = [*own, study]
-            visit = self.desk.visit_of(studies)
+            number = 1 if own is None else len(own) + 1
+            own = self.desk.add(own, study_of_upload(date, frontal, lateral, report, number=number))
         finally:
             for file in (frontal, lateral):
                 if file is not None:
                     Path(file).unlink(missing_ok=True)
-        return [studies, *self._shown(visit, phrase), "", None, None, ""]
+        return [own, *self._shown(own, phrase), "", None, None, ""]
 
     def start_over(self) -> list[Any]:
         empty = gr.Dropdown(choices=[], value=None)
-        return [[], None, '<p class="medst-muted">Choose a patient or add a study.</p>', empty, empty, empty]
+        return [None, None, '<p class="medst-muted">Choose a patient or add a study.</p>', empty, empty, empty]
 
     def show(self, visit: Visit | None, phrase: str) -> str:
         visit = _opened(visit)

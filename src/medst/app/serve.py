@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import psutil
+
 from medst.errors import MedstError
 
 if TYPE_CHECKING:
@@ -109,18 +111,8 @@ def remove_left_behind() -> None:
     """Visitors' files of pages that were killed before they could remove them."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PRIVATE}*-*"):
         process = folder.name.removeprefix(PRIVATE).partition("-")[0]
-        if process.isdigit() and not _runs(int(process)):
+        if process.isdigit() and not psutil.pid_exists(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # of another user
-    return True
 
 
 def _gradio() -> ModuleType:

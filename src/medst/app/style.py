@@ -6,9 +6,7 @@ import gradio as gr
 
 from medst.app.drawing import legend_css
 
-HEAD = (
-    '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">'
-)
+HEAD = '<meta name="referrer" content="no-referrer">'
 
 
 def theme() -> gr.themes.Base:

@@ -15,6 +15,7 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.use import Grounding, ImageEmbeddings, Model, Picture, Progression, Study, read_picture, stored_picture
 from medst.use.geometry import Geometry
+from medst.use.model import time_order
 
 SHOWN = 768
 """Longer side of a picture on the page, in pixels."""
@@ -155,16 +156,20 @@ class Desk:
         table = self._cohort.image_table
         return stored_picture(self._cohort.images[row], int(table["height"][row]), int(table["width"][row]))
 
-    def visit_of(self, studies: list[Study]) -> Visit:
-        """A visitor's own studies, in time order where each has a date.
+    def add(self, own: Visit | None, study: Study) -> Visit:
+        """A visitor's own studies with one more, in time order where each has a date; only the new one is encoded.
 
         Raises:
-            MedstError: there are none or too many, or some have a date and others none.
+            MedstError: there are too many, or some have a date and others none.
         """
-        if len(studies) > MOST_STUDIES:
-            raise MedstError(f"{len(studies)} studies; the page shows {MOST_STUDIES}.")
-        line = self.model.timeline(studies, "chest")
-        return Visit("", line.studies, line.images)
+        if own is not None and len(own) >= MOST_STUDIES:
+            raise MedstError(f"the page shows {MOST_STUDIES} studies; start over to add others.")
+        studies = (study,) if own is None else (*own.studies, study)
+        order = time_order(studies)
+        images = self.model.encode_image(study)
+        if own is not None:
+            images = own.images.join(images)
+        return Visit("", tuple(studies[i] for i in order), images.take(order))
 
     def ground(self, visit: Visit, phrase: str) -> list[Grounding]:
         """Heat maps of a phrase on every study."""
@@ -179,7 +184,7 @@ class Desk:
         for number in (prior, current):
             if not 0 <= number < len(visit):
                 raise MedstError(f"there is no study {number + 1} of {len(visit)}.")
-        return self.model.compare(_one(visit.images, prior), _one(visit.images, current), finding)
+        return self.model.compare(visit.images.take([prior]), visit.images.take([current]), finding)
 
     def similar(self, visit: Visit, number: int, count: int = 6) -> list[Hit]:
         """The studies of other patients that the model finds most alike.
@@ -232,14 +237,3 @@ def shrunk(picture: Picture, longest: int) -> Picture:
         return picture
     original = cv2.resize(picture.original, (small.width, small.height), interpolation=cv2.INTER_AREA)
     return replace(picture, original=original, geometry=Geometry(small.height, small.width))
-
-
-def _one(images: ImageEmbeddings, number: int) -> ImageEmbeddings:
-    return ImageEmbeddings(
-        images.embedding[number : number + 1],
-        images.patches[number : number + 1],
-        images.has_lateral[number : number + 1],
-        (images.frontal[number],),
-        (images.lateral[number],),
-        images.crop,
-    )

@@ -247,12 +247,23 @@ class Model(Loaded):
         """
         if not studies:
             raise MedstError("a time line needs a study.")
-        times = [study.time for study in studies if study.time is not None]
-        if times and len(times) < len(studies):
-            raise MedstError(f"{len(studies) - len(times)} of {len(studies)} studies have no time; give all or none.")
-        ordered = sorted(studies, key=lambda study: study.time) if times else list(studies)  # type: ignore[arg-type, return-value]
+        ordered = [studies[i] for i in time_order(studies)]
         images, texts = self.encode_image(ordered), self.encode_text(phrases)
         return Timeline(tuple(ordered), texts.texts, images.embedding @ texts.embedding.T, images)
+
+
+def time_order(studies: Sequence[Study]) -> list[int]:
+    """Places of the studies in time order; as they are given where none has a time.
+
+    Raises:
+        MedstError: some have a time and others none.
+    """
+    times = [study.time for study in studies if study.time is not None]
+    if not times:
+        return list(range(len(studies)))
+    if len(times) < len(studies):
+        raise MedstError(f"{len(studies) - len(times)} of {len(studies)} studies have no time; give all or none.")
+    return sorted(range(len(studies)), key=times.__getitem__)
 
 
 def _pairs(frontal: Images, lateral: Source | Sequence[Source | None] | None) -> list[tuple[Source, Source | None]]:

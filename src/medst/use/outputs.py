@@ -1,10 +1,12 @@
 """What a model says, as typed values. Tensors are float32, on the CPU and without gradients."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
@@ -55,6 +57,29 @@ class ImageEmbeddings:
 
     def __len__(self) -> int:
         return len(self.embedding)
+
+    def take(self, rows: Sequence[int]) -> "ImageEmbeddings":
+        """Some of the pairs, in the order of `rows`."""
+        chosen = torch.tensor(rows, dtype=torch.int64)
+        return ImageEmbeddings(
+            self.embedding[chosen],
+            self.patches[chosen],
+            self.has_lateral[chosen],
+            tuple(self.frontal[row] for row in rows),
+            tuple(self.lateral[row] for row in rows),
+            self.crop,
+        )
+
+    def join(self, other: "ImageEmbeddings") -> "ImageEmbeddings":
+        """The pairs of both, of one model."""
+        return ImageEmbeddings(
+            torch.cat([self.embedding, other.embedding]),
+            torch.cat([self.patches, other.patches]),
+            torch.cat([self.has_lateral, other.has_lateral]),
+            self.frontal + other.frontal,
+            self.lateral + other.lateral,
+            self.crop,
+        )
 
 
 @dataclass(frozen=True, eq=False)
