@@ -1,0 +1,231 @@
+"""Files and folders: whole or absent, checked when read, and written by one process at a time.
+
+Everything is written beside its final name, with the suffix `.part`, and renamed when complete, so a reader sees the old
+file or the new one and never half of one. Whatever carries the suffix `.part` or `.lock` is a leftover and never blocks.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from medst.errors import MedstError
+
+LEFTOVERS = (".part", ".lock", ".new")
+"""Suffixes of what a killed process may leave behind; `.new` is how medst 0.1 named its own."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; rename it to `path` if the block succeeds, remove it if not.
+
+    Args:
+        path: final name of the file; missing parent folders are made.
+
+    Raises:
+        OSError: as the block or the file system raises it, the full disk included; `path` is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps a worker that outlives its killed parent from writing into a later worker's file.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a whole file, or leave the old one."""
+    with atomic(path) as part:
+        part.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file in UTF-8, or leave the old one."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any, indent: int = 1) -> None:
+    """Write a whole JSON file, or leave the old one."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def read_json(path: Path, remedy: str, kind: type = dict) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        remedy: what to do if it is missing or damaged; ends the sentence, without a full stop.
+        kind: type that the outermost value must have.
+
+    Raises:
+        MedstError: the file is missing, not a regular file, damaged, or its outermost value is not a `kind`.
+    """
+    try:
+        found = json.loads(read_regular(path).decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise MedstError(f"{path}: no such file; {remedy}.") from None
+    except (ValueError, RecursionError) as error:
+        raise MedstError(f"{path} is damaged ({str(error).splitlines()[0]}); {remedy}.") from None
+    if not isinstance(found, kind):
+        raise MedstError(f"{path} is damaged (it holds a {type(found).__name__}, not a {kind.__name__}); {remedy}.")
+    return found
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The content of a regular file; a pipe, device or folder is refused without being opened for reading.
+
+    Args:
+        path: the file, or a link to it.
+        most: bytes that it may have; None reads any size.
+
+    Raises:
+        MedstError: it is not a regular file, its name is impossible, or it is larger than `most`.
+        OSError: it is missing or can't be read.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe that nobody writes to waits for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a NUL byte
+        raise MedstError(f"{str(path)!r} cannot be a file name ({error}).") from None
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
+            raise MedstError(f"{path} is not a regular file.") from None
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise MedstError(f"{path} is not a regular file.")
+        if most is not None and status.st_size > most:
+            raise MedstError(f"{path} has {status.st_size / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are read.")
+        return file.read() if most is None else file.read(most + 1)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a killed process may have left this behind; it never counts as content."""
+    return path.suffix in LEFTOVERS
+
+
+def is_free(path: Path) -> bool:
+    """Whether `path` is missing, or a folder with nothing in it but leftovers.
+
+    Raises:
+        OSError: the folder can't be listed.
+    """
+    if not path.exists() and not path.is_symlink():
+        return True
+    return path.is_dir() and all(is_leftover(entry) for entry in path.iterdir())
+
+
+@contextmanager
+def claim(path: Path) -> Iterator[None]:
+    """Hold an output, file or folder, for as long as the block runs; a second process is refused.
+
+    The claim is a lock on `.NAME.lock` beside the output. It ends with the process, however that ends; the empty lock file
+    stays, because removing it would let two processes hold two locks of one name.
+
+    Args:
+        path: the output's final name; missing parent folders are made.
+
+    Raises:
+        MedstError: another process holds it, or nothing can be written beside it.
+    """
+    path = Path(os.path.abspath(path))
+    place = path.with_name(f".{path.name}.lock")
+    lock = FileLock(place, blocking=False, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise MedstError(
+            f"{path} is being written by another process{_holder(place)}; wait until it ends, or give another output."
+        ) from None
+    except (FileExistsError, NotADirectoryError) as error:
+        raise MedstError(f"{error.filename or path.parent} is a file, so {path} cannot be written there.") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise MedstError(
+            f"{path} cannot be written: {error.strerror or error} in {path.parent}; give an output in another folder."
+        ) from None
+    try:
+        with suppress(OSError):  # who holds it is a convenience, and the disk may be full
+            place.write_text(f"{os.getpid()} {socket.gethostname()}")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(place: Path) -> str:
+    try:
+        process, _, host = place.read_text().partition(" ")
+        return f" (process {int(process)} on {host})" if host else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def part_of(path: Path) -> Path:
+    """Where a folder grows before it gets its final name."""
+    return path.with_name(path.name + ".part")
+
+
+def old_of(path: Path) -> Path:
+    """Where the previous folder of this name is while it is being replaced."""
+    return path.with_name(path.name + ".old")
+
+
+def replace_folder(path: Path) -> None:
+    """Give the complete folder `part_of(path)` its final name in place of the one that has it now.
+
+    A kill between the two renames leaves the complete new folder and the complete old one; `recover_folder` finishes, and
+    `find_folder` reads the right one until then.
+    """
+    part, old = part_of(path), old_of(path)
+    if path.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        path.rename(old)
+    part.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(path: Path, is_complete: Callable[[Path], bool]) -> None:
+    """Finish a `replace_folder` that a kill interrupted; only the process that writes `path` may call this.
+
+    Args:
+        path: the folder's final name.
+        is_complete: whether a folder is whole; a `.part` that isn't is left for the writer to begin anew.
+    """
+    if not path.exists():
+        for candidate in (part_of(path), old_of(path)):
+            if candidate.is_dir() and is_complete(candidate):
+                candidate.rename(path)
+                break
+    if path.exists():
+        shutil.rmtree(old_of(path), ignore_errors=True)
+
+
+def find_folder(path: Path, is_complete: Callable[[Path], bool]) -> Path:
+    """The folder to read for `path`: itself, or what an interrupted `replace_folder` left; changes nothing."""
+    if path.exists():
+        return path
+    candidates = (part_of(path), old_of(path))
+    return next((place for place in candidates if place.is_dir() and is_complete(place)), path)
