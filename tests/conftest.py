@@ -1,5 +1,8 @@
 """Fixtures of several rooms. Shapes and dtypes in annotations of the model and the objective are checked at every call."""
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,46 @@ from jaxtyping import install_import_hook
 from medst.recipes.settings import Recipe
 
 install_import_hook(["medst.model", "medst.objective"], "beartype.beartype")
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL."""
+
+
+Killing = Callable[[int], AbstractContextManager[list[str]]]
+
+
+@pytest.fixture
+def killing(monkeypatch: pytest.MonkeyPatch) -> Killing:
+    """A context in which the disk ends with its n-th change: that one is torn, if it is a write, and none follows.
+
+    It gives the names of the changes that were asked for; more than n of them mean that the block was killed.
+    """
+
+    @contextmanager
+    def context(after: int) -> Iterator[list[str]]:
+        asked: list[str] = []
+
+        def dying(name: str, real: Callable[..., object]) -> Callable[..., object]:
+            def change(*args: object, **more: object) -> object:
+                asked.append(name)
+                if len(asked) <= after:
+                    return real(*args, **more)
+                if name == "write_bytes" and len(asked) == after + 1:
+                    path, data = args
+                    real(path, data[: len(data) // 2])  # type: ignore[index]
+                raise Killed
+
+            return change
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "rename", "rmdir", "unlink", "mkdir"):
+                patch.setattr(os, name, dying(name, getattr(os, name)))
+            patch.setattr(Path, "write_bytes", dying("write_bytes", Path.write_bytes))
+            with suppress(Killed):
+                yield asked
+
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from medst.errors import MedstError
 
+Form = type | tuple[type, ...] | list[Any] | Mapping[Any, Any]
 LEFTOVERS = (".part", ".lock", ".new")
 """Suffixes of what a killed process may leave behind; `.new` is how medst 0.1 named its own."""
 
@@ -62,16 +63,16 @@ def write_json(path: Path, value: Any, indent: int = 1) -> None:
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
-def read_json(path: Path, remedy: str, kind: type = dict) -> Any:
+def read_json(path: Path, remedy: str, kind: Form = dict) -> Any:
     """The content of a JSON file.
 
     Args:
         path: the file.
         remedy: what to do if it is missing or damaged; ends the sentence, without a full stop.
-        kind: type that the outermost value must have.
+        kind: form that the content must have, see `misfit`.
 
     Raises:
-        MedstError: the file is missing, not a regular file, damaged, or its outermost value is not a `kind`.
+        MedstError: the file is missing, not a regular file, damaged, or its content does not have that form.
     """
     try:
         found = json.loads(read_regular(path).decode("utf-8-sig"))
@@ -79,9 +80,40 @@ def read_json(path: Path, remedy: str, kind: type = dict) -> Any:
         raise MedstError(f"{path}: no such file; {remedy}.") from None
     except (ValueError, RecursionError) as error:
         raise MedstError(f"{path} is damaged ({str(error).splitlines()[0]}); {remedy}.") from None
-    if not isinstance(found, kind):
-        raise MedstError(f"{path} is damaged (it holds a {type(found).__name__}, not a {kind.__name__}); {remedy}.")
+    wrong = misfit(found, kind)
+    if wrong:
+        raise MedstError(f"{path} is damaged ({wrong}); {remedy}.")
     return found
+
+
+def misfit(value: Any, form: Form, where: str = "") -> str:
+    """What in a JSON value does not have the form; empty if it fits.
+
+    A form is a type, a tuple of types, a list with the form of every item, or a dictionary with the forms of the keys that
+    must be there. In such a dictionary the key `str` gives the form of all other values.
+
+    >>> misfit({"rows": [1, None], "more": 0}, {"rows": [(int, type(None))]})
+    ''
+    >>> misfit({"rows": [1, "2"]}, {"rows": [int]})
+    'rows[1] is a str, not an int'
+    """
+    name = where or "it"
+    kinds: Any = dict if isinstance(form, Mapping) else list if isinstance(form, list) else form
+    if not isinstance(value, kinds):
+        words = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+        wanted = f"{'an' if words[0][0] in 'aeiou' else 'a'} {' or '.join(words)}"
+        return f"{name} is a {type(value).__name__}, not {wanted}"
+    parts: Iterable[tuple[Any, Form, str]] = ()
+    if isinstance(form, list):
+        parts = ((item, form[0], f"{where}[{place}]") for place, item in enumerate(value))
+    elif isinstance(form, Mapping):
+        missing = [key for key in form if key is not str and key not in value]
+        if missing:
+            return f"{name} has no {missing[0]!r}"
+        parts = (
+            (item, form.get(key, form.get(str, object)), f"{where}.{key}".lstrip(".")) for key, item in value.items()
+        )
+    return next((wrong for part in parts if (wrong := misfit(*part))), "")
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
@@ -117,6 +149,11 @@ def sha256(path: Path) -> str:
     """Hexadecimal digest of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_leftover(path: Path) -> bool:
@@ -161,7 +198,7 @@ def claim(path: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError) as error:
         raise MedstError(f"{error.filename or path.parent} is a file, so {path} cannot be written there.") from None
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full(error):
             raise
         raise MedstError(
             f"{path} cannot be written: {error.strerror or error} in {path.parent}; give an output in another folder."
@@ -171,6 +208,8 @@ def claim(path: Path) -> Iterator[None]:
             place.write_text(f"{os.getpid()} {socket.gethostname()}")
         yield
     finally:
+        with suppress(OSError):
+            os.truncate(place, 0)
         lock.release()
 
 
