@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -115,7 +116,8 @@ def test_a_json_file_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None
         file.write_bytes(odd)
         with pytest.raises(MedstError, match="is damaged"):
             files.read_json(file, "make it again", FORM)
-    file.unlink()
-    os.mkfifo(file)
-    with pytest.raises(MedstError, match="not a regular file"):
-        files.read_json(file, "make it again", FORM)
+    for make in (os.mkfifo, os.mkdir):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+        make(file)
+        with pytest.raises(MedstError, match="not a regular file"):
+            files.read_json(file, "make it again", FORM)

@@ -136,10 +136,11 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         if error.errno == errno.ENXIO:  # a socket, or a device without a driver
             raise MedstError(f"{path} is not a regular file.") from None
         raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise MedstError(f"{path} is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise MedstError(f"{path} is not a regular file.")
         if most is not None and status.st_size > most:
             raise MedstError(f"{path} has {status.st_size / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are read.")
         return file.read() if most is None else file.read(most + 1)

@@ -1,6 +1,7 @@
 """Zero-shot and probes on a cohort of two classes whose brightness says the class, and what they refuse."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from medst.evaluate import probe as probing
 from medst.evaluate import zero_shot as zeroing
 from medst.evaluate.features import ImageFeatures
 from medst.evaluate.probe import draw, probe
+from medst.evaluate.run import evaluate
 from medst.evaluate.task import Outcome, Question
 from medst.evaluate.zero_shot import zero_shot
 from medst.weights import Loaded
@@ -96,10 +98,10 @@ def test_prompts_come_from_a_file_or_are_refused(loaded: Loaded, cohort: Cohort,
     file.write_text(json.dumps({"normal": ["clear lungs"], "Pneumonia": ["an opacity", "pneumonia"]}))
     assert len(values(zero_shot(loaded, cohort, Question(prompts=file)))) == 4
     for content, said in (
-        ("{", "no prompt file"),
         ('{"normal": ["x"]}', "no prompts for Pneumonia"),
         ('{"edema": ["x"]}', "no class edema"),
-        ('{"normal": "x", "Pneumonia": ["y"]}', "not a list of sentences"),
+        ('{"normal": ["x"], "Normal": ["z"], "Pneumonia": ["y"]}', "prompts for normal twice"),
+        ('{"Pneumonia": {"positive": ["x"], "negative": ["y"]}, "normal": ["z"]}', "prompts for normal twice"),
     ):
         file.write_text(content)
         with pytest.raises(MedstError, match=said):
@@ -107,6 +109,40 @@ def test_prompts_come_from_a_file_or_are_refused(loaded: Loaded, cohort: Cohort,
     three = replace(cohort, meta=cohort.meta | {"classes": ["a", "b", "c"]})
     with pytest.raises(MedstError, match="--prompts FILE"):
         zero_shot(loaded, three)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "is damaged"),
+        (b"\xff\xfe\x00", "is damaged"),
+        (b"[" * 100_000, "is damaged"),
+        (b'["normal"]', "it is a list, not a dict"),
+        (b"{}", "names no class"),
+        (b'{"normal": "x"}', "not a list of sentences"),
+        (b'{"normal": []}', "not a list of sentences"),
+        (b'{"normal": ["x", 3]}', "not a list of sentences"),
+        (b'{"normal": ["\\ud800"]}', "not a list of sentences"),
+        (b'{"normal": {"positive": ["x"]}}', "'normal' has positive;"),
+        (b'{"normal": {"positive": ["x"], "negative": null}}', "not a list of sentences"),
+        (None, "no such file"),
+        ("folder", "is not a regular file"),
+        ("pipe", "is not a regular file"),
+    ],
+)
+def test_a_bad_prompts_file_ends_every_evaluation_in_a_sentence(
+    content: bytes | str | None, said: str, model_folder: Path, benchmark_cohort: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.json"
+    if content == "folder":
+        file.mkdir()
+    elif content == "pipe":
+        os.mkfifo(file)
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
+    with pytest.raises(MedstError, match=said):
+        evaluate(model_folder, benchmark_cohort, tmp_path / "results.json", question=Question(prompts=file))
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_a_class_that_is_missing_is_named(loaded: Loaded, cohort: Cohort) -> None:
@@ -170,6 +206,25 @@ def test_early_stopping_keeps_the_best_weights() -> None:
     assert len(found) == best + 3
     assert min(found) == found[best - 1]
     assert probing.loss(layer(valid[0]), valid[1]).item() == pytest.approx(found[best - 1])
+
+
+def test_a_probe_whose_validation_loss_is_never_finite_is_refused(
+    loaded: Loaded, cohort: Cohort, seen: np.ndarray
+) -> None:
+    seen[24:36] = np.nan
+    with pytest.raises(MedstError, match="validation loss is nan from the first epoch on"):
+        probe(loaded, cohort, Question(fractions=(1.0,)))
+
+
+def test_a_probe_that_diverges_keeps_the_best_epoch_before() -> None:
+    layer, given = torch.nn.Linear(1, 2), iter([1.0, 0.5, float("nan"), float("nan")])
+    y = torch.tensor([0, 1])
+    plan = probing.Plan(lr=0.5, weight_decay=0.0, epochs=60, batch=8, patience=2)
+    best = probing.train(
+        layer, lambda rows: layer(torch.ones(len(rows), 1)), lambda: next(given) * torch.tensor([[1.0, -1], [1, -1]]),
+        (y, torch.tensor([1, 1])), plan, torch.Generator(),
+    )  # fmt: skip
+    assert best == 2
 
 
 def test_finetuning_trains_the_encoder_and_leaves_the_model_as_it_was(loaded: Loaded, cohort: Cohort) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from medst.batch import centre, crop_and_scale
 from medst.cohort.store import Cohort
+from medst.errors import MedstError
 from medst.evaluate.features import BATCH, device_of, image_features
 from medst.evaluate.intervals import Ranked, accuracy, bootstrap, macro_accuracy, mean_of
 from medst.evaluate.labels import Labelled, Split, read_labels
@@ -54,7 +55,8 @@ def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome
     """Score a model. Findings are shares of the training rows, with a label behind it where there are several.
 
     Raises:
-        MedstError: no labels, a split or class that is missing; strict: patients of the test split in another one.
+        MedstError: no labels, a split or class that is missing, a validation loss that is never finite; strict: patients of
+            the test split in another one.
     """
     data = read_labels(cohort)
     outcome = Outcome(classes=[] if data.several else data.names)
@@ -155,6 +157,9 @@ def train(
 
     Returns:
         The number of the best epoch, from 1.
+
+    Raises:
+        MedstError: the validation loss was NaN or infinite at every epoch, so no epoch is the best.
     """
     optimiser = torch.optim.AdamW(module.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
     best, best_epoch, kept = float("inf"), 0, copy.deepcopy(module.state_dict())
@@ -171,6 +176,11 @@ def train(
             best, best_epoch, kept = now, epoch, copy.deepcopy(module.state_dict())
         elif epoch - best_epoch >= plan.patience:
             break
+    if not best_epoch:
+        raise MedstError(
+            f"the probe's validation loss is {now} from the first epoch on; the model's features are not finite, or the "
+            "validation split has no certain label."
+        )
     module.load_state_dict(kept)
     return best_epoch
 

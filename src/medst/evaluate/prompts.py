@@ -4,12 +4,11 @@ A prompt file is JSON. For a cohort of two classes, or one class to tell from al
 
     {"pneumonia": {"positive": ["There is pneumonia."], "negative": ["There is no pneumonia."]}}
 
-For more classes, a list a class by the cohort's own names:
+For more classes, one list per class, by the cohort's own names:
 
     {"normal": ["The lungs are clear."], "pneumonia": ["..."], "COVID-19": ["..."]}
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from medst.batch import tokenize
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.features import device_of
+from medst.files import read_json
 from medst.weights import Loaded
 
 RELEASED = {
@@ -58,46 +58,58 @@ def prompts_for(cohort: Cohort, file: Path | None) -> dict[str, list[str]]:
                 "Give prompts for its classes with --prompts FILE."
             )
         return dict(zip(classes, (RELEASED["pneumonia"]["negative"], RELEASED["pneumonia"]["positive"]), strict=True))
-    return _checked(_read(file), classes, file)
+    return _by_class(read_prompts(file), classes, file)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise MedstError(f"{file}: no prompt file that can be read ({error}).") from error
-    if not isinstance(found, dict) or not found:
-        raise MedstError(f"{file}: a prompt file is a JSON object with a class's sentences by its name.")
+def read_prompts(file: Path) -> dict[str, Any]:
+    """The content of a prompt file: for each class a list of sentences, or two lists, `positive` and `negative`.
+
+    Raises:
+        MedstError: it is missing, not a regular file, not JSON, or of another shape.
+    """
+    found = read_json(file, 'give a prompt file such as {"normal": ["..."], "pneumonia": ["..."]} with --prompts')
+    if not found:
+        raise MedstError(f"{file} names no class; a prompt file has sentences for each class of the cohort.")
+    for name, given in found.items():
+        if isinstance(given, dict) and given.keys() != {"positive", "negative"}:
+            raise MedstError(
+                f"{file}: '{name}' has {', '.join(sorted(given)) or 'nothing'}; give a list of sentences, or a 'positive' "
+                "and a 'negative' list."
+            )
+        for texts in given.values() if isinstance(given, dict) else (given,):
+            if not isinstance(texts, list) or not texts or not all(_is_sentence(text) for text in texts):
+                raise MedstError(f"{file}: the prompts of '{name}' are not a list of sentences.")
     return found
 
 
-def _checked(found: dict[str, Any], classes: list[str], file: Path) -> dict[str, list[str]]:
+def _is_sentence(text: Any) -> bool:
+    # Half of a surrogate pair is valid JSON, but no tokenizer takes it.
+    return isinstance(text, str) and bool(text.strip()) and not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def _by_class(found: dict[str, Any], classes: list[str], file: Path) -> dict[str, list[str]]:
     lower = {name.lower(): name for name in classes}
     unknown = [name for name in found if name.lower() not in lower]
     if unknown:
         raise MedstError(f"{file}: there is no class {', '.join(unknown)}; the cohort's are {', '.join(classes)}.")
     sentences: dict[str, list[str]] = {}
     for name, given in found.items():
+        own = {lower[name.lower()]: given}
         if isinstance(given, dict):
-            if len(classes) != 2 or set(given) != {"positive", "negative"}:
+            if len(classes) != 2:
                 raise MedstError(
-                    f"{file}: '{name}' has {', '.join(sorted(given))}; a pair of 'positive' and 'negative' tells one class "
-                    "from another in a cohort of two classes."
+                    f"{file}: '{name}' has 'positive' and 'negative', which tell two classes apart; the cohort has "
+                    f"{len(classes)}, so give one list per class."
                 )
-            other = next(each for each in classes if each != lower[name.lower()])
-            sentences |= {lower[name.lower()]: given["positive"], other: given["negative"]}
-        else:
-            sentences[lower[name.lower()]] = given
+            other = next(each for each in classes if each not in own)
+            own = {lower[name.lower()]: given["positive"], other: given["negative"]}
+        twice = sorted(own.keys() & sentences.keys())
+        if twice:
+            raise MedstError(f"{file} gives prompts for {', '.join(twice)} twice; give them once.")
+        sentences |= own
     missing = [name for name in classes if name not in sentences]
     if missing:
         raise MedstError(f"{file}: no prompts for {', '.join(missing)}.")
-    for name, given in sentences.items():
-        if (
-            not isinstance(given, list)
-            or not given
-            or not all(isinstance(text, str) and text.strip() for text in given)
-        ):
-            raise MedstError(f"{file}: the prompts of '{name}' are not a list of sentences.")
     return {name: sentences[name] for name in classes}
 
 

@@ -4,7 +4,6 @@ What is in results.json depends on the model, the cohorts, the question and the 
 machine.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from medst import __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate import probe, retrieval, temporal_image, temporal_text, zero_shot
-from medst.evaluate.prompts import RELEASED
+from medst.evaluate.prompts import RELEASED, read_prompts
 from medst.evaluate.results import SCHEMA, merged, read_for_merging, write_results
 from medst.evaluate.task import PAPER, Outcome, Question, Score, Task
 from medst.weights import Loaded, load, untrained
@@ -125,7 +124,7 @@ def _described(loaded: Loaded, cohorts: Sequence[Cohort], question: Question) ->
         "features": question.features,
         "tokens": question.tokens,
         "laterals": question.laterals is not None,
-        "prompts": "released" if question.prompts is None else json.loads(question.prompts.read_text("utf-8-sig")),
+        "prompts": "released" if question.prompts is None else read_prompts(question.prompts),
         "finetune": question.finetune,
         "precision": question.precision,
     }
