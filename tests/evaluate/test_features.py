@@ -114,6 +114,36 @@ def test_with_a_cache_what_was_asked_once_is_read(
         image_features(other, benchmark, [3, 9], replace(question, precision=precision))
     image_features(loaded, benchmark, [3, 9], question, laterals=[-1, 4])
     assert encoded == [2, 2, 2]
+    monkeypatch.setattr(features, "NUMERICS", features.NUMERICS + 1)
+    image_features(loaded, benchmark, [3, 9], question)
+    assert encoded == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("length", [0, 5, 60, 300, None])
+def test_a_damaged_cache_file_is_computed_again(
+    length: int | None, loaded: Loaded, benchmark: Cohort, tmp_path: Path
+) -> None:
+    question = Question(cache=tmp_path / "features")
+    first = image_features(loaded, benchmark, [3, 9], question)
+    (file,) = (tmp_path / "features").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(b"PK" + whole[2:] if length is None else whole[:length])
+    again = image_features(loaded, benchmark, [3, 9], question)
+    np.testing.assert_array_equal(again.embedding, first.embedding)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_no_cache_file(
+    loaded: Loaded, benchmark: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, opened = tmp_path / "features", Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *mode: opened(Path("/dev/full") if path.suffix == ".part" else path, *mode)
+    )
+    with pytest.raises(OSError, match="No space left"):
+        image_features(loaded, benchmark, [3, 9], Question(cache=cache))
+    assert not list(cache.iterdir())
 
 
 def test_a_study_with_its_lateral_is_what_the_model_makes_of_the_pair(

@@ -1,12 +1,12 @@
 """Frozen embeddings of a cohort's images and of texts, as NumPy rows.
 
-Unusual here: a row of the cohort, or a text, that is asked for twice is embedded once. Batches have a fixed size, so memory
-does not grow with the number of rows, and the same request gives the same bits.
+A row of the cohort, or a text, that is asked for twice is embedded once. Batches have a fixed size, so memory does not grow
+with the number of rows, and the same request gives the same bits. Cached features depend on the fingerprints of model and
+cohort and on `medst.NUMERICS`.
 """
 
 import hashlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,10 +19,12 @@ from jaxtyping import Float32
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from medst import NUMERICS
 from medst.batch import centre, tokenize
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.task import PAPER, Question
+from medst.files import atomic
 from medst.model.medst import MedST
 from medst.weights import Loaded
 
@@ -84,7 +86,10 @@ def image_features(
     dim, width = settings.embedding, settings.vision.width
     sizes = np.cumsum([0, dim, width, dim])
     encode = _Encoder(loaded, cohort, question.precision)
-    key = f"{loaded.fingerprint}-{cohort.fingerprint}-{question.precision}-{encode.crop}".encode() + unique.tobytes()
+    key = (
+        f"{NUMERICS}-{loaded.fingerprint}-{cohort.fingerprint}-{question.precision}-{encode.crop}".encode()
+        + unique.tobytes()
+    )
     found = _cached(question.cache, hashlib.sha256(key).hexdigest()[:32], unique, encode, int(sizes[-1]))
     columns = [np.asarray(found[:, start:stop])[place.ravel()] for start, stop in pairwise(sizes)]
     return ImageFeatures(*columns)
@@ -123,27 +128,41 @@ class _Encoder:
 
 def _cached(cache: Path | None, key: str, rows: np.ndarray, encode: _Encoder, columns: int) -> np.ndarray:
     """What `encode` makes of all rows, batch after batch; from a file or into one where there is a cache."""
-    file = None if cache is None else cache / f"{key}.npy"
-    if file is not None and file.is_file():
-        return np.load(file, mmap_mode="r")
-    if file is None or not len(rows):
-        found = np.empty((len(rows), columns), dtype=np.float32)
-        _fill(found, rows, encode)
+    shape = (len(rows), columns)
+    if cache is None or not len(rows):
+        found = np.empty(shape, dtype=np.float32)
+        for start, block in _blocks(rows, encode):
+            found[start : start + len(block)] = block
         return found
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    mapped = np.lib.format.open_memmap(part, "w+", np.float32, (len(rows), columns))
-    _fill(mapped, rows, encode)
-    mapped.flush()
-    os.replace(part, file)
-    return mapped
+    file = cache / f"{key}.npy"
+    before = _read(file, shape)
+    if before is not None:
+        return before
+    # Written, not mapped: on a full disk a write fails, where touching a mapped page kills the process.
+    with atomic(file) as part, part.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for _, block in _blocks(rows, encode):
+            out.write(block.astype("<f4").tobytes())
+    return np.load(file, mmap_mode="r")
 
 
-def _fill(found: np.ndarray, rows: np.ndarray, encode: _Encoder) -> None:
-    with torch.inference_mode():
-        for start in range(0, len(rows), encode.batch):
-            stop = start + encode.batch
-            found[start:stop] = encode(rows[start:stop]).float().cpu().numpy()
+def _read(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The features of a cache file; None where it is missing or damaged, for they can be computed again."""
+    if not file.is_file():
+        return None
+    try:
+        found = np.load(file, mmap_mode="r")
+    except Exception:  # NumPy raises half a dozen types on a damaged header
+        return None
+    fits = isinstance(found, np.ndarray) and (found.shape, found.dtype) == (shape, np.dtype("<f4"))
+    return found if fits else None
+
+
+def _blocks(rows: np.ndarray, encode: _Encoder) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, len(rows), encode.batch):
+        with torch.inference_mode():
+            block = encode(rows[start : start + encode.batch]).float().cpu().numpy()
+        yield start, block
 
 
 def embed_images(loaded: Loaded, cohort: Cohort, rows: ArrayLike) -> Float32[np.ndarray, "image dim"]:
