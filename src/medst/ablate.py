@@ -80,7 +80,7 @@ def ablate(
     out: Path,
     *,
     comparisons: Path | None = None,
-    recipe: str = "tiny",
+    recipe: Recipe | str = "tiny",
     seeds: int = 3,
     only: Sequence[str] = (),
     epochs: int | None = None,
@@ -93,7 +93,7 @@ def ablate(
         cohort: one with pairs; retrieval is measured on its test split.
         out: folder of the job: runs/VARIANT-SEED, ablation.json and ablation.md.
         comparisons: an ms-cxr-t cohort for the temporal tasks; None leaves them out.
-        recipe: the reference.
+        recipe: the reference, or the name of one of `RECIPES`.
         seeds: runs of each variant and of the reference.
         only: names of variants; all that differ from the reference if empty.
         epochs: instead of those of the recipe.
@@ -108,7 +108,7 @@ def ablate(
     """
     if seeds < 1 or jobs < 1:
         raise MedstError(f"seeds is {seeds} and jobs is {jobs}; give 1 or more.")
-    base = RECIPES[recipe]
+    base = RECIPES[recipe] if isinstance(recipe, str) else recipe
     if epochs is not None:
         base = replace(base, optimiser=replace(base.optimiser, epochs=epochs))
     variants = choose(base, only)
@@ -117,7 +117,7 @@ def ablate(
         from medst.evaluate.temporal_image import checked_comparisons
 
         checked_comparisons(open_cohort(comparisons), "strict")
-    _claim(out, {"recipe": recipe, "epochs": base.optimiser.epochs, "protocol": "strict"})
+    _claim(out, {"recipe": base.name, "epochs": base.optimiser.epochs, "protocol": "strict"})
     tasks = [
         _Run(
             out / "runs" / f"{variant.name}-{seed}",
@@ -138,7 +138,7 @@ def ablate(
         for seed in range(seeds)
     }
     rows = differences(variants, values, seeds)
-    (out / "ablation.json").write_text(json.dumps({"recipe": recipe, "seeds": seeds, "rows": rows}, indent=1) + "\n")
+    (out / "ablation.json").write_text(json.dumps({"recipe": base.name, "seeds": seeds, "rows": rows}, indent=1) + "\n")
     table = as_table(rows, seeds)
     (out / "ablation.md").write_text(table + "\n")
     return table
