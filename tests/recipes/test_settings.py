@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 
@@ -46,7 +48,7 @@ def test_an_unknown_field_is_named() -> None:
         ("model.text.heads", 3, "width must be a multiple of heads"),
         ("model.text.pieces", 2, "pieces"),
         ("data.sequence_length", 1, "sequence_length"),
-        ("data.temporal_from", 5, "temporal_from"),
+        ("data.temporal_from", 5, "temporal_from must be at most"),
         ("data.sequences_per_batch", 1, "needs a negative"),
         ("data.crop", 257, "crop"),
         ("data.patients", 0.0, "patients"),
@@ -55,15 +57,63 @@ def test_an_unknown_field_is_named() -> None:
         ("optimiser.warmup", 1.0, "warmup"),
         ("objective.temporal_warmup", 1.5, "temporal_warmup"),
         ("objective.masked", False, "phantom_tokens"),
+        ("model.text.pieces", 513, r"from 3 to 512: .*BERT's positions \(--model\.text\.pieces\)"),
+        ("model.vision.mlp_ratio", 1e-3, "mlp_ratio leaves an expert no hidden unit"),
+        ("optimiser.lr_min", 1e-2, "lr_min must be at most optimiser.lr"),
+        ("optimiser.explode_above", 0.5, "explode_above must be 0 or above 1"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(field: str, value: Any, named: str) -> None:
-    def changed(settings: Any, path: list[str]) -> Any:
-        head, *rest = path
-        return replace(settings, **{head: changed(getattr(settings, head), rest) if rest else value})
-
     with pytest.raises(MedstError, match=named):
-        changed(RECIPES["tiny"], field.split(".")).check()
+        changed(RECIPES["tiny"], field, value).check()
+
+
+def changed(settings: Any, path: str, value: Any) -> Any:
+    head, _, rest = path.partition(".")
+    return replace(settings, **{head: changed(getattr(settings, head), rest, value) if rest else value})
+
+
+def fields_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and declared type of every setting."""
+    for each in dataclasses.fields(settings):
+        if dataclasses.is_dataclass(each.type):
+            yield from fields_of(getattr(settings, each.name), f"{prefix}{each.name}.")
+        else:
+            yield prefix + each.name, each.type
+
+
+@pytest.mark.parametrize(("path", "kind"), list(fields_of(Recipe())), ids=str)
+def test_no_setting_accepts_another_type_or_what_is_beyond_its_ends(path: str, kind: Any) -> None:
+    wrong: list[Any] = [None, [1], {"a": 1}]
+    if get_origin(kind) is Annotated:
+        kind, ends = get_args(kind)
+        step = 1 if kind is int else 1e-9
+        wrong += [ends.low - step, ends.high * 1.001 + step, math.nan, math.inf, -math.inf, True, "1", 10**400]
+        wrong += [1.5] if kind is int else []
+        wrong += {"low": [ends.low], "high": [ends.high], "": []}[ends.open]
+    else:
+        assert kind not in (int, float), "a number without a range"
+        wrong += [2, 1.5] if kind in (bool, str) else ["no such choice"]
+    for value in wrong:
+        with pytest.raises(
+            MedstError, match=rf"^[^\n]*{path} is [^\n]*; it must be [^\n]*\(--{path.replace('_', '-')}\)\.$"
+        ):
+            changed(RECIPES["tiny"], path, value).check()
+
+
+def test_without_any_weight_there_is_nothing_to_learn() -> None:
+    recipe = RECIPES["tiny"]
+    for path in ("objective.global_weight", "objective.local_weight", "objective.forward_weight"):
+        recipe = changed(recipe, path, 0.0)
+        recipe.check()
+    with pytest.raises(MedstError, match="every loss has a weight of 0"):
+        changed(recipe, "objective.reverse_weight", 0.0).check()
+
+
+@pytest.mark.parametrize("value", [7, "tiny", [1]])
+def test_one_value_in_the_place_of_several_is_refused(value: Any) -> None:
+    with pytest.raises(MedstError, match=r"OptimiserSettings is .*; it must hold lr, lr_min"):
+        from_dict(Recipe, to_dict(RECIPES["tiny"]) | {"optimiser": value})
 
 
 def test_every_setting_says_what_it_is() -> None:

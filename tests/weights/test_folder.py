@@ -155,6 +155,17 @@ def test_a_strange_config_is_a_sentence(saved: Path, text: str, said: str) -> No
         weights.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"), [("vision", "depth", 10**8), ("text", "pieces", 2000), ("text", "width", "32")]
+)
+def test_settings_of_a_folder_are_held_to_their_ranges(saved: Path, part: str, field: str, value: Any) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["recipe"]["model"][part][field] = value
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MedstError, match=rf"config.json: model.{part}.{field} is '?{value}'?; it must be "):
+        weights.load(saved)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_folder_without_a_model_is_a_sentence(saved: Path, name: str) -> None:
     (saved / name).unlink()

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from medst.recipes.settings import TextSettings
+from medst.recipes.settings import BERT_POSITIONS, TextSettings
 
 
 def word_of_piece(
@@ -74,6 +74,7 @@ class TextEncoder(nn.Module):
             num_hidden_layers=settings.layers,
             num_attention_heads=settings.heads,
             intermediate_size=settings.intermediate,
+            max_position_embeddings=BERT_POSITIONS,
             hidden_dropout_prob=settings.dropout,
             attention_probs_dropout_prob=settings.dropout,
             attn_implementation="sdpa",

@@ -1,35 +1,45 @@
 """Every setting of a run as frozen dataclasses; nothing here imports torch, so `medst --help` stays quick.
 
-A recipe is an instance of `Recipe`. Its fields are the flags of `medst pretrain`, its JSON form is saved beside
-every run and every model, and `check` refuses combinations that can't work before anything is read or computed.
+A recipe is an instance of `Recipe`. Its fields are the flags of `medst pretrain`, and its JSON form is saved with every run
+and every model. Each number declares its range beside its type; `check` refuses what lies outside, and combinations that
+can't work, before anything is read or computed.
 """
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from medst.errors import MedstError
+from medst.recipes.ranges import Range, outside
 
 T = TypeVar("T")
+
+
+Weight = Annotated[float, Range(0, 1000)]
+Temperature = Annotated[float, Range(0.001, 100)]
+Width = Annotated[int, Range(1, 16384)]
+BERT_POSITIONS = 512
+"""Rows of BERT's table of positions."""
+Count = Annotated[int, Range(0, 10**9)]
 
 
 @dataclass(frozen=True)
 class VisionSettings:
     """The image encoder: a ViT in which frontal and lateral tokens share attention (paper, section 3.2)."""
 
-    image_size: int = 224
+    image_size: Annotated[int, Range(1, 1024)] = 224
     """Side of the square picture that the encoder sees, in pixels."""
-    patch_size: int = 16
+    patch_size: Annotated[int, Range(1, 1024)] = 16
     """Side of a patch, in pixels."""
-    channels: int = 3
+    channels: Annotated[int, Range(1, 64)] = 3
     """Input channels of the patch embedding; grey is repeated to this many."""
-    width: int = 768
+    width: Width = 768
     """Width of a token."""
-    depth: int = 12
+    depth: Annotated[int, Range(1, 256)] = 12
     """Number of blocks."""
-    heads: int = 12
+    heads: Width = 12
     """Attention heads a block."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: Annotated[float, Range(0, 64, open="low")] = 4.0
     """Hidden width of an expert over the token width."""
     lateral_start: Literal["copy", "random"] = "copy"
     """How lateral experts start: as a copy of the frontal ones, or at random as released."""
@@ -39,17 +49,17 @@ class VisionSettings:
 class TextSettings:
     """The text encoder: a BERT whose word pieces are summed into words."""
 
-    vocabulary: int = 28996
+    vocabulary: Annotated[int, Range(0, 10**6)] = 28996
     """Number of word pieces; 0: as many as the run's tokenizer has."""
-    width: int = 768
+    width: Width = 768
     """Width of a token."""
-    layers: int = 6
+    layers: Annotated[int, Range(1, 256)] = 6
     """Number of BERT layers."""
-    heads: int = 12
+    heads: Width = 12
     """Attention heads a layer."""
-    intermediate: int = 3072
+    intermediate: Annotated[int, Range(1, 65536)] = 3072
     """Hidden width of a layer's feed-forward part."""
-    pieces: int = 112
+    pieces: Annotated[int, Range(3, BERT_POSITIONS, why="[CLS], a piece and [SEP]; BERT's positions")] = 112
     """Most word pieces of a report, [CLS] and [SEP] included; longer reports are cut."""
     positions: bool = True
     """Whether the encoder sees word order. The released one does not: every token sits at position 0."""
@@ -57,7 +67,7 @@ class TextSettings:
     """Whether BERT's token-type embedding is added. The released encoder has none."""
     close_cut_reports: bool = True
     """Whether a cut report keeps its last word and [SEP]; the released aggregation loses both."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Range(0, 0.9)] = 0.1
     """Dropout in the BERT layers while training."""
 
 
@@ -69,9 +79,9 @@ class ModelSettings:
     """The image encoder."""
     text: TextSettings = field(default_factory=TextSettings)
     """The text encoder."""
-    projection_hidden: int = 2048
+    projection_hidden: Annotated[int, Range(1, 65536)] = 2048
     """Hidden width of the four projection heads."""
-    embedding: int = 128
+    embedding: Annotated[int, Range(1, 16384)] = 128
     """Width of every embedding."""
     phantom_tokens: bool = False
     """Whether a missing lateral is encoded as 196 tokens of a blank picture and every report is filled to `pieces` words,
@@ -82,29 +92,29 @@ class ModelSettings:
 class ObjectiveSettings:
     """The three losses and their weights (paper, sections 3.3 and 3.4)."""
 
-    global_weight: float = 1.0
+    global_weight: Weight = 1.0
     """Weight of the contrast between images and reports."""
-    local_weight: float = 1.0
+    local_weight: Weight = 1.0
     """Weight of the modality-weighted local alignment."""
-    temporal_weight: float = 1.0
+    temporal_weight: Weight = 1.0
     """Weight of the bidirectional cycle consistency."""
-    forward_weight: float = 1.0
+    forward_weight: Weight = 1.0
     """Weight of the forward mapping classification within the temporal loss; 0 leaves it out."""
-    reverse_weight: float = 1.0
+    reverse_weight: Weight = 1.0
     """Weight of the reverse mapping regression within the temporal loss; 0 leaves it out."""
-    temporal_warmup: float = 0.0
+    temporal_warmup: Annotated[float, Range(0, 1, why="a share of the steps")] = 0.0
     """Share of all steps over which the temporal weight rises from 0."""
-    global_temperature: float = 0.07
+    global_temperature: Temperature = 0.07
     """Temperature of the contrast."""
-    local_temperature: float = 0.1
+    local_temperature: Temperature = 0.1
     """Temperature of the local attention and of its contrast."""
-    temporal_temperature: float = 0.1
+    temporal_temperature: Temperature = 0.1
     """Temperature of the squared distances between steps of a sequence."""
     regression: Literal["released", "bounded"] = "bounded"
     """Form of the reverse mapping regression; the released one is unbounded."""
-    variance_weight: float = 0.001
+    variance_weight: Weight = 0.001
     """Weight of the log variance in the regression."""
-    huber_delta: float = 2.0
+    huber_delta: Annotated[float, Range(0, 1000, open="low")] = 2.0
     """Threshold of the released regression's linear branch, in time steps over the sequence's length."""
     masked: bool = True
     """Whether padding words and missing laterals are kept out of the local loss."""
@@ -114,6 +124,13 @@ class ObjectiveSettings:
     across_devices: bool = True
     """Contrast images with the reports of all devices and normalise the heads' rows over them, so that two devices learn
     what one with both their batches would; off, each device is by itself, as released."""
+
+    @property
+    def learns_globally(self) -> bool:
+        """Whether a loss compares whole images with whole reports, so that the global heads learn."""
+        return self.global_weight > 0 or (
+            self.temporal_weight > 0 and (self.forward_weight > 0 or self.reverse_weight > 0)
+        )
 
 
 @dataclass(frozen=True)
@@ -132,23 +149,23 @@ class StartSettings:
 class DataSettings:
     """What a batch is made of."""
 
-    sequence_length: int = 4
+    sequence_length: Annotated[int, Range(2, 256)] = 4
     """Most studies a sequence; a patient's studies are cut into consecutive sequences of this length, the last one
     shorter."""
-    temporal_from: int = 2
+    temporal_from: Annotated[int, Range(2, 256)] = 2
     """Shortest sequence that takes part in the temporal loss; the released code takes full sequences only."""
     laterals: Literal["own", "none", "mixed"] = "own"
     """A study's own lateral view; none; or, to measure what it costs, as the released code hands them out: full sequences
     come first, but laterals stay in the order from before."""
-    sequences_per_batch: int = 10
+    sequences_per_batch: Annotated[int, Range(2, 65536, why="contrast needs a negative")] = 10
     """Sequences a batch and device, shorter ones included; with optimiser.accumulate, of each part of it."""
     balance: bool = True
     """Whether a step's sequences are dealt out so that all devices and parts have as much to compute; else by chance."""
-    crop: int = 224
+    crop: Annotated[int, Range(1, 256, why="the side of a stored picture")] = 224
     """Side of the random crop from the stored 256 pixels, before it is scaled to the image size."""
-    patients: float = 1.0
+    patients: Annotated[float, Range(0, 1, open="low", why="a share")] = 1.0
     """Share of the training patients to use, drawn by seed before sequences are built."""
-    vocabulary: int = 1200
+    vocabulary: Annotated[int, Range(1, 10**6)] = 1200
     """Word pieces of a vocabulary learnt from the cohort's reports; used where `tokenizer` is empty."""
     tokenizer: str = ""
     """Folder with a tokenizer to use instead of learning one."""
@@ -158,36 +175,36 @@ class DataSettings:
 class OptimiserSettings:
     """AdamW and its schedule: linear warm-up, then cosine."""
 
-    lr: float = 4e-5
+    lr: Annotated[float, Range(0, 1, open="low")] = 4e-5
     """Highest learning rate."""
-    lr_min: float = 1e-8
+    lr_min: Annotated[float, Range(0, 1)] = 1e-8
     """Learning rate at the first and the last step."""
-    beta1: float = 0.9
+    beta1: Annotated[float, Range(0, 1, open="high")] = 0.9
     """Decay of the first moment."""
-    beta2: float = 0.999
+    beta2: Annotated[float, Range(0, 1, open="high")] = 0.999
     """Decay of the second moment."""
-    weight_decay: float = 0.05
+    weight_decay: Annotated[float, Range(0, 10)] = 0.05
     """Weight decay, on everything unless `decay_matrices_only`."""
     decay_matrices_only: bool = False
     """Spare biases, norms and embeddings of positions from weight decay."""
-    warmup: float = 0.4
+    warmup: Annotated[float, Range(0, 1, open="high", why="a share of the steps")] = 0.4
     """Share of all steps over which the learning rate rises."""
-    accumulate: int = 1
+    accumulate: Annotated[int, Range(1, 65536)] = 1
     """Parts in which a device takes its batch where it does not fit; contrast and statistics are those of all parts."""
-    ema: float = 0.0
+    ema: Annotated[float, Range(0, 1, open="high", why="a decay")] = 0.0
     """Decay of an exponential moving average of the weights, which is then what is validated and kept in best and
     last; 0 has none. 0.999 remembers about the last thousand steps."""
-    clip: float = 1.0
+    clip: Annotated[float, Range(0, 1e6)] = 1.0
     """Largest norm of the gradient; 0 switches clipping off."""
-    skip_above: float = 0.0
+    skip_above: Annotated[float, Range(0, 1e9)] = 0.0
     """Skip and count a step whose gradient norm is above this; 0 skips only what is no number."""
-    explode_above: float = 100.0
+    explode_above: Annotated[float, Range(0, 1e9)] = 100.0
     """Stop where the loss is so many times its median over the last 50 steps; 0 stops only where it is no number."""
-    epochs: int = 8
+    epochs: Annotated[int, Range(1, 10**6)] = 8
     """Passes over the training sequences."""
-    patience: int = 5
+    patience: Count = 5
     """Stop after so many epochs without a better validation loss; 0 never stops early."""
-    stop_after: int = 0
+    stop_after: Count = 0
     """Stop (resumably) after so many optimiser steps; 0 runs to the end. The schedule does not change."""
 
 
@@ -195,17 +212,17 @@ class OptimiserSettings:
 class RunSettings:
     """How a run is carried out; none of it changes what is computed, but for rounding and the seed's draw."""
 
-    seed: int = 42
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 42
     """Seed of weights, order, crops and dropout."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the encoders; auto takes bf16 where the hardware multiplies it natively."""
-    loader_workers: int = 0
+    loader_workers: Annotated[int, Range(0, 256)] = 0
     """Processes that read batches; 0 reads in the main process."""
-    save_every: int = 0
+    save_every: Count = 0
     """Optimiser steps between resumable checkpoints; 0 saves once an epoch."""
-    save_minutes: float = 0.0
+    save_minutes: Annotated[float, Range(0, 1e6)] = 0.0
     """Minutes after which a resumable checkpoint is saved in any case; 0 looks at steps and epochs only."""
-    keep_states: int = 2
+    keep_states: Annotated[int, Range(1, 10**6)] = 2
     """Resumable checkpoints that stay; with two, a damaged last one costs the steps since the one before."""
     engine: Literal["ddp", "fsdp"] = "ddp"
     """With several processes: every device holds all weights, or weights, gradients and moments are sharded over them."""
@@ -236,55 +253,53 @@ class Recipe:
     run: RunSettings = field(default_factory=RunSettings)
     """Engine, logging and saving."""
 
-    def check(self) -> None:
+    def check(self, source: str = "") -> None:
         """Refuse what can't work.
 
+        Args:
+            source: what the settings were read from; the recipe's name if not given.
+
         Raises:
-            MedstError: a field is out of its range or two fields contradict each other.
+            MedstError: a field has another type or is out of its range, or two fields contradict each other.
         """
-        vision, text = self.model.vision, self.model.text
+        source = source or f"settings of recipe '{self.name}'"
+        for sentence in outside(self):
+            raise MedstError(f"{source}: {sentence}.")
+        vision, text, objective, optimiser = self.model.vision, self.model.text, self.objective, self.optimiser
         rules = [
             (
                 vision.image_size % vision.patch_size == 0,
                 "model.vision.image_size must be a multiple of patch_size",
             ),
             (vision.width % vision.heads == 0, "model.vision.width must be a multiple of heads"),
+            (int(vision.width * vision.mlp_ratio) >= 1, "model.vision.mlp_ratio leaves an expert no hidden unit"),
             (text.width % text.heads == 0, "model.text.width must be a multiple of heads"),
-            (text.pieces >= 3, "model.text.pieces must be at least 3: [CLS], one piece, [SEP]"),
-            (self.data.sequence_length >= 2, "data.sequence_length must be at least 2"),
             (
-                2 <= self.data.temporal_from <= self.data.sequence_length,
-                "data.temporal_from must lie between 2 and sequence_length",
+                self.data.temporal_from <= self.data.sequence_length,
+                "data.temporal_from must be at most data.sequence_length",
+            ),
+            (optimiser.lr_min <= optimiser.lr, "optimiser.lr_min must be at most optimiser.lr"),
+            (
+                optimiser.lr * optimiser.weight_decay < 1,
+                "optimiser.lr times optimiser.weight_decay must be below 1: a step would decay more than the whole weight",
             ),
             (
-                self.data.sequences_per_batch >= 2,
-                "data.sequences_per_batch must be at least 2: contrast needs a negative",
-            ),
-            (1 <= self.data.crop <= 256, "data.crop must lie between 1 and the stored 256 pixels"),
-            (0 < self.data.patients <= 1, "data.patients is a share: above 0, at most 1"),
-            (self.optimiser.lr > 0, "optimiser.lr must be above 0"),
-            (self.optimiser.accumulate >= 1, "optimiser.accumulate must be at least 1"),
-            (0 <= self.optimiser.ema < 1, "optimiser.ema is a decay: from 0 to below 1"),
-            (
-                self.optimiser.explode_above == 0 or self.optimiser.explode_above > 1,
+                optimiser.explode_above == 0 or optimiser.explode_above > 1,
                 "optimiser.explode_above must be 0 or above 1",
             ),
-            (self.optimiser.epochs >= 1, "optimiser.epochs must be at least 1"),
-            (self.run.keep_states >= 1, "run.keep_states must be at least 1"),
-            (self.run.save_minutes >= 0, "run.save_minutes must be 0 or more"),
-            (0 <= self.optimiser.warmup < 1, "optimiser.warmup is a share of the steps: from 0 to below 1"),
             (
-                0 <= self.objective.temporal_warmup <= 1,
-                "objective.temporal_warmup is a share of the steps: from 0 to 1",
+                objective.learns_globally or objective.local_weight > 0,
+                "every loss has a weight of 0; set objective.global_weight, local_weight, or temporal_weight with "
+                "forward_weight or reverse_weight above 0",
             ),
             (
-                self.objective.masked or self.model.phantom_tokens,
+                objective.masked or self.model.phantom_tokens,
                 "objective.masked=False needs model.phantom_tokens=True: there is nothing in the place of masked tokens",
             ),
         ]
         for holds, sentence in rules:
             if not holds:
-                raise MedstError(f"settings of recipe '{self.name}': {sentence}.")
+                raise MedstError(f"{source}: {sentence}.")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -292,20 +307,25 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
-def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+def from_dict(kind: type[T], values: Any) -> T:
     """Settings of type `kind` from what `to_dict` gave.
 
+    Values are taken as they are; `Recipe.check` says what is wrong with them.
+
     Raises:
-        MedstError: `values` holds a field that `kind` does not have.
+        MedstError: `values` holds a field that `kind` does not have, or one value where several settings belong.
     """
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(values, dict):
+        raise MedstError(f"settings: {kind.__name__} is {values!r}; it must hold {', '.join(fields)}.")
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise MedstError(
             f"settings: {kind.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(fields))}."
         )
+    parts = {name for name, each in fields.items() if dataclasses.is_dataclass(each.type)}
     built = {
-        name: from_dict(fields[name].type, value) if isinstance(value, dict) else value  # type: ignore[arg-type]
+        name: from_dict(fields[name].type, value) if name in parts else value  # type: ignore[arg-type]
         for name, value in values.items()
     }
     return kind(**built)

@@ -206,7 +206,7 @@ def read_recipe(folder: Path) -> Recipe:
     """The settings in a model folder's config.json.
 
     Raises:
-        MedstError: it is damaged or of a newer medst.
+        MedstError: it is damaged, written by a newer medst, or holds settings that `Recipe.check` refuses.
     """
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -215,7 +215,9 @@ def read_recipe(folder: Path) -> Recipe:
         raise MedstError(f"{folder / 'config.json'} is damaged or of no medst model ({error!r}).") from error
     if number != FORMAT:
         raise MedstError(f"{folder}: model format {number}, but this medst reads {FORMAT}; update medst.")
-    return from_dict(Recipe, recipe)
+    found = from_dict(Recipe, recipe)
+    found.check(str(folder / "config.json"))
+    return found
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:

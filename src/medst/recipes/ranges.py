@@ -1,0 +1,64 @@
+"""What a setting may be: a range beside its type, and what lies outside."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a number must lie; both ends are finite, so NaN and infinity never do.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+        open: ends that don't belong to the range: "low", "high" or neither.
+        why: reason for an end that isn't obvious; ends the sentence of a refusal.
+
+    >>> 1 in Range(0, 1), 1 in Range(0, 1, open="high"), float("nan") in Range(0, 1)
+    (True, False, False)
+    >>> print(Range(0, 1, open="low"))
+    above 0 and at most 1
+    """
+
+    low: float
+    high: float
+    open: Literal["low", "high", ""] = ""
+    why: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        inside = self.low <= value <= self.high
+        return inside and value != {"low": self.low, "high": self.high}.get(self.open)
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g} and" if self.open == "low" else f"from {_plain(self.low)} to"
+        high = {"low": "at most ", "high": "below "}.get(self.open, "")
+        return f"{low} {high}{_plain(self.high)}" + (f": {self.why}" if self.why else "")
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+def outside(settings: Any, prefix: str = "") -> Iterator[str]:
+    """A clause for each field whose value has another type than declared, or lies outside its range."""
+    for each in dataclasses.fields(settings):
+        value, kind, path = getattr(settings, each.name), each.type, prefix + each.name
+        if dataclasses.is_dataclass(kind):
+            yield from outside(value, f"{path}.")
+            continue
+        ranges: list[Range] = []
+        if get_origin(kind) is Annotated:
+            kind, *ranges = get_args(kind)
+        if get_origin(kind) is Literal:
+            fits, wanted = value in get_args(kind), "one of " + ", ".join(map(str, get_args(kind)))
+        else:
+            numbers = (int, float) if kind is float else kind
+            fits = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))  # type: ignore[arg-type]
+            wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]  # type: ignore[index]
+        if fits and ranges:
+            fits, wanted = value in ranges[0], str(ranges[0])
+        if not fits:
+            flag = path.replace("_", "-")
+            yield f"{path} is {value!r}; it must be {wanted} (--{flag})"
