@@ -30,11 +30,9 @@ FIRST = 3
 def measure(arguments: argparse.Namespace, workers: int, folder: Path) -> dict[str, Any]:
     """One run."""
     recipe = RECIPES[arguments.recipe]
-    text = replace(recipe.model.text, vocabulary=0)
     sequences = arguments.sequences or recipe.data.sequences_per_batch
     recipe = replace(
         recipe,
-        model=replace(recipe.model, text=text),
         data=replace(recipe.data, sequences_per_batch=sequences),
         optimiser=replace(recipe.optimiser, stop_after=arguments.steps, epochs=10_000),
         run=replace(recipe.run, loader_workers=workers, precision=arguments.precision, logger="csv"),

@@ -17,7 +17,6 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,13 +71,12 @@ def make_batch(pairs: int, laterals: int, pieces: int, side: int = 256) -> Batch
 def build(way: str, device: str) -> tuple[Step, torch.optim.Optimizer]:
     """Model, objective and optimiser of one way."""
     recipe = RECIPES[WAYS[way][0]]
-    settings = replace(recipe.model, text=replace(recipe.model.text, vocabulary=VOCABULARY))
     continues = torch.arange(VOCABULARY) % 4 == 0
     torch.manual_seed(0)
-    model = MedST(settings, continues, SEP)
+    model = MedST(recipe.model, continues, SEP)
     if WAYS[way][2]:
         model.checkpoint_activations()
-    step = Step(model, Objective(recipe.objective, settings.embedding), recipe.data).to(device)
+    step = Step(model, Objective(recipe.objective, recipe.model.embedding), recipe.data).to(device)
     step.train()
     return step, make_optimiser(step, recipe.optimiser)
 

@@ -1,5 +1,7 @@
 """Vocabularies learnt and read."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,12 +80,75 @@ def test_a_bert_folder_gives_the_same_pieces_as_its_bare_vocabulary(tmp_path: Pa
 
 
 def test_a_vocabulary_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MedstError, match=r"not a BERT vocabulary, it has no \[CLS\], \[SEP\]"):
+    with pytest.raises(MedstError, match=r"not a BERT tokenizer, it has no \[CLS\], \[SEP\]"):
         load_tokenizer(vocabulary(tmp_path / "bert", ["[PAD]", "[UNK]", "[MASK]", "the"]))
 
 
 def test_no_folder_and_no_tokenizer_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(MedstError, match="no such folder"):
+    with pytest.raises(MedstError, match="no such file or folder"):
         load_tokenizer(tmp_path / "none")
-    with pytest.raises(MedstError, match="not a tokenizer folder"):
+    with pytest.raises(MedstError, match=r"holds no tokenizer; it needs tokenizer.json or vocab.txt"):
         load_tokenizer(tmp_path)
+
+
+def test_lower_casing_is_the_default_and_can_be_switched_off(tmp_path: Path) -> None:
+    folder = vocabulary(tmp_path / "bert", [*PIECES, "The"])
+    assert load_tokenizer(folder)("The")["input_ids"] == [3, 6, 4]
+    config = folder / "tokenizer_config.json"
+    config.write_text('{"do_lower_case": false, "tokenizer_class": "Anything"}')
+    assert load_tokenizer(folder)("The")["input_ids"] == [3, 10, 4]
+    config.write_text('{"do_lower_case": "no"}')
+    with pytest.raises(MedstError, match="do_lower_case is 'no'; it must be true or false"):
+        load_tokenizer(folder)
+
+
+def test_a_file_alone_will_do(tmp_path: Path) -> None:
+    folder = vocabulary(tmp_path / "bert", PIECES)
+    from_pieces = load_tokenizer(folder / "vocab.txt")
+    from_pieces.save_pretrained(str(tmp_path / "saved"))
+    assert load_tokenizer(tmp_path / "saved" / "tokenizer.json").get_vocab() == from_pieces.get_vocab()
+
+
+def test_nothing_in_a_folder_is_executed(tmp_path: Path) -> None:
+    LEARNT.save_pretrained(str(tmp_path))
+    trap = f"open({str(tmp_path / 'executed')!r}, 'w')\n"
+    (tmp_path / "evil.py").write_text(f"{trap}class Evil:\n    def __init__(self, *a, **k):\n        {trap}")
+    names = {"AutoTokenizer": ["evil.Evil", "evil.Evil"], "AutoConfig": "evil.Evil"}
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps({"auto_map": names, "tokenizer_class": "Evil", "model_type": "evil"}))
+    assert load_tokenizer(tmp_path).get_vocab() == LEARNT.get_vocab()
+    assert not (tmp_path / "executed").exists()
+
+
+def edited(change: Callable[[dict], None]) -> bytes:
+    content = json.loads(LEARNT.backend_tokenizer.to_str())
+    change(content)
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("vocab.txt", b"[PAD]\n\xff\n", "not a BERT tokenizer, 'utf-8' codec can't decode"),
+        ("vocab.txt", "\n".join([*PIECES, "the"]).encode(), "it holds 'the' twice"),
+        ("tokenizer.json", b"{", "not a BERT tokenizer, EOF while parsing"),
+        ("tokenizer.json", b"[]", "not a BERT tokenizer, "),
+        ("tokenizer.json", edited(lambda c: c["model"]["vocab"].update(zebra=2000)), "are not 0 to"),
+        ("tokenizer.json", edited(lambda c: c["model"].update(unk_token="?")), "its unknown piece . is not in it"),
+        ("tokenizer.json", edited(lambda c: c["model"].update(continuing_subword_prefix="_")), "start with ##"),
+        ("tokenizer.json", edited(lambda c: c.update(post_processor=None)), "does not put a text between"),
+    ],
+)
+def test_what_is_damaged_or_of_another_kind_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MedstError, match=said):
+        load_tokenizer(tmp_path)
+
+
+def test_pieces_may_be_line_separators(tmp_path: Path) -> None:
+    assert load_tokenizer(vocabulary(tmp_path / "bert", [*PIECES, "\u2028", "last"]))("last")["input_ids"] == [3, 11, 4]
+
+
+def test_a_hub_id_is_read_from_the_offline_cache(tmp_path: Path, hub: Callable[[str, Path], None]) -> None:
+    hub("someone/a-bert", vocabulary(tmp_path / "bert", PIECES))
+    assert load_tokenizer("someone/a-bert")("the")["input_ids"] == [3, 6, 4]

@@ -185,13 +185,13 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
     return pretrain
 
 
-def convert(source: Source, out: Out, /, tokenizer: Path | None = None) -> None:
+def convert(source: Source, out: Out, /, tokenizer: str | None = None) -> None:
     """Turn a released Med-ST or MGCA checkpoint into a model folder, or such a folder back into a checkpoint.
 
     Args:
         source: a released checkpoint, or a model folder that was made from one.
         out: folder to write, or the checkpoint's file on the way back.
-        tokenizer: folder with Bio_ClinicalBERT's vocab.txt; the checkpoint's own folder if not given.
+        tokenizer: folder with Bio_ClinicalBERT's vocab.txt, or its hub id; the checkpoint's own folder if not given.
     """
     from medst import weights
 

@@ -1,5 +1,10 @@
-"""Reports to word pieces: a vocabulary learnt from a cohort's own reports, or any Hugging Face tokenizer folder."""
+"""Reports to word pieces: a vocabulary learnt from a cohort's own reports, or that of a BERT.
 
+A tokenizer is built here from its data alone, `tokenizer.json` or `vocab.txt`; nothing in a folder is executed, whatever
+its configuration asks for.
+"""
+
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,11 +12,18 @@ import torch
 from jaxtyping import Bool
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from medst.errors import MedstError
+from medst.files import read_json, read_regular
+from medst.hub import find
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+FILES = ("tokenizer.json", "vocab.txt")
+"""What a tokenizer can be built from; the first one that a folder has is read."""
+CONFIG = "tokenizer_config.json"
+LARGEST = 64 * 2**20
+"""Bytes that a tokenizer's file may have; those of a BERT have less than 1 MB."""
 
 
 def learn_tokenizer(reports: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -34,13 +46,25 @@ def learn_tokenizer(reports: Iterable[str], vocabulary: int) -> PreTrainedTokeni
         continuing_subword_prefix="##",
     )
     learner.train_from_iterator(texts, trainer)
-    return _as_bert(learner.get_vocab(with_added_tokens=True))
+    return _from_pieces(learner.get_vocab(with_added_tokens=True))
 
 
-def _as_bert(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
-    tokenizer = _empty_tokenizer(vocabulary)
+def _from_pieces(vocabulary: dict[str, int], lowercase: bool = True) -> PreTrainedTokenizerFast:
+    tokenizer = _empty_tokenizer(vocabulary, lowercase)
     cls, sep = vocabulary["[CLS]"], vocabulary["[SEP]"]
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    return _as_transformers(tokenizer)
+
+
+def _empty_tokenizer(vocabulary: dict[str, int], lowercase: bool = True) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _as_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
@@ -51,37 +75,92 @@ def _as_bert(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
     )
 
 
-def _empty_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
+def load_tokenizer(name: Path | str, what: str = "tokenizer") -> PreTrainedTokenizerFast:
+    """The tokenizer of a BERT.
 
+    A `vocab.txt` is read as BERT's own code reads it, which lower-cases, as the released code does with Bio_ClinicalBERT's
+    (method, section 1), unless `tokenizer_config.json` beside it says `"do_lower_case": false`.
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer saved in `folder`.
+    Args:
+        name: a folder with tokenizer.json or vocab.txt, one of these files, or a hub id OWNER/NAME.
+        what: the setting that gave the name; begins the error message.
 
     Raises:
-        MedstError: there is none, or it can't be read.
+        MedstError: there is none, or it is damaged or not a BERT's.
     """
-    if not folder.is_dir():
-        raise MedstError(f"{folder}: no such folder; a tokenizer is a folder with tokenizer.json or vocab.txt.")
-    if (folder / "vocab.txt").is_file() and not any((folder / n).is_file() for n in ("config.json", "tokenizer.json")):
-        return _from_vocabulary(folder / "vocab.txt")
+    place = find(name, what, [*FILES, CONFIG])
+    file = next((place / each for each in FILES if (place / each).is_file()), None) if place.is_dir() else place
+    if file is None:
+        raise MedstError(f"{what} {name}: this folder holds no tokenizer; it needs {' or '.join(FILES)}.")
+    data = read_regular(file, LARGEST)
+    return _from_json(data, file) if file.suffix == ".json" else _from_vocabulary(data, file)
+
+
+def _from_json(data: bytes, file: Path) -> PreTrainedTokenizerFast:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise MedstError(f"{folder}: not a tokenizer folder ({str(error).splitlines()[0]}).") from error
-    return tokenizer
+        tokenizer = Tokenizer.from_str(data.decode())
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        empty = tokenizer.encode("").ids
+    except Exception as error:  # the library raises no narrower type
+        raise _not_bert(file, " ".join(str(error).split())[:160]) from None
+    if not isinstance(tokenizer.model, models.WordPiece) or tokenizer.model.continuing_subword_prefix != "##":
+        raise _not_bert(file, "its model is not WordPiece with continuing pieces that start with ##")
+    pieces = tokenizer.get_vocab(with_added_tokens=True)
+    _check(pieces, file)
+    if tokenizer.model.unk_token not in pieces:
+        raise _not_bert(file, f"its unknown piece {tokenizer.model.unk_token} is not in it")
+    if empty != [pieces["[CLS]"], pieces["[SEP]"]]:
+        raise _not_bert(file, "it does not put a text between [CLS] and [SEP]")
+    return _as_transformers(tokenizer)
 
 
-def _from_vocabulary(file: Path) -> PreTrainedTokenizerFast:
-    pieces = file.read_text(encoding="utf-8", errors="replace").splitlines()
+def _from_vocabulary(data: bytes, file: Path) -> PreTrainedTokenizerFast:
+    try:
+        # Not splitlines: a piece may be one of the rarer line separators.
+        lines = [line.removesuffix("\r") for line in data.decode().removesuffix("\n").split("\n")]
+    except UnicodeDecodeError as error:
+        raise _not_bert(file, str(error)) from None
+    twice = [piece for piece, count in Counter(lines).items() if count > 1]
+    if twice:
+        raise _not_bert(file, f"it holds {', '.join(map(repr, twice[:3]))} twice")
+    pieces = {piece: number for number, piece in enumerate(lines)}
+    _check(pieces, file)
+    lowercase = True
+    config = file.with_name(CONFIG)
+    if config.is_file():
+        lowercase = read_json(config, "get it again from where the tokenizer was published").get("do_lower_case", True)
+        if not isinstance(lowercase, bool):
+            raise MedstError(f"{config}: do_lower_case is {lowercase!r}; it must be true or false.")
+    return _from_pieces(pieces, lowercase)
+
+
+def _check(pieces: dict[str, int], file: Path) -> None:
     lacking = [piece for piece in SPECIAL if piece not in pieces]
     if lacking:
-        raise MedstError(f"{file}: not a BERT vocabulary, it has no {', '.join(lacking)}.")
-    return _as_bert({piece: number for number, piece in enumerate(pieces)})
+        raise _not_bert(file, f"it has no {', '.join(lacking)}")
+    if sorted(pieces.values()) != list(range(len(pieces))):
+        raise _not_bert(file, f"the ids of its {len(pieces)} pieces are not 0 to {len(pieces) - 1}")
+
+
+def _not_bert(file: Path, reason: str) -> MedstError:
+    return MedstError(f"{file}: not a BERT tokenizer, {reason}; give a folder with a BERT's {' or '.join(FILES)}.")
+
+
+def check_rows(rows: int, pieces: int, source: Path | str, remedy: str) -> None:
+    """Refuse weights of another vocabulary: a table of word embeddings has one row per word piece.
+
+    Args:
+        rows: of the table in `source`.
+        pieces: of the tokenizer to use with it.
+        source: where the weights are.
+        remedy: what to do; ends the sentence, without a full stop.
+
+    Raises:
+        MedstError: the numbers differ.
+    """
+    if rows != pieces:
+        raise MedstError(f"{source} has {rows} word embeddings, but the tokenizer has {pieces} pieces; {remedy}.")
 
 
 def continuing_pieces(tokenizer: PreTrainedTokenizerBase) -> Bool[Tensor, " vocabulary"]:

@@ -21,7 +21,7 @@ RECIPE = Recipe(
     name="tiny",
     model=ModelSettings(
         vision=VisionSettings(image_size=32, patch_size=16, channels=1, width=32, depth=1, heads=2, mlp_ratio=1.0),
-        text=TextSettings(vocabulary=0, width=32, layers=1, heads=2, intermediate=32, pieces=16, dropout=0.0),
+        text=TextSettings(width=32, layers=1, heads=2, intermediate=32, pieces=16, dropout=0.0),
         projection_hidden=32,
         embedding=8,
     ),

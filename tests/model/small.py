@@ -15,7 +15,7 @@ SIDE = 12
 
 SETTINGS = ModelSettings(
     vision=VisionSettings(image_size=SIDE, patch_size=4, channels=3, width=16, depth=2, heads=4, mlp_ratio=2.0),
-    text=TextSettings(vocabulary=VOCABULARY, width=16, layers=2, heads=4, intermediate=24, pieces=10, dropout=0.0),
+    text=TextSettings(width=16, layers=2, heads=4, intermediate=24, pieces=10, dropout=0.0),
     projection_hidden=20,
     embedding=8,
 )

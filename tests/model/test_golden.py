@@ -31,7 +31,7 @@ NOT_OURS = {
 
 @pytest.fixture(scope="module")
 def model_and_objective() -> tuple[MedST, Objective]:
-    bits = np.unpackbits(GOLDEN["input.continues"])[: PAPER.model.text.vocabulary].astype(bool)
+    bits = np.unpackbits(GOLDEN["input.continues"])[:28996].astype(bool)
     with torch.device("meta"):
         model = MedST(PAPER.model, torch.from_numpy(bits), released.SEP)
         objective = Objective(PAPER.objective, PAPER.model.embedding)

@@ -20,7 +20,6 @@ from medst.errors import MedstError
 from medst.model.medst import MedST
 from medst.recipes import RECIPES
 from medst.tokenizer import load_tokenizer
-from medst.weights import checkpoint
 from medst.weights.folder import UNUSED
 
 STATES = {"medst": checkpoints.medst_state, "mgca": checkpoints.mgca_state}
@@ -158,7 +157,7 @@ def test_a_model_that_the_released_code_cannot_compute_is_not_exported(switch: s
 def test_without_a_tokenizer_it_says_where_one_is(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     (tmp_path / "vocab.txt").rename(tmp_path / "elsewhere.txt")
-    with pytest.raises(MedstError, match=r"vocab.txt of emilyalsentzer/Bio_ClinicalBERT.*--tokenizer FOLDER"):
+    with pytest.raises(MedstError, match=r"vocab.txt of emilyalsentzer/Bio_ClinicalBERT.*--tokenizer emilyalsentzer"):
         weights.load(ckpt)
     folder = checkpoints.write_vocabulary(tmp_path / "bert")
     assert weights.load(ckpt, tokenizer=folder).tokenizer.sep_token_id == small.SEP
@@ -167,7 +166,9 @@ def test_without_a_tokenizer_it_says_where_one_is(tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     (tmp_path / "vocab.txt").write_text("\n".join([*checkpoints.PIECES, "more"]))
-    with pytest.raises(MedstError, match="vocabulary is 40, but the tokenizer has 41"):
+    with pytest.raises(
+        MedstError, match=r"a.ckpt has 40 word embeddings, but the tokenizer has 41 pieces; .*--tokenizer"
+    ):
         weights.load(ckpt)
 
 
@@ -206,18 +207,10 @@ def test_a_folder_that_holds_something_else_is_not_overwritten(tmp_path: Path) -
     weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
 
 
-def test_paths_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MedstError, match="no such model"):
-        weights.load(tmp_path / "none")
-    with pytest.raises(MedstError, match="no such model"):
-        weights.load("a/b/c")
-
-    def offline(*_: object, **__: object) -> None:
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(checkpoint.Loaded, "from_pretrained", offline)
-    with pytest.raises(MedstError, match=r"'owner/name' is neither a path here nor a model .* \(no network\)"):
-        weights.load("owner/name")
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", "a/b/c"):
+        with pytest.raises(MedstError, match="no such file or folder"):
+            weights.load(path)
 
 
 def test_medst_load_is_use_load() -> None:

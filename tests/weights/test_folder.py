@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from medst import weights
 from medst.errors import MedstError
 from medst.recipes.settings import ObjectiveSettings, Recipe
 from medst.tokenizer import learn_tokenizer
-from medst.weights import Loaded, folder
+from medst.weights import Loaded
 
 TOKENIZER = learn_tokenizer(["no acute process", "the effusion has grown"], 50)
 RECIPE = Recipe(
     name="tiny",
-    model=replace(small.SETTINGS, text=replace(small.SETTINGS.text, vocabulary=0)),
+    model=small.SETTINGS,
     objective=ObjectiveSettings(),
 )
 
@@ -175,6 +174,22 @@ def test_a_folder_without_a_model_is_a_sentence(saved: Path, name: str) -> None:
         weights.load(saved)
 
 
+@pytest.mark.parametrize("value", [0, 28996])
+def test_a_vocabulary_that_an_earlier_version_noted_is_read_over(saved: Path, value: int) -> None:
+    file = saved / "config.json"
+    config = json.loads(file.read_text())
+    assert "vocabulary" not in config["recipe"]["model"]["text"]
+    config["recipe"]["model"]["text"]["vocabulary"] = value
+    file.write_text(json.dumps(config))
+    assert weights.load(saved).recipe == RECIPE
+
+
+def test_a_tokenizer_of_another_model_is_refused(saved: Path) -> None:
+    learn_tokenizer(["quite another text, and longer"], 90).save_pretrained(str(saved))
+    with pytest.raises(MedstError, match=r"has 50 word embeddings, but the tokenizer has \d+ pieces; put back"):
+        weights.load(saved)
+
+
 # -------------------------------------------------------------------------------------------------------------- the hub
 
 
@@ -230,7 +245,7 @@ def test_pushed_and_pulled_by_its_hub_id(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(HfApi, "create_repo", create)
     monkeypatch.setattr(HfApi, "upload_folder", upload)
-    monkeypatch.setattr(folder, "snapshot_download", snapshot)
+    monkeypatch.setattr("medst.hub.snapshot_download", snapshot)
     monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", one_file)
     made = make()
     made.push_to_hub("someone/a-model")

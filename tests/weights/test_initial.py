@@ -1,6 +1,8 @@
 """Start weights: what is filled, from which file, and what is not."""
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,18 @@ from safetensors.torch import save_file
 from tests.model import small
 from tests.weights import checkpoints
 from torch import Tensor
-from transformers import BertConfig, BertForPreTraining
+from transformers import (
+    BertConfig,
+    BertForPreTraining,
+    DeiTConfig,
+    DeiTForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from medst.errors import MedstError
 from medst.model.medst import MedST
+from medst.tokenizer import load_tokenizer
 from medst.weights import start
 
 SETTINGS = replace(small.SETTINGS, vision=replace(small.SETTINGS.vision, mlp_ratio=1.5))
@@ -38,9 +48,8 @@ def deit(path: Path) -> dict[str, Tensor]:
 def bert(folder: Path, form: str) -> dict[str, Tensor]:
     """Four layers on disk where the model has two; heads of its pre-training besides."""
     folder.mkdir()
-    text = SETTINGS.text
     config = BertConfig(
-        vocab_size=text.vocabulary, hidden_size=16, num_hidden_layers=4, num_attention_heads=4, intermediate_size=24
+        vocab_size=small.VOCABULARY, hidden_size=16, num_hidden_layers=4, num_attention_heads=4, intermediate_size=24
     )
     torch.manual_seed(9)
     whole = BertForPreTraining(config)
@@ -58,6 +67,19 @@ def bert(folder: Path, form: str) -> dict[str, Tensor]:
         bare = {n.removeprefix("bert."): t for n, t in state.items() if n.startswith("bert.")}
         save_file(bare, folder / "model.safetensors")
     return {n.removeprefix("bert."): t for n, t in state.items() if n.startswith("bert.")}
+
+
+def vit(folder: Path, kind: str) -> torch.nn.Module:
+    """A ViT or DeiT as transformers saves it, with a classifier."""
+    config, make = {"vit": (ViTConfig, ViTForImageClassification), "deit": (DeiTConfig, DeiTForImageClassification)}[
+        kind
+    ]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
+    torch.manual_seed(4)
+    whole = make(config(image_size=12, patch_size=4, layer_norm_eps=1e-6, **sizes)).eval()
+    small.shake(whole, 4)
+    whole.save_pretrained(folder)
+    return whole
 
 
 def untouched(model: MedST, filled: list[str]) -> bool:
@@ -78,6 +100,47 @@ def test_deit_fills_the_image_encoder_and_the_lateral_experts_are_copies(tmp_pat
     assert untouched(model, filled + lateral)
 
 
+@pytest.mark.parametrize("form", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_in_timm_s_naming_will_do_as_well(form: str, tmp_path: Path) -> None:
+    folder = tmp_path / "deit"
+    folder.mkdir()
+    state = deit(tmp_path / "deit.pth") | {"head.weight": torch.zeros(10, 16)}
+    if form == "model.safetensors":
+        save_file(state, folder / form)
+    else:
+        torch.save(state, folder / form)
+    from_file, from_folder = make(), make()
+    assert start(from_file, deit=tmp_path / "deit.pth") == start(from_folder, deit=folder)
+    assert all(torch.equal(a, b) for a, b in zip(from_file.parameters(), from_folder.parameters(), strict=True))
+
+
+def test_a_vit_of_transformers_computes_here_what_it_computes_there(
+    tmp_path: Path, hub: Callable[[str, Path], None]
+) -> None:
+    """By its hub id, out of the offline cache."""
+    theirs = vit(tmp_path / "vit", "vit")
+    hub("facebook/deit-small", tmp_path / "vit")
+    model = make().eval()
+    filled = start(model, deit="facebook/deit-small")
+    assert filled == sorted(f"vision.{name}" for name in model.vision.state_dict() if "_l." not in name)
+    pictures = torch.randn(2, 1, 12, 12)
+    with torch.no_grad():
+        expected = theirs.vit(pictures.expand(-1, 3, -1, -1)).last_hidden_state
+        torch.testing.assert_close(model.vision.encode_view(pictures), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_deit_of_transformers_is_read_without_its_distillation_token(tmp_path: Path) -> None:
+    theirs, model = vit(tmp_path / "deit", "deit").state_dict(), make()
+    start(model, deit=tmp_path / "deit")
+    found = model.vision.state_dict()
+    places = theirs["deit.embeddings.position_embeddings"]
+    assert places.shape == (1, 11, 16)
+    assert torch.equal(found["pos_embed"], places[:, [0, *range(2, 11)]])
+    assert torch.equal(found["cls_token"], theirs["deit.embeddings.cls_token"])
+    queries = [theirs[f"deit.layers.1.attention.{each}_proj.weight"] for each in "qkv"]
+    assert torch.equal(found["blocks.1.attn.qkv.weight"], torch.cat(queries))
+
+
 def test_where_the_recipe_says_so_lateral_experts_stay_random(tmp_path: Path) -> None:
     deit(tmp_path / "deit.pth")
     model = make(vision=replace(SETTINGS.vision, lateral_start="random"))
@@ -94,6 +157,46 @@ def test_the_first_layers_of_a_bert_fill_the_text_encoder(form: str, tmp_path: P
         assert torch.equal(tensor, state[name]), name
     assert filled == sorted(f"text.bert.{name}" for name in model.text.bert.state_dict())
     assert untouched(model, filled)
+
+
+def test_a_bert_comes_from_the_hub_with_an_old_pickle_alone(tmp_path: Path, hub: Callable[[str, Path], None]) -> None:
+    """The three files that emilyalsentzer/Bio_ClinicalBERT has."""
+    state = bert(tmp_path / "bert", "bin")
+    checkpoints.write_vocabulary(tmp_path / "bert")
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
+    hub("someone/a-bert", tmp_path / "bert")
+    model = make()
+    start(model, bert="someone/a-bert")
+    layer = "encoder.layer.1.output.dense.bias"
+    assert torch.equal(model.text.bert.state_dict()[layer], state[layer])
+    assert len(load_tokenizer("someone/a-bert")) == small.VOCABULARY
+
+
+def test_a_bert_of_another_vocabulary_or_of_other_heads_is_refused(tmp_path: Path) -> None:
+    bert(tmp_path / "bert", "bin")
+    torch.manual_seed(0)
+    more = MedST(SETTINGS, torch.zeros(41, dtype=torch.bool), small.SEP)
+    with pytest.raises(MedstError, match=r"has 40 word embeddings, but the tokenizer has 41 pieces; leave --data.tok"):
+        start(more, bert=tmp_path / "bert")
+    torch.save({"state_dict": checkpoints.medst_state()}, tmp_path / "medst.ckpt")
+    with pytest.raises(MedstError, match=r"has 40 word .*41 pieces; give --data.tokenizer emilyalsentzer/Bio_Clinical"):
+        start(more, checkpoint=tmp_path / "medst.ckpt")
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({"num_attention_heads": 2}))
+    with pytest.raises(MedstError, match=r"weights are for 2 attention heads; set model.text.heads to that, it is 4"):
+        start(make(), bert=tmp_path / "bert")
+
+
+def test_a_bert_that_carries_code_is_refused_and_nothing_of_it_is_run(tmp_path: Path) -> None:
+    bert(tmp_path / "bert", "bin")
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return open, (str(tmp_path / "executed"), "w")
+
+    torch.save({"bert.encoder": Evil()}, tmp_path / "bert" / "pytorch_model.bin")
+    with pytest.raises(MedstError, match="it carries pickled code"):
+        start(make(), bert=tmp_path / "bert")
+    assert not (tmp_path / "executed").exists()
 
 
 def test_without_token_types_their_table_stays_zero(tmp_path: Path) -> None:
@@ -154,7 +257,9 @@ def test_what_does_not_fit_is_listed_and_nothing_is_filled(tmp_path: Path) -> No
 
 
 def test_a_folder_without_a_bert_and_a_checkpoint_of_something_else_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(MedstError, match=r"no BERT folder; it needs model.safetensors or pytorch_model.bin"):
+    with pytest.raises(
+        MedstError, match=r"this folder holds no weights; it needs model.safetensors or pytorch_model.bin"
+    ):
         start(make(), bert=tmp_path)
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(MedstError, match="has none of this model's entries"):

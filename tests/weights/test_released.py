@@ -20,7 +20,8 @@ SOURCE = Path("some.ckpt")
 
 def empty(recipe: Recipe) -> tuple[MedST, Objective]:
     with torch.device("meta"):
-        vocabulary = torch.zeros(recipe.model.text.vocabulary, dtype=torch.bool)
+        pieces = 28996 if recipe is RECIPES["paper"] else small.VOCABULARY
+        vocabulary = torch.zeros(pieces, dtype=torch.bool)
         return MedST(recipe.model, vocabulary, 3), Objective(recipe.objective, recipe.model.embedding)
 
 

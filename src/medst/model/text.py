@@ -60,8 +60,8 @@ class TextEncoder(nn.Module):
         self, settings: TextSettings, continues: Bool[Tensor, " vocabulary"], sep: int, fill: bool = False
     ) -> None:
         """Args:
-        settings: sizes and switches; `vocabulary` must be the length of `continues`.
-        continues: for each id, whether the piece continues a word.
+        settings: sizes and switches.
+        continues: for each id of the vocabulary, whether the piece continues a word.
         sep: id of [SEP].
         fill: fill every report with zero words up to `settings.pieces` (the released way).
         """
@@ -69,7 +69,7 @@ class TextEncoder(nn.Module):
         self.settings, self.sep, self.fill = settings, sep, fill
         self.register_buffer("continues", continues, persistent=False)
         config = BertConfig(
-            vocab_size=settings.vocabulary,
+            vocab_size=len(continues),
             hidden_size=settings.width,
             num_hidden_layers=settings.layers,
             num_attention_heads=settings.heads,

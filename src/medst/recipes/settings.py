@@ -49,8 +49,6 @@ class VisionSettings:
 class TextSettings:
     """The text encoder: a BERT whose word pieces are summed into words."""
 
-    vocabulary: Annotated[int, Range(0, 10**6)] = 28996
-    """Number of word pieces; 0: as many as the run's tokenizer has."""
     width: Width = 768
     """Width of a token."""
     layers: Annotated[int, Range(1, 256)] = 6
@@ -138,9 +136,9 @@ class StartSettings:
     """Weights to start from, taken in this order, later ones winning; all empty starts from random weights."""
 
     deit: str = ""
-    """Checkpoint of a DeiT for the image encoder."""
+    """A DeiT or ViT for the image encoder: a checkpoint, a folder, or a hub id such as facebook/deit-base-patch16-224."""
     bert: str = ""
-    """Hugging Face folder of a BERT, such as Bio_ClinicalBERT, for the text encoder."""
+    """A BERT for the text encoder, and its tokenizer: a folder, or a hub id such as emilyalsentzer/Bio_ClinicalBERT."""
     checkpoint: str = ""
     """Released Med-ST or MGCA checkpoint for everything that it holds."""
 
@@ -165,10 +163,11 @@ class DataSettings:
     """Side of the random crop from the stored 256 pixels, before it is scaled to the image size."""
     patients: Annotated[float, Range(0, 1, open="low", why="a share")] = 1.0
     """Share of the training patients to use, drawn by seed before sequences are built."""
-    vocabulary: Annotated[int, Range(1, 10**6)] = 1200
-    """Word pieces of a vocabulary learnt from the cohort's reports; used where `tokenizer` is empty."""
     tokenizer: str = ""
-    """Folder with a tokenizer to use instead of learning one."""
+    """Folder or hub id of a BERT's tokenizer; its vocabulary is the model's. Empty: that of start.bert or start.checkpoint,
+    and without these one learnt from the training reports."""
+    vocabulary: Annotated[int, Range(1, 10**6)] = 1200
+    """Most word pieces of a vocabulary that is learnt."""
 
 
 @dataclass(frozen=True)
@@ -302,6 +301,10 @@ class Recipe:
                 raise MedstError(f"{source}: {sentence}.")
 
 
+RETIRED = {"TextSettings": {"vocabulary"}}
+"""Fields that earlier versions wrote and that say nothing of their own: the vocabulary is the tokenizer's."""
+
+
 def to_dict(settings: Any) -> dict[str, Any]:
     """A recipe, or a part of one, as plain JSON values."""
     return dataclasses.asdict(settings)
@@ -318,6 +321,7 @@ def from_dict(kind: type[T], values: Any) -> T:
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(values, dict):
         raise MedstError(f"settings: {kind.__name__} is {values!r}; it must hold {', '.join(fields)}.")
+    values = {name: value for name, value in values.items() if name not in RETIRED.get(kind.__name__, ())}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise MedstError(

@@ -19,7 +19,7 @@ RECIPE = Recipe(
     name="tiny",
     model=ModelSettings(
         vision=VisionSettings(image_size=112, patch_size=16, channels=1, width=128, depth=4, heads=2, mlp_ratio=3.0),
-        text=TextSettings(vocabulary=0, width=128, layers=3, heads=2, intermediate=384, dropout=0.0),
+        text=TextSettings(width=128, layers=3, heads=2, intermediate=384, dropout=0.0),
         projection_hidden=256,
         embedding=64,
     ),

@@ -34,14 +34,14 @@ def load(path: Path | str, *, tokenizer: Path | str | None = None, device: str |
 
     Args:
         path: a model folder, a released Med-ST or MGCA checkpoint, or a Hugging Face hub id.
-        tokenizer: for a released checkpoint, the folder with Bio_ClinicalBERT's vocab.txt; if not given, the
-            checkpoint's own folder.
+        tokenizer: for a released checkpoint, the folder with Bio_ClinicalBERT's vocab.txt, or its hub id; if not given,
+            the checkpoint's own folder.
         device: as torch names it; if not given, the GPU where there is one.
 
     Raises:
         MedstError: there is no such model, or it is damaged, carries pickled code or lacks its tokenizer; or no such device.
     """
-    loaded = load_weights(path, tokenizer=None if tokenizer is None else Path(tokenizer))
+    loaded = load_weights(path, tokenizer=tokenizer)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         loaded.model.to(chosen)

@@ -6,55 +6,42 @@ takes little more memory than what is then used.
 
 import json
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import safe_open
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
 
 from medst.errors import MedstError
+from medst.hub import find
 from medst.objective import Objective
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
-from medst.tokenizer import load_tokenizer
-from medst.weights.folder import UNUSED, Loaded, build_empty, fill, load_folder, save, sha256
+from medst.tokenizer import FILES, check_rows, load_tokenizer
+from medst.weights.folder import PATTERNS, UNUSED, Loaded, build_empty, fill, load_folder, save, sha256
 from medst.weights.pickles import read_checkpoint, read_safetensors, tensors_of
-from medst.weights.released import Taken, blank_unused, give, is_lateral, released_name, take
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+from medst.weights.released import WORDS, Taken, blank_unused, give, is_lateral, released_name, take
 
 
-def load(path: Path | str, *, tokenizer: Path | None = None) -> Loaded:
+def load(path: Path | str, *, tokenizer: Path | str | None = None) -> Loaded:
     """A model, ready to use.
 
     Args:
-        path: a model folder, a released Med-ST or MGCA checkpoint, or (as a string that is no path) a Hugging Face hub id.
-        tokenizer: for a released checkpoint, the folder with Bio_ClinicalBERT's vocab.txt; if not given, the
+        path: a model folder, a released Med-ST or MGCA checkpoint, or the hub id of a model that medst wrote.
+        tokenizer: for a released checkpoint, the folder with Bio_ClinicalBERT's vocab.txt, or a hub id; if not given, the
             checkpoint's own folder.
 
     Raises:
         MedstError: there is no such model, or it is damaged, carries pickled code or lacks its tokenizer.
     """
-    place = Path(path)
+    place = find(path, "model", PATTERNS)
     if place.is_dir():
         return load_folder(place)
-    if place.is_file():
-        return _from_checkpoint(place, tokenizer, RECIPES["paper"])[0]
-    if isinstance(path, str) and HUB_ID.fullmatch(path):
-        try:
-            return Loaded.from_pretrained(path)
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise MedstError(
-                f"'{path}' is neither a path here nor a model that the Hugging Face hub gives "
-                f"({' '.join(str(error).split())[:200]})."
-            ) from error
-    raise MedstError(f"{path}: no such model; give a model folder or a released checkpoint.")
+    return _from_checkpoint(place, tokenizer, RECIPES["paper"])[0]
 
 
-def convert(ckpt: Path, out: Path, *, tokenizer: Path | None = None, recipe: Recipe = RECIPES["paper"]) -> Loaded:
+def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recipe: Recipe = RECIPES["paper"]) -> Loaded:
     """Write a released Med-ST or MGCA checkpoint as a model folder.
 
     A checkpoint without lateral experts (MGCA's) gets copies of the frontal ones. What the model does not use is kept in
@@ -63,7 +50,7 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | None = None, recipe: Rec
     Args:
         ckpt: the released file.
         out: folder to write; an older model in it is replaced.
-        tokenizer: folder with Bio_ClinicalBERT's vocab.txt; if not given, the checkpoint's own folder.
+        tokenizer: folder with Bio_ClinicalBERT's vocab.txt, or a hub id; if not given, the checkpoint's own folder.
         recipe: shape and switches of the model; the released ones are those of `paper`.
 
     Raises:
@@ -122,9 +109,13 @@ def export(folder: Path, ckpt: Path) -> None:
     os.replace(part, ckpt)
 
 
-def _from_checkpoint(ckpt: Path, tokenizer: Path | None, recipe: Recipe) -> tuple[Loaded, Taken]:
-    pieces = _tokenizer(ckpt, tokenizer)
+def _from_checkpoint(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> tuple[Loaded, Taken]:
+    pieces = load_tokenizer(tokenizer or folder_of_tokenizer(ckpt, "--tokenizer"), "--tokenizer")
     state = tensors_of(read_checkpoint(ckpt), "state_dict", ckpt)
+    words = state.get(released_name(WORDS))
+    if isinstance(words, Tensor):  # if not, `take` says so
+        remedy = "give its own, which for a released checkpoint is --tokenizer emilyalsentzer/Bio_ClinicalBERT"
+        check_rows(len(words), len(pieces), ckpt, remedy)
     model, objective = build_empty(recipe, pieces)
     taken = take(state, model, objective, ckpt)
     if not taken.lateral:
@@ -133,20 +124,28 @@ def _from_checkpoint(ckpt: Path, tokenizer: Path | None, recipe: Recipe) -> tupl
         # Experts that share memory would be trained as one.
         taken.model = {n: t.clone() if is_lateral(n) else t for n, t in taken.model.items()}
     fill(model, taken.model, ckpt)
-    model.settings = replace(recipe.model, text=model.settings.text)
+    model.settings = recipe.model
     if taken.objective:
         fill(objective, {name: tensor.clone() for name, tensor in taken.objective.items()}, ckpt)
     found = objective.eval() if taken.objective else None
     return Loaded(model.eval(), found, pieces, recipe, sha256(ckpt)), taken
 
 
-def _tokenizer(ckpt: Path, folder: Path | None) -> PreTrainedTokenizerBase:
-    if folder is None and not ckpt.is_file():
+def folder_of_tokenizer(ckpt: Path, flag: str) -> Path:
+    """The folder of a released checkpoint, if it holds the tokenizer too.
+
+    Args:
+        ckpt: the checkpoint.
+        flag: which names another tokenizer; for the error message.
+
+    Raises:
+        MedstError: there is no such checkpoint, or no tokenizer beside it.
+    """
+    if not ckpt.is_file():
         raise MedstError(f"{ckpt}: no such file; give a released Med-ST or MGCA checkpoint.")
-    place = folder or ckpt.parent
-    if folder is None and not any((place / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+    if not any((ckpt.parent / name).is_file() for name in FILES):
         raise MedstError(
             f"{ckpt} comes without its tokenizer: put vocab.txt of emilyalsentzer/Bio_ClinicalBERT, which the Hugging Face "
-            "hub has, beside it, or give a folder that holds it (--tokenizer FOLDER)."
+            f"hub has, beside it, or give its folder or hub id ({flag} emilyalsentzer/Bio_ClinicalBERT)."
         )
-    return load_tokenizer(place)
+    return ckpt.parent

@@ -26,15 +26,16 @@ from medst import __version__
 from medst.errors import MedstError
 from medst.model.medst import MedST
 from medst.objective import Objective
-from medst.recipes.settings import ModelSettings, Recipe, from_dict, to_dict
-from medst.tokenizer import continuing_pieces, load_tokenizer
+from medst.recipes.settings import Recipe, from_dict, to_dict
+from medst.tokenizer import check_rows, continuing_pieces, load_tokenizer
 from medst.weights.card import TEMPLATE
 from medst.weights.pickles import read_safetensors
-from medst.weights.released import Taken, describe
+from medst.weights.released import WORDS, Taken, describe
 
 FORMAT = 1
 UNUSED = "released_unused.safetensors"
 PATTERNS = ["config.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "vocab.txt", "README.md"]
+"""Files of a model on the hub that are fetched."""
 
 
 @dataclass
@@ -91,42 +92,24 @@ class Loaded(
 
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
-    """A fresh model and objective of a recipe's shape, their weights drawn from torch's global random state.
-
-    Raises:
-        MedstError: the recipe's vocabulary is not that of the tokenizer.
-    """
-    settings, continues = _fit(recipe, tokenizer)
-    model = MedST(settings, continues, int(tokenizer.sep_token_id))
-    return model, Objective(recipe.objective, settings.embedding)
+    """A fresh model and objective of a recipe's shape with the tokenizer's vocabulary, their weights drawn from torch's
+    global random state."""
+    model = MedST(recipe.model, continuing_pieces(tokenizer), int(tokenizer.sep_token_id))
+    return model, Objective(recipe.objective, recipe.model.embedding)
 
 
 def build_empty(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
-    """The same without weights: every entry is on the meta device until `fill` gives it a tensor.
-
-    Raises:
-        MedstError: the recipe's vocabulary is not that of the tokenizer.
-    """
-    settings, continues = _fit(recipe, tokenizer)
+    """The same without weights: every entry is on the meta device until `fill` gives it a tensor."""
+    continues = continuing_pieces(tokenizer)
     with torch.device("meta"):
-        model = MedST(settings, continues, int(tokenizer.sep_token_id))
-        objective = Objective(recipe.objective, settings.embedding)
+        model = MedST(recipe.model, continues, int(tokenizer.sep_token_id))
+        objective = Objective(recipe.objective, recipe.model.embedding)
     # BERT's two constant buffers are in no file.
     places = model.text.bert.embeddings
     count = places.position_ids.shape[1]
     places.register_buffer("position_ids", torch.arange(count)[None], persistent=False)
     places.register_buffer("token_type_ids", torch.zeros(1, count, dtype=torch.int64), persistent=False)
     return model, objective
-
-
-def _fit(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[ModelSettings, Tensor]:
-    continues = continuing_pieces(tokenizer)
-    text = recipe.model.text
-    if text.vocabulary not in (0, len(continues)):
-        raise MedstError(
-            f"model.text.vocabulary is {text.vocabulary}, but the tokenizer has {len(continues)} word pieces; set it to 0."
-        )
-    return replace(recipe.model, text=replace(text, vocabulary=len(continues))), continues
 
 
 def untrained(loaded: Loaded, seed: int) -> Loaded:
@@ -193,8 +176,12 @@ def load_folder(folder: Path) -> Loaded:
         raise MedstError(f"{folder}: not a model folder; it needs config.json, model.safetensors and a tokenizer.")
     recipe = read_recipe(folder)
     tokenizer = load_tokenizer(folder)
+    tensors = read_safetensors(folder / "model.safetensors")
+    if WORDS in tensors:  # if not, `fill` says so
+        remedy = "put back the tokenizer that was saved with it"
+        check_rows(len(tensors[WORDS]), len(tokenizer), folder / "model.safetensors", remedy)
     model, objective = build_empty(recipe, tokenizer)
-    fill(model, read_safetensors(folder / "model.safetensors"), folder / "model.safetensors")
+    fill(model, tensors, folder / "model.safetensors")
     has_objective = (folder / "objective.safetensors").is_file()
     if has_objective:
         fill(objective, read_safetensors(folder / "objective.safetensors"), folder / "objective.safetensors")

@@ -1,9 +1,11 @@
 """Where training starts from: DeiT's image encoder, a BERT's text encoder, then all that a released checkpoint has.
 
-Unusual here: only what a file does not have keeps its fresh weights. The released code draws weights anew after it has
-loaded them, and so wipes most of what it was given.
+Only what a file does not have keeps its fresh weights. The released code draws weights anew after it has loaded them, and
+so wipes most of what it was given.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +13,56 @@ import torch
 from torch import Tensor
 
 from medst.errors import MedstError
+from medst.files import read_json
+from medst.hub import find_weights
 from medst.model.medst import MedST
+from medst.tokenizer import CONFIG, FILES, check_rows
 from medst.weights.pickles import read_checkpoint, tensors_of
-from medst.weights.released import OWN, describe, is_convolution, is_lateral, released_name
+from medst.weights.released import OWN, WORDS, describe, is_convolution, is_lateral, released_name
 
-BERT_FILES = ("model.safetensors", "pytorch_model.bin")
+PUBLISHED = "emilyalsentzer/Bio_ClinicalBERT"
+"""Whose vocabulary all released checkpoints have."""
+TRANSFORMERS_VIT = {
+    r"embeddings\.cls_token": "cls_token",
+    r"embeddings\.distillation_token": "dist_token",
+    r"embeddings\.position_embeddings": "pos_embed",
+    r"embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
+    r"encoder\.layer\.(\d+)\.attention\.output\.dense\.": r"blocks.\1.attn.proj.",
+    r"encoder\.layer\.(\d+)\.intermediate\.dense\.": r"blocks.\1.mlp.fc1.",
+    r"encoder\.layer\.(\d+)\.output\.dense\.": r"blocks.\1.mlp.fc2.",
+    r"encoder\.layer\.(\d+)\.layernorm_before\.": r"blocks.\1.norm1.",
+    r"encoder\.layer\.(\d+)\.layernorm_after\.": r"blocks.\1.norm2.",
+    r"layernorm\.": "norm.",
+}
+"""Entries of a ViT or DeiT by their names in transformers, and in timm. Query, key and value are joined besides."""
 
 
-def start(
-    model: MedST, *, deit: Path | None = None, bert: Path | None = None, checkpoint: Path | None = None
-) -> list[str]:
+def start(model: MedST, *, deit: Path | str = "", bert: Path | str = "", checkpoint: Path | str = "") -> list[str]:
     """Fill a fresh model from what others have trained, in the order of the arguments; later ones win.
 
     Lateral experts that no file has are made copies of the frontal ones, unless the model's `lateral_start` is random.
 
     Args:
         model: any model whose sizes are those of the files.
-        deit: checkpoint of a DeiT (patch embedding, positions, blocks and last norm are used; its classifier is not).
-        bert: folder of a Hugging Face BERT such as Bio_ClinicalBERT; as many of its first layers as the model has are used.
+        deit: a DeiT or ViT in timm's or transformers' naming: a file, a folder, or a hub id (patch embedding, positions,
+            blocks and last norm are used; its classifier and a distillation token are not).
+        bert: folder or hub id of a BERT such as Bio_ClinicalBERT; as many of its first layers as the model has are used.
         checkpoint: a released Med-ST or MGCA checkpoint; all its entries that the model has are used.
 
     Returns:
         The names of the model's entries that were filled from a file, sorted.
 
     Raises:
-        MedstError: a file is missing, damaged, carries code, lacks entries or has them in other shapes.
+        MedstError: a file is missing, damaged, carries code, has another vocabulary than the model, lacks entries or
+            has them in other shapes.
     """
     found: dict[str, Tensor] = {}
-    if deit is not None:
+    if deit:
         found |= _deit(model, deit)
-    if bert is not None:
+    if bert:
         found |= _bert(model, bert)
-    if checkpoint is not None:
-        found |= _released(model, checkpoint)
+    if checkpoint:
+        found |= _released(model, Path(checkpoint))
     own = model.state_dict()
     with torch.no_grad():
         for name, tensor in found.items():
@@ -77,16 +96,43 @@ def _fitting(
     return found
 
 
-def _deit(model: MedST, path: Path) -> dict[str, Tensor]:
-    state = tensors_of(read_checkpoint(path), "model", path)
+def _deit(model: MedST, name: Path | str) -> dict[str, Tensor]:
+    path = find_weights(name, "--start.deit", ["config.json"])
+    _check_config(path, "model.vision.heads", model.settings.vision.heads)
+    state = _as_timm(tensors_of(read_checkpoint(path), "model", path))
     names = {f"vision.{name}": name for name in model.vision.state_dict() if not is_lateral(f".{name}")}
     return _fitting(model, names, state, path)
 
 
-def _bert(model: MedST, folder: Path) -> dict[str, Tensor]:
-    path = next((folder / name for name in BERT_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise MedstError(f"{folder}: no BERT folder; it needs {' or '.join(BERT_FILES)}.")
+def _as_timm(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a ViT or DeiT in timm's naming, without the position of a distillation token."""
+    renamed: dict[str, Any] = {}
+    joined: dict[str, dict[str, Any]] = {}
+    for name, tensor in state.items():
+        bare = re.sub(r"^(vit|deit)\.", "", name)
+        part = re.fullmatch(r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)", bare)
+        if part:
+            joined.setdefault(f"blocks.{part[1]}.attn.qkv.{part[3]}", {})[part[2]] = tensor
+            continue
+        for theirs, ours in TRANSFORMERS_VIT.items():
+            if re.match(theirs, bare):
+                bare = re.sub("^" + theirs, ours, bare)
+                break
+        renamed[bare] = tensor
+    for name, parts in joined.items():
+        three = [parts.get(each) for each in ("query", "key", "value")]
+        tensors = [each for each in three if isinstance(each, Tensor) and each.ndim]
+        if len(tensors) == 3 and len({each.shape for each in tensors}) == 1:
+            renamed[name] = torch.cat(tensors)
+    places = renamed.get("pos_embed")
+    if "dist_token" in renamed and isinstance(places, Tensor) and places.ndim == 3:
+        renamed["pos_embed"] = torch.cat([places[:, :1], places[:, 2:]], dim=1)
+    return renamed
+
+
+def _bert(model: MedST, name: Path | str) -> dict[str, Tensor]:
+    path = find_weights(name, "--start.bert", ["config.json", CONFIG, *FILES])
+    _check_config(path, "model.text.heads", model.settings.text.heads)
     state = tensors_of(read_checkpoint(path), None, path)
     prefix = "bert." if any(name.startswith("bert.") for name in state) else ""
     # Files of before 2019 call the norms' entries by their Greek letters.
@@ -97,13 +143,30 @@ def _bert(model: MedST, folder: Path) -> dict[str, Tensor]:
     names = {f"text.bert.{name}": prefix + name for name in model.text.bert.state_dict()}
     if not model.settings.text.token_types:
         del names[OWN]
+    _check_words(model, state.get(names[WORDS]), path, f"leave --data.tokenizer out, or give {name} there too")
     return _fitting(model, names, state, path)
 
 
 def _released(model: MedST, path: Path) -> dict[str, Tensor]:
     state = tensors_of(read_checkpoint(path), "state_dict", path)
+    _check_words(model, state.get(released_name(WORDS)), path, f"give --data.tokenizer {PUBLISHED}")
     names = {name: released_name(name) for name in model.state_dict() if name != OWN}
     found = _fitting(model, names, state, path, partial=True)
     if not found:
         raise MedstError(f"{path}: has none of this model's entries; give a released Med-ST or MGCA checkpoint.")
     return found
+
+
+def _check_words(model: MedST, table: Any, path: Path, remedy: str) -> None:
+    if isinstance(table, Tensor) and table.ndim:  # if not, `_fitting` says so
+        check_rows(len(table), len(model.state_dict()[WORDS]), path, remedy)
+
+
+def _check_config(path: Path, field: str, heads: int) -> None:
+    """Refuse weights for another number of heads, which no shape shows."""
+    file = path.with_name("config.json")
+    if not file.is_file():
+        return
+    theirs = read_json(file, "get it again from where the weights were published").get("num_attention_heads", heads)
+    if theirs != heads:
+        raise MedstError(f"{file}: the weights are for {theirs} attention heads; set {field} to that, it is {heads}.")

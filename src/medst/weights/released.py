@@ -49,6 +49,9 @@ prototypes."""
 OWN = "text.bert.embeddings.token_type_embeddings.weight"
 """The one entry of ours that no released file has; it is zero there."""
 
+WORDS = "text.bert.embeddings.word_embeddings.weight"
+"""The one entry of ours whose shape is the vocabulary's."""
+
 LISTED = 12
 
 

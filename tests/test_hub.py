@@ -1,0 +1,59 @@
+"""Weights by name: a path here, or a model of the hub, asked once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import medst
+from medst.errors import MedstError
+from medst.hub import find, find_weights
+
+
+def test_a_path_wins_and_a_folder_stands_for_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"old")
+    assert find_weights(tmp_path, "--x") == tmp_path / "pytorch_model.bin"
+    (tmp_path / "model.safetensors").write_bytes(b"new")
+    assert find_weights(tmp_path, "--x") == tmp_path / "model.safetensors"
+    assert find_weights(tmp_path / "pytorch_model.bin", "--x") == tmp_path / "pytorch_model.bin"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MedstError, match=r"--x .*empty: this folder holds no weights; it needs model.safetensors or"):
+        find_weights(tmp_path / "empty", "--x")
+
+
+def test_the_offline_cache_gives_what_it_has(tmp_path: Path, hub: Callable[[str, Path], None]) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "pytorch_model.bin").write_bytes(b"weights")
+    hub("someone/a-model", tmp_path / "files")
+    found = find_weights("someone/a-model", "--x")
+    assert found.name == "pytorch_model.bin"
+    assert found.read_bytes() == b"weights"
+    with pytest.raises(MedstError, match=r"--x someone/none: .*HF_HUB_OFFLINE is set, .*give a local folder"):
+        find("someone/none", "--x", ["*"])
+
+
+def test_a_mistyped_name_fails_at_the_first_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, every attempt to connect fails; there used to be six, with pauses of 1 to 8 seconds."""
+    import socket
+    import time
+
+    asked: list[object] = []
+
+    def refuse(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    def wait(seconds: float) -> None:
+        raise AssertionError(f"waited {seconds} s to try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(time, "sleep", wait)
+    with pytest.raises(MedstError, match=r"someone/mistyped: .*the hub can't be reached, and its local cache"):
+        medst.load("someone/mistyped")
+    assert len(asked) == 1
+
+
+def test_a_name_that_can_not_be_a_hub_id_is_a_missing_file(tmp_path: Path) -> None:
+    for name in (tmp_path / "none", "none", "./none", "a/b/c"):
+        with pytest.raises(MedstError, match="no such file or folder"):
+            find(name, "--x", ["*"])
