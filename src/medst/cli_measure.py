@@ -28,10 +28,13 @@ def evaluate(
 ) -> None:
     """Hold a model, and untrained ones of its shape, against benchmarks.
 
+    The results are written after every benchmark, and the same command resumes: it does not measure again what the file
+    holds. Under all, a benchmark that can't be measured is named and recorded, and the others continue.
+
     Args:
-        task: which benchmark; all takes those that each cohort has what it takes for.
+        task: which benchmark; all: every one for which a cohort has the data.
         model: folder of a model, for instance RUN/best.
-        cohorts: one or several, one a data set.
+        cohorts: one or several, one per data set.
         protocol: paper, as released; strict, where nothing about a test row was used to choose anything.
         features: of two studies in temporal-image: both embeddings, their difference, or all of it.
         tokens: of an image in temporal-image: its global embedding, the mean of its patches', or both.
@@ -43,7 +46,7 @@ def evaluate(
         untrained: how many untrained models to measure beside it.
         cache: keep image features in a folder features beside MODEL, so that they are computed once.
         out: file for the results; results.json beside MODEL if not given, results-strict.json for protocol strict.
-        replace: write a new file, where otherwise the numbers of other tasks and data sets stay.
+        replace: measure everything anew and write a new file, which loses the numbers that the old one holds.
     """
     from medst.errors import MedstError
     from medst.evaluate.run import evaluate as run
@@ -82,6 +85,9 @@ def evaluate(
         words = [row["task"], row["dataset"], row["metric"], row["finding"], folds, row["model"]]
         spread = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}, "
         print(f"{' '.join(word for word in words if word)}: {row['value']:.3f} ({spread}chance {row['chance']:.3f})")
+    for left in results["left_out"]:
+        folds = f", {left['folds']} folds" if left["folds"] else ""
+        print(f"Not measured: {left['task']} {left['dataset']}, {left['finding']}{folds}: {left['reason']}.")
     for warning in results["warnings"]:
         print(f"Beware: {warning}")
     print(f"{out}: {len(results['results'])} numbers")

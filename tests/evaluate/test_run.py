@@ -9,11 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from medst.cli import main
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
+from medst.evaluate import run
+from medst.evaluate.results import read_results
 from medst.evaluate.run import TASKS, evaluate
-from medst.evaluate.task import Question
+from medst.evaluate.task import Outcome, Question, Task
 from medst.evaluate.temporal_text import temporal_text
+from medst.files import claim, is_leftover
 from medst.weights import Loaded, untrained
 
 
@@ -31,7 +35,7 @@ def test_the_same_input_gives_the_same_bytes(
     returned = evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0, 1))
     assert out.read_bytes() == results_file.read_bytes()
     assert json.loads(out.read_text()) == returned
-    assert list(tmp_path.iterdir()) == [out]
+    assert [path.name for path in tmp_path.iterdir() if not is_leftover(path)] == [out.name]
 
 
 def test_results_say_what_they_are_of_and_nothing_of_this_machine(
@@ -120,25 +124,143 @@ def test_an_unknown_task_or_none_is_refused(model_folder: Path, benchmark_cohort
 def test_a_file_is_added_to_and_never_mixed(model_folder: Path, benchmark_cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
 
-    def run(task: str, **options: object) -> dict[str, list[dict[str, object]]]:
+    def add(task: str, **options: object) -> dict[str, list[dict[str, object]]]:
         return evaluate(model_folder, benchmark_cohort, out, tasks=(task,), baseline_seeds=(), **options)  # type: ignore[arg-type]
 
-    text = run("temporal-text")["results"]
-    both = run("temporal-image", keep=True)
+    text = add("temporal-text")["results"]
+    both = add("temporal-image", keep=True)
     assert both["results"][: len(text)] == text
     assert set(both["details"]) == {"temporal-text/ms-cxr-t", "temporal-image/ms-cxr-t"}
-    assert len(run("temporal-text", keep=True)["results"]) == len(both["results"])
+    assert len(add("temporal-text", keep=True)["results"]) == len(both["results"])
     before = out.read_bytes()
     with pytest.raises(MedstError, match="numbers of other switches; give another --out, or --replace"):
-        run("temporal-image", keep=True, question=Question(features="difference"))
+        add("temporal-image", keep=True, question=Question(features="difference"))
     with pytest.raises(MedstError, match="numbers of another protocol"):
-        run("temporal-image", keep=True, question=Question(protocol="strict"))
+        add("temporal-image", keep=True, question=Question(protocol="strict"))
     other = json.loads(before)
     other["cohorts"]["ms-cxr-t"] = "another"
     out.write_text(json.dumps(other))
     with pytest.raises(MedstError, match="numbers of another ms-cxr-t cohort"):
-        run("temporal-text", keep=True)
-    assert run("temporal-text")["results"] == text
+        add("temporal-text", keep=True)
+    assert add("temporal-text")["results"] == text
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the tasks that are measured from now on, once for every model."""
+    names: list[str] = []
+
+    def watched(name: str, task: Task) -> Task:
+        return lambda *given: names.append(name) or task(*given)
+
+    for name, task in run._TASK_OF.items():
+        monkeypatch.setitem(run._TASK_OF, name, watched(name, task))
+    return names
+
+
+def test_a_stopped_evaluation_resumes_and_writes_the_same_bytes(
+    results_file: Path, model_folder: Path, benchmark_cohort: Path, tmp_path: Path, measured: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    out = tmp_path / "results.json"
+
+    def stop(*_: object) -> Outcome:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(run._TASK_OF, "temporal-text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0, 1), keep=True)
+    assert set(json.loads(out.read_text())["details"]) == {"temporal-image/ms-cxr-t"}
+    (tmp_path / "results.json.1.part").write_text("{")
+    assert measured == ["temporal-image"] * 3
+    measured.clear()
+    for expected in (["temporal-text"] * 3, []):
+        evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0, 1), keep=True)
+        assert measured == expected
+        assert out.read_bytes() == results_file.read_bytes()
+        measured.clear()
+    evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0,), keep=True)
+    assert measured == ["temporal-image"] * 2 + ["temporal-text"] * 2
+    evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=(0,))
+    assert measured[4:] == ["temporal-text"] * 2
+
+
+def test_results_of_another_numerics_version_are_not_taken_for_results_of_this_one(
+    model_folder: Path, benchmark_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "results.json"
+    evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=())
+    monkeypatch.setattr(run, "NUMERICS", run.NUMERICS + 1)
+    with pytest.raises(MedstError, match=r"another version of medst's numerics; give another --out, or --replace"):
+        evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=(), keep=True)
+
+
+def test_what_can_not_be_measured_is_recorded_while_the_others_continue(
+    model_folder: Path, write_cohort: Callable[..., Path], benchmark: Cohort, tmp_path: Path
+) -> None:
+    assert benchmark.sentences is not None
+    few = write_cohort("few", "ms-cxr-t", comparisons=benchmark.comparisons, sentences=benchmark.sentences[:4])
+    out = tmp_path / "results.json"
+    for _ in range(2):
+        found = evaluate(model_folder, few, out, baseline_seeds=(), keep=True)
+        assert json.loads(out.read_text()) == found
+        assert {row["task"] for row in found["results"]} == {"temporal-image"}
+        (left,) = (row for row in found["left_out"] if row["task"] == "temporal-text")
+        assert (left["finding"], left["folds"], left["dataset"]) == ("all", 0, "ms-cxr-t")
+        assert left["reason"].startswith("few: too few sentences for temporal-text (10 folds need 10 pairs")
+        assert str(tmp_path) not in out.read_text()
+    with pytest.raises(MedstError, match="too few sentences"):
+        evaluate(model_folder, few, out, tasks=("temporal-text",), baseline_seeds=(), keep=True)
+    nothing = write_cohort("nothing", "ms-cxr-t", sentences=benchmark.sentences[:4])
+    with pytest.raises(MedstError, match=r"^Nothing could be measured \(temporal-text on ms-cxr-t: nothing: too few"):
+        evaluate(model_folder, nothing, tmp_path / "none.json", baseline_seeds=())
+    assert json.loads((tmp_path / "none.json").read_text())["left_out"]
+
+
+def test_a_second_evaluation_into_one_file_is_refused(
+    model_folder: Path, benchmark_cohort: Path, tmp_path: Path
+) -> None:
+    with claim(tmp_path / "results.json"), pytest.raises(MedstError, match="is being written by another process"):
+        evaluate(model_folder, benchmark_cohort, tmp_path / "results.json")
+
+
+def test_damaged_results_are_refused_in_a_sentence(
+    results_file: Path, model_folder: Path, benchmark_cohort: Path, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "results.json", json.loads(results_file.read_text())
+    broken = [
+        "", "{", "[]", json.dumps(whole | {"results": [{}]}), json.dumps(whole | {"cohorts": None}),
+        json.dumps(whole | {"details": {"temporal-text/ms-cxr-t": []}}),
+    ]  # fmt: skip
+    for content in broken:
+        out.write_text(content)
+        with pytest.raises(MedstError, match=r"results\.json (is damaged|has results schema).*--replace` writes it"):
+            evaluate(model_folder, benchmark_cohort, out, keep=True)
+    old = {name: value for name, value in whole.items() if name != "numerics"}
+    out.write_text(json.dumps(old))
+    assert read_results(out)["numerics"] == 1
+
+
+def test_the_terminal_names_what_was_not_measured_and_resumes(
+    model_folder: Path, write_cohort: Callable[..., Path], benchmark: Cohort, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], measured: list[str],
+) -> None:  # fmt: skip
+    assert benchmark.sentences is not None
+    few = write_cohort("few", "ms-cxr-t", comparisons=benchmark.comparisons, sentences=benchmark.sentences[:4])
+    words = ["evaluate", "all", str(model_folder), str(few), "--out", str(tmp_path / "r.json"), "--untrained", "0"]
+    main(words)
+    said = capsys.readouterr().out
+    assert "Not measured: temporal-text ms-cxr-t, all: few: too few sentences for temporal-text" in said
+    measured.clear()
+    main(words)
+    assert measured == ["temporal-text"]
+    main([*words, "--replace"])
+    assert measured == ["temporal-text", "temporal-image", "temporal-text"]
+    with pytest.raises(SystemExit) as stop:
+        main([words[0], "temporal-text", *words[2:]])
+    assert stop.value.code == 1
+    assert "too few sentences" in capsys.readouterr().err
 
 
 def test_the_same_data_set_twice_is_refused(model_folder: Path, benchmark_cohort: Path) -> None:

@@ -1,78 +1,126 @@
-"""The file results.json: written whole or not at all, and added to only where the numbers can stand beside each other."""
+"""The file results.json: written after every task, and added to only where the numbers can stand beside each other."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from medst.errors import MedstError
+from medst.files import misfit, read_json, write_json
 
 SCHEMA = 2
-_SAME = {"model": "another model", "protocol": "another protocol", "switches": "other switches"}
+_SAME = {
+    "model": "another model",
+    "protocol": "another protocol",
+    "switches": "other switches",
+    "numerics": "another version of medst's numerics",
+}
+_NUMBER, _MAYBE = (int, float), (int, float, type(None))
+_ROW = {
+    "task": str, "dataset": str, "metric": str, "finding": str, "model": str, "value": _NUMBER, "std": _MAYBE,
+    "low": _MAYBE, "high": _MAYBE, "n": int, "chance": _NUMBER, "folds": (int, type(None)), "seeds": [int],
+}  # fmt: skip
+_FORM = {
+    "protocol": str,
+    "switches": dict,
+    "model": {"fingerprint": str, "recipe": str},
+    "cohorts": {str: str},
+    "results": [_ROW],
+    "left_out": [{"task": str, "dataset": str, "finding": str, "folds": int, "reason": str}],
+    "warnings": [str],
+    "details": {str: {"classes": [str], "confusion": dict, "calibration": dict, "predictions": [dict]}},
+}
 
 
 def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any]:
     """The content of a results.json.
 
     Raises:
-        MedstError: it is not there, damaged or of another schema.
+        MedstError: it is missing, damaged or has another schema.
     """
-    if not path.is_file():
-        raise MedstError(f"{path}: no such file; {made_by} writes it.")
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise MedstError(f"{path} is damaged: {error}.") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
+    found = read_json(path, f"{made_by} writes it")
+    schema = found.get("schema")
     if schema != SCHEMA:
-        raise MedstError(f"{path} has results schema {schema}, this medst reads {SCHEMA}; evaluate again.")
-    return found
+        raise MedstError(f"{path} has results schema {schema}, this medst reads {SCHEMA}; {made_by} writes it anew.")
+    wrong = misfit(found, _FORM)
+    if wrong:
+        raise MedstError(f"{path} is damaged ({wrong}); {made_by} writes it.")
+    return {"numerics": 1} | found  # the only version before it was written down
 
 
-def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write beside the final name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(part, path)
-
-
-def read_for_merging(path: Path, head: dict[str, Any]) -> dict[str, Any] | None:
-    """What `path` holds, None if there is no such file.
+class Results:
+    """What has been measured so far, and the file that holds it.
 
     Args:
-        path: a results.json.
-        head: `model`, `protocol`, `switches` and `cohorts` of the numbers that are to be added.
+        path: the file; None keeps everything in memory.
+        head: `schema`, `medst_version`, `numerics`, `protocol`, `switches` and `model` of all numbers.
+        cohorts: fingerprint of each data set that is to be measured.
+        keep: whether to add to what the file holds.
 
     Raises:
-        MedstError: they can't stand in one file with those that are there.
+        MedstError: with `keep`, the file is damaged or its numbers can't stand beside the new ones.
     """
-    if not path.exists():
-        return None
-    before = read_results(path)
-    other = [said for name, said in _SAME.items() if before[name] != head[name]]
-    other += [
-        f"another {dataset} cohort"
-        for dataset, fingerprint in head["cohorts"].items()
-        if before["cohorts"].get(dataset, fingerprint) != fingerprint
-    ]
-    if other:
-        raise MedstError(f"{path} holds numbers of {other[0]}; give another --out, or --replace to lose them.")
-    return before
 
+    def __init__(self, path: Path | None, head: dict[str, Any], cohorts: dict[str, str], keep: bool) -> None:
+        self.path, self.cohorts = path, cohorts
+        empty: dict[str, Any] = {"cohorts": {}, "results": [], "left_out": [], "warnings": [], "details": {}}
+        before = (
+            read_results(path, "`medst evaluate --replace`") if keep and path is not None and path.exists() else empty
+        )
+        if before is not empty:
+            self._check(head, before)
+        self.content = head | {name: before[name] for name in empty}
 
-def merged(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """The new numbers behind those of other tasks and data sets from before."""
-    if before is None:
-        return new
+    def _check(self, head: dict[str, Any], before: dict[str, Any]) -> None:
+        other = [said for name, said in _SAME.items() if before[name] != head[name]]
+        other += [
+            f"another {dataset} cohort"
+            for dataset, fingerprint in self.cohorts.items()
+            if before["cohorts"].get(dataset, fingerprint) != fingerprint
+        ]
+        if other:
+            raise MedstError(f"{self.path} holds numbers of {other[0]}; give another --out, or --replace to lose them.")
 
-    def others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [row for row in rows if f"{row['task']}/{row['dataset']}" not in new["details"]]
+    def holds(self, task: str, dataset: str, asked: dict[str, Any]) -> bool:
+        """Whether a task was measured on a data set in the way that is asked for."""
+        return bool(self.content["details"].get(f"{task}/{dataset}", {}).get("asked") == asked)
 
-    return new | {
-        "cohorts": before["cohorts"] | new["cohorts"],
-        "results": others(before["results"]) + new["results"],
-        "left_out": others(before["left_out"]) + new["left_out"],
-        "warnings": list(dict.fromkeys(before["warnings"] + new["warnings"])),
-        "details": before["details"] | new["details"],
-    }
+    def put(
+        self,
+        task: str,
+        dataset: str,
+        *,
+        rows: list[dict[str, Any]],
+        left_out: list[dict[str, Any]],
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        """Replace what is known of a task and data set, and write the file.
+
+        Args:
+            task: name of the task.
+            dataset: name of the data set.
+            rows: its numbers.
+            left_out: what of it could not be measured.
+            detail: its entry in `details`, with `asked` and `warnings`; None where it could not be measured at all.
+        """
+        key, old = f"{task}/{dataset}", self.content
+        known = {warning for one in old["details"].values() for warning in one.get("warnings", ())}
+        warnings = [warning for warning in old["warnings"] if warning not in known]
+        details = {name: one for name, one in old["details"].items() if detail is not None or name != key}
+        if detail is not None:
+            details[key] = detail
+        places = {name: place for place, name in enumerate(details)}
+
+        def ordered(name: str, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            others = [row for row in old[name] if (row["task"], row["dataset"]) != (task, dataset)]
+            return sorted([*others, *new], key=lambda row: places.get(f"{row['task']}/{row['dataset']}", len(places)))
+
+        self.content = old | {
+            "cohorts": old["cohorts"] | {dataset: self.cohorts[dataset]},
+            "results": ordered("results", rows),
+            "left_out": ordered("left_out", left_out),
+            "warnings": list(
+                dict.fromkeys([*warnings, *(w for one in details.values() for w in one.get("warnings", ()))])
+            ),
+            "details": details,
+        }
+        if self.path is not None:
+            write_json(self.path, self.content)

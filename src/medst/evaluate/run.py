@@ -5,19 +5,21 @@ machine.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medst import __version__
+from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate import probe, retrieval, temporal_image, temporal_text, zero_shot
 from medst.evaluate.prompts import RELEASED, read_prompts
-from medst.evaluate.results import SCHEMA, merged, read_for_merging, write_results
-from medst.evaluate.task import PAPER, Outcome, Question, Score, Task
+from medst.evaluate.results import SCHEMA, Results
+from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score, Task
+from medst.files import claim
 from medst.weights import Loaded, load, untrained
 
 _TASK_OF: dict[str, Task] = {
@@ -34,7 +36,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def fitting(cohort: Cohort, question: Question = PAPER) -> list[str]:
-    """The tasks that a cohort has what it takes for."""
+    """The tasks for which a cohort has the data."""
     tasks = []
     if cohort.comparisons is not None:
         tasks.append(temporal_image.TASK)
@@ -68,58 +70,88 @@ def evaluate(
     Args:
         model_folder: a model, for instance RUN/best.
         cohorts: one prepared cohort, or several.
-        out: file to write the results to, beside its final name first; None writes nothing.
-        tasks: which of `TASKS`, each on every cohort; None takes those that fit each cohort.
+        out: file for the results, written after every task; None writes nothing.
+        tasks: which of `TASKS`, each on every cohort; None takes those that fit each cohort, and one that can't be measured
+            is recorded in `left_out` while the others continue.
         question: protocol and switches.
         baseline_seeds: one untrained model is drawn from each; none leaves them out.
-        keep: whether numbers of other tasks and data sets stay that `out` already holds; False writes a new file.
+        keep: whether to add to what `out` holds and not to measure that again; False writes a new file.
         progress: called with (models done, models in all, what is being done).
 
     Returns:
-        What was written: `results`, a row a number; `details`, for each task and data set the confusion matrices,
-        calibration and predictions of the trained model; `left_out`, what could not be measured, by name; `warnings`. An
-        untrained row's value is the mean and its `std` the standard deviation over `seeds`, the models; a trained row's
-        `std` is over `seeds`, what its rows were shuffled or drawn with.
+        What was written: `results`, one row per number; `details`, for each task and data set the confusion matrices,
+        calibration and predictions of the trained model and how it was `asked`; `left_out`, what could not be measured, by
+        name; `warnings`. An untrained row's value is the mean and its `std` the standard deviation over `seeds`, the
+        models; a trained row's `std` is over `seeds`, what its rows were shuffled or drawn with.
 
     Raises:
-        MedstError: an unknown task, no model or no cohort there, two cohorts of one data set, a cohort without what a task
-            needs, or with `keep` an `out` of another model, cohort, protocol or switches.
+        MedstError: an unknown task, no model or no cohort there, two cohorts of one data set, nothing that can be measured,
+            with `tasks` a cohort without what a task needs, or with `keep` an `out` of another model, cohort, protocol,
+            numerics version or switches.
     """
     unknown = [task for task in tasks or () if task not in _TASK_OF]
     if unknown or (tasks is not None and not tasks):
         raise MedstError(f"There is no task {', '.join(unknown) or 'given'}; the tasks are {', '.join(TASKS)}.")
     loaded = load(model_folder)
-    opened = [open_cohort(path) for path in ([cohorts] if isinstance(cohorts, Path) else cohorts)]
-    datasets = [str(cohort.meta["dataset"]) for cohort in opened]
-    if len(set(datasets)) < len(datasets):
-        raise MedstError(
-            f"Two of the cohorts are of one data set ({', '.join(datasets)}); evaluate them one at a time."
-        )
-    plan = [(task, cohort) for cohort in opened for task in (tasks or fitting(cohort, question))]
+    opened = {}
+    for path in [cohorts] if isinstance(cohorts, Path) else cohorts:
+        cohort = open_cohort(path)
+        dataset = str(cohort.meta["dataset"])
+        if dataset in opened:
+            raise MedstError(f"Two of the cohorts are of one data set ({dataset}); evaluate them one at a time.")
+        opened[dataset] = cohort
+    plan = [(task, dataset) for dataset, cohort in opened.items() for task in (tasks or fitting(cohort, question))]
     if not plan:
-        raise MedstError(f"{opened[0].path}: there is no benchmark for a {datasets[0]} cohort.")
-    head = _described(loaded, opened, question)
-    before = read_for_merging(out, head) if keep and out is not None else None
-    total, done = len(plan) * (1 + len(baseline_seeds)), 0
-    found = _Found()
-    for task, cohort in plan:
-        outcomes: list[Outcome] = []
-        for seed in (None, *baseline_seeds):
-            if progress is not None:
-                progress(done, total, task if seed is None else f"{task}, untrained {seed}")
-            asked = question if seed is None else replace(question, cache=None, bootstrap=False)
-            outcomes.append(_TASK_OF[task](loaded if seed is None else untrained(loaded, seed), cohort, asked))
-            done += 1
-        found.add(task, str(cohort.meta["dataset"]), outcomes, list(baseline_seeds))
-    results = merged(before, head | found.written())
-    if out is not None:
-        write_results(out, results)
-    if progress is not None:
-        progress(total, total, f"{len(found.rows)} numbers")
-    return results
+        raise MedstError(f"{cohort.path}: there is no benchmark for a {dataset} cohort.")
+    with nullcontext() if out is None else claim(out):
+        fingerprints = {dataset: cohort.fingerprint for dataset, cohort in opened.items()}
+        results = Results(out, _head(loaded, question), fingerprints, keep)
+        total, left_out = len(plan) * (1 + len(baseline_seeds)), []
+        for number, (task, dataset) in enumerate(plan):
+            asked = _asked(task, question, baseline_seeds)
+            if results.holds(task, dataset, asked):
+                continue
+
+            def say(place: int, note: str, before: int = number * (1 + len(baseline_seeds))) -> None:
+                if progress is not None:
+                    progress(before + place, total, note)
+
+            try:
+                outcomes = _outcomes(task, loaded, opened[dataset], question, baseline_seeds, say)
+            except MedstError as error:
+                if tasks is not None:
+                    raise
+                reason = _without_paths(str(error), opened[dataset], question)
+                left_out.append(f"{task} on {dataset}: {reason}")
+                row = asdict(LeftOut(task, ALL, 0, reason)) | {"dataset": dataset}
+                results.put(task, dataset, rows=[], left_out=[row])
+            else:
+                _put(results, task, dataset, outcomes, list(baseline_seeds), asked)
+        if len(left_out) == len(plan):
+            raise MedstError(f"Nothing could be measured ({'; '.join(left_out)}).")
+        if progress is not None:
+            progress(total, total, f"{len(results.content['results'])} numbers")
+    return results.content
 
 
-def _described(loaded: Loaded, cohorts: Sequence[Cohort], question: Question) -> dict[str, Any]:
+def _outcomes(
+    task: str,
+    loaded: Loaded,
+    cohort: Cohort,
+    question: Question,
+    seeds: Sequence[int],
+    say: Callable[[int, str], None],
+) -> list[Outcome]:
+    """What a task finds out about the model, then about each untrained one."""
+    outcomes = []
+    for place, seed in enumerate((None, *seeds)):
+        say(place, task if seed is None else f"{task}, untrained {seed}")
+        asked = question if seed is None else replace(question, cache=None, bootstrap=False)
+        outcomes.append(_TASK_OF[task](loaded if seed is None else untrained(loaded, seed), cohort, asked))
+    return outcomes
+
+
+def _head(loaded: Loaded, question: Question) -> dict[str, Any]:
     switches = {
         "features": question.features,
         "tokens": question.tokens,
@@ -131,44 +163,52 @@ def _described(loaded: Loaded, cohorts: Sequence[Cohort], question: Question) ->
     return {
         "schema": SCHEMA,
         "medst_version": __version__,
+        "numerics": NUMERICS,
         "protocol": question.protocol,
         "switches": switches,
         "model": {"fingerprint": loaded.fingerprint, "recipe": loaded.recipe.name},
-        "cohorts": {str(cohort.meta["dataset"]): cohort.fingerprint for cohort in cohorts},
     }
 
 
-class _Found:
-    """What was found out so far."""
+def _asked(task: str, question: Question, seeds: Sequence[int]) -> dict[str, Any]:
+    """How a task is measured, apart from what all tasks of a file share; plain JSON."""
+    asked: dict[str, Any] = {"untrained": list(seeds), "intervals": question.intervals}
+    if task == probe.TASK:
+        asked["fractions"] = list(question.fractions)
+    if task == temporal_image.TASK and question.laterals is not None:
+        asked["laterals"] = open_cohort(question.laterals).fingerprint
+    return asked
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.details: dict[str, dict[str, Any]] = {}
-        self.left_out: list[dict[str, Any]] = []
-        self.warnings: list[str] = []
 
-    def add(self, task: str, dataset: str, outcomes: list[Outcome], seeds: list[int]) -> None:
-        """The trained model's outcome, then one for each untrained model."""
-        trained = outcomes[0]
-        self.rows += [_row(task, dataset, score) for score in trained.scores]
-        self.rows += _untrained_rows(task, dataset, trained, outcomes[1:], seeds)
-        self.details[f"{task}/{dataset}"] = {
+def _without_paths(sentence: str, cohort: Cohort, question: Question) -> str:
+    """A sentence without the paths of this machine and without its full stop."""
+    known = {cohort.path: cohort.path.name, question.laterals: "--laterals", question.prompts: "--prompts"}
+    for path, name in known.items():
+        if path is not None:
+            sentence = sentence.replace(str(path), name)
+    return sentence.rstrip(".")
+
+
+def _put(
+    results: Results, task: str, dataset: str, outcomes: list[Outcome], seeds: list[int], asked: dict[str, Any]
+) -> None:
+    """The trained model's outcome, then one for each untrained model."""
+    trained = outcomes[0]
+    rows = [_row(task, dataset, score) for score in trained.scores]
+    results.put(
+        task,
+        dataset,
+        rows=rows + _untrained_rows(task, dataset, trained, outcomes[1:], seeds),
+        left_out=[asdict(left) | {"dataset": dataset} for left in trained.left_out],
+        detail={
+            "asked": asked,
             "classes": trained.classes,
             "confusion": trained.confusion,
             "calibration": trained.calibration,
             "predictions": trained.predictions,
-        }
-        self.left_out += [{**asdict(left), "dataset": dataset} for left in trained.left_out]
-        self.warnings += [warning for warning in trained.warnings if warning not in self.warnings]
-
-    def written(self) -> dict[str, Any]:
-        """As it stands in results.json."""
-        return {
-            "results": self.rows,
-            "left_out": self.left_out,
-            "warnings": self.warnings,
-            "details": self.details,
-        }
+            "warnings": trained.warnings,
+        },
+    )
 
 
 def _row(task: str, dataset: str, score: Score, model: str = "trained") -> dict[str, Any]:
