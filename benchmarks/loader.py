@@ -55,8 +55,11 @@ def made_up_cohort(path: Path, images: int) -> None:
             "labels": pl.Series([None] * pairs, dtype=labels_schema()["labels"]),
         }
     ).write_parquet(path / "pairs.parquet")
-    pl.DataFrame({"row": np.arange(images)}).write_parquet(path / "images.parquet")
-    meta = {"schema": SCHEMA, "dataset": "made up", "options": {}, "source": {}, "counts": {}, "fingerprint": "0"}
+    texts = dict.fromkeys(("image_id", "path", "view", "view_position", "status"), pl.lit("", pl.String))
+    sizes = dict.fromkeys(("height", "width"), pl.lit(SIDE, pl.Int32))
+    pl.DataFrame({"row": np.arange(images)}).with_columns(**texts, **sizes).write_parquet(path / "images.parquet")
+    meta = {"schema": SCHEMA, "dataset": "made up", "dataset_version": "", "medst_version": "", "fingerprint": "0"}
+    meta |= {key: {} for key in ("options", "source", "counts")}
     (path / "cohort.json").write_text(json.dumps(meta))
 
 

@@ -63,7 +63,11 @@ def test_more_rejected_than_allowed_ends_in_an_error_with_the_cohort_written(tre
 @pytest.mark.parametrize(
     ("dataset", "options", "sentence"),
     [
-        ("padchest", {}, "'padchest' is no data set that medst prepares; these are: mimic-cxr, chexpert-plus, open-i"),
+        (
+            "padchest",
+            {},
+            "'padchest' is not a data set that medst prepares; it prepares mimic-cxr, chexpert-plus, open-i",
+        ),
         ("mimic-cxr", {"workers": -1}, "--workers must be 0 or more"),
         ("mimic-cxr", {"max_rejected": 1.5}, "--max-rejected between 0 and 1"),
         (

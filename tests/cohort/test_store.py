@@ -1,5 +1,7 @@
 import json
+import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,14 @@ def finished(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cohort(finished: Path, tmp_path: Path) -> Path:
     """A cohort that a test may spoil."""
     return shutil.copytree(finished, tmp_path / "cohort")
+
+
+def rewrite(cohort: Path, name: str, table: pl.DataFrame) -> None:
+    """A table as an earlier version, which kept no digests, may have written it."""
+    table.write_parquet(cohort / f"{name}.parquet")
+    meta = json.loads((cohort / "cohort.json").read_text())
+    meta.pop("files", None)
+    (cohort / "cohort.json").write_text(json.dumps(meta))
 
 
 def test_an_opened_cohort_is_what_the_schema_says(cohort: Path) -> None:
@@ -65,8 +75,10 @@ def test_where_no_cohort_is_and_where_an_unfinished_one_is(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b'{"schema": 2}', "has cohort schema 2, this medst reads 1; prepare it again"),
-        (b"[]", "has cohort schema None"),
+        (b'{"schema": 2}', "has cohort schema 2, this medst reads 1; remove .* and prepare the cohort again"),
+        (b"{}", "has cohort schema None"),
+        (b"[]", "cohort.json is damaged"),
+        (b'{"schema": 1}', r"cohort.json is damaged \(it has no 'dataset'\)"),
         (b"{", "cohort.json is damaged"),
         (b"\xff\xfe", "cohort.json is damaged"),
     ],
@@ -95,15 +107,99 @@ def test_a_missing_file_is_refused(cohort: Path, name: str) -> None:
 
 def test_images_and_their_table_must_agree(cohort: Path) -> None:
     table = pl.read_parquet(cohort / "images.parquet")
-    table.head(3).write_parquet(cohort / "images.parquet")
+    rewrite(cohort, "images", table.head(3))
     with pytest.raises(MedstError, match=f"images.npy has {table.height} images, images.parquet 3"):
+        open_cohort(cohort)
+
+
+@pytest.mark.parametrize("with_digests", [True, False])
+def test_a_table_damaged_anywhere_is_refused(cohort: Path, with_digests: bool) -> None:
+    """Without digests damage inside a value can't be seen; then the cohort opens, in any case without another error."""
+    pairs = pl.read_parquet(cohort / "pairs.parquet")
+    if not with_digests:
+        rewrite(cohort, "pairs", pairs)
+    whole, draw = (cohort / "pairs.parquet").read_bytes(), random.Random(7)
+    for _ in range(60):
+        content = bytearray(whole)
+        content[draw.randrange(len(content))] ^= draw.randrange(1, 256)
+        (cohort / "pairs.parquet").write_bytes(content)
+        try:
+            opened = open_cohort(cohort)
+        except MedstError as error:
+            said = str(error)
+        else:
+            assert not with_digests
+            assert opened.pairs is not None
+            continue
+        assert "this cohort is damaged (pairs.parquet" in said
+        assert said.endswith("; remove the folder and prepare it again.")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (pl.lit(-1, pl.Int64).alias("frontal"), "column frontal holds -1, where 0 to"),
+        (pl.lit(10**6, pl.Int64).alias("lateral"), "column lateral holds 1000000, where 0 to"),
+        (pl.lit(None, pl.Int64).alias("frontal"), "column frontal has rows without a number"),
+        (pl.col("frontal").cast(pl.Float64), "column frontal is Float64, not Int64"),
+        (pl.col("report").str.len_bytes(), "column report is UInt32, not String"),
+        (pl.col("time").cast(pl.String), "column time is String, not Datetime"),
+    ],
+)
+def test_pairs_that_point_at_no_image_or_are_of_another_type_are_refused(
+    cohort: Path, change: pl.Expr, sentence: str
+) -> None:
+    rewrite(cohort, "pairs", pl.read_parquet(cohort / "pairs.parquet").with_columns(change))
+    with pytest.raises(MedstError, match=f"this cohort is damaged .*{sentence}"):
+        open_cohort(cohort)
+
+
+def test_a_table_without_a_column_is_refused(cohort: Path) -> None:
+    rewrite(cohort, "pairs", pl.read_parquet(cohort / "pairs.parquet").drop("report"))
+    with pytest.raises(MedstError, match=r"pairs\.parquet has no column report"):
+        open_cohort(cohort)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda images: images.astype(np.float32),
+        lambda images: images[:, :128],
+        lambda images: images[0],
+        lambda images: np.asfortranarray(images),
+        lambda images: np.array([{"a": 1}] * len(images), dtype=object),
+    ],
+)
+def test_pictures_of_another_type_or_size_are_refused(cohort: Path, odd: Callable[[np.ndarray], np.ndarray]) -> None:
+    images = odd(np.load(cohort / "images.npy"))
+    np.save(cohort / "images.npy", images)
+    with pytest.raises(MedstError, match=r"this cohort is damaged \(images\.npy"):
+        open_cohort(cohort)
+
+
+def test_a_damaged_head_of_the_pictures_is_refused(cohort: Path) -> None:
+    whole, draw = (cohort / "images.npy").read_bytes(), random.Random(3)
+    for place in range(0, 128, 2):
+        content = bytearray(whole)
+        content[place] = draw.choice(b"\0(){}[]'\"9-,x\xff")
+        (cohort / "images.npy").write_bytes(content)
+        try:
+            images = open_cohort(cohort).images
+        except MedstError as error:
+            said = str(error)
+            assert "this cohort is damaged (images.npy" in said
+        else:
+            assert images.shape[1:] == (256, 256)
+    (cohort / "images.npy").write_bytes(b"PK\x03\x04" + whole[4:])
+    with pytest.raises(MedstError, match=r"images\.npy"):
         open_cohort(cohort)
 
 
 def test_nothing_in_a_cohort_names_a_place_or_a_moment(cohort: Path, raw: Path) -> None:
     meta = json.loads((cohort / "cohort.json").read_text())
     assert list(meta) == [
-        "schema", "dataset", "dataset_version", "options", "source", "counts", "seen", "medst_version", "fingerprint"
+        "schema", "dataset", "dataset_version", "options", "source", "counts", "seen", "medst_version", "fingerprint",
+        "files",
     ]  # fmt: skip
     for path in cohort.iterdir():
         assert str(raw.parent).encode() not in path.read_bytes()

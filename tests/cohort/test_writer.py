@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -115,43 +116,46 @@ def test_a_preparation_killed_again_and_again_ends_the_same(
     assert bytes_of(cohort) == undisturbed
 
 
-def every_step(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
-    """Let the process die, as it seems, at the stop_at-th change of the disk."""
-    count = 0
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **options: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count > stop_at:
-                raise Stopped
-            return function(*args, **options)
-
-        return step
-
-    for name in ("write_bytes", "rename", "replace", "unlink", "mkdir", "rmdir"):
-        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
-    monkeypatch.setattr(writer.shutil, "rmtree", counted(writer.shutil.rmtree))
-
-
 def test_a_stop_between_any_two_changes_of_the_disk_can_be_gone_on_from(
-    raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    raw: Path,
+    tmp_path: Path,
+    bytes_of: Bytes,
+    undisturbed: dict[str, str],
+    killing: Callable[[int], AbstractContextManager[list[str]]],
 ) -> None:
-    stops = 0
-    for stop_at in range(100):
-        cohort = tmp_path / str(stop_at)
-        with monkeypatch.context() as patch:
-            every_step(patch, stop_at)
-            try:
-                prepare("mimic-cxr", raw, cohort, workers=1)
-            except Stopped:
-                stops += 1
-            else:
-                break
+    for killed_after in range(200):
+        cohort = tmp_path / str(killed_after)
+        with killing(killed_after) as asked:
+            prepare("mimic-cxr", raw, cohort, workers=1)
+        if len(asked) <= killed_after:
+            break
         prepare("mimic-cxr", raw, cohort, workers=1)
-        assert bytes_of(cohort) == undisturbed, stop_at
+        assert bytes_of(cohort) == undisturbed, killed_after
         assert not part_path(cohort).exists()
-    assert stops > 20
+    assert killed_after > 20
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"sizes": [], "reasons": [], "sha256": ""}'])
+def test_a_block_whose_record_is_damaged_is_read_again(
+    raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str], damage: bytes
+) -> None:
+    cohort = tmp_path / "cohort"
+    with pytest.raises(Stopped):
+        prepare("mimic-cxr", raw, cohort, workers=1, progress=stop_after(17))
+    next(part_path(cohort).glob("blocks-*/*.json")).write_bytes(damage)
+    prepare("mimic-cxr", raw, cohort, workers=1)
+    assert bytes_of(cohort) == undisturbed
+
+
+@pytest.mark.parametrize("name", ["header.json.part", "header.json.7.part", "header.json.new"])
+def test_leftovers_of_a_first_write_are_not_in_the_way(
+    raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str], name: str
+) -> None:
+    for place in (tmp_path / "cohort", part_path(tmp_path / "cohort")):
+        place.mkdir()
+        (place / name).touch()
+    prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1)
+    assert bytes_of(tmp_path / "cohort") == undisturbed
 
 
 def test_blocks_of_other_images_are_not_taken_over(
@@ -172,17 +176,17 @@ def test_blocks_of_other_images_are_not_taken_over(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("target", ["_write_block", "_write"])
+@pytest.mark.parametrize("target", [(writer, "_write_block"), (Path, "write_bytes")])
 def test_a_full_disk_is_one_sentence_and_what_is_written_stays(
     raw: Path,
     tmp_path: Path,
     bytes_of: Bytes,
     undisturbed: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
-    target: str,
+    target: tuple[Any, str],
     code: int,
 ) -> None:
-    real, calls = getattr(writer, target), 0
+    real, calls = getattr(*target), 0
 
     def full(*args: Any) -> Any:
         nonlocal calls
@@ -192,7 +196,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, target, full)
+        patch.setattr(*target, full)
         with pytest.raises(MedstError, match=r"The disk of .*cohort\.part is full; make room and run the same command"):
             prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1)
     begun: list[tuple[int, int]] = []

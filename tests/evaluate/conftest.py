@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medst import weights
-from medst.cohort.store import Cohort, open_cohort
+from medst.cohort.store import COLUMNS, Cohort, open_cohort
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
 from medst.tokenizer import learn_tokenizer
 from medst.weights import Loaded
@@ -67,10 +67,13 @@ class Writes:
         path = self.folder / name
         path.mkdir()
         np.save(path / "images.npy", np.random.default_rng(0).integers(0, 256, (48, 256, 256), dtype=np.uint8))
-        pl.DataFrame({"row": range(48)}).write_parquet(path / "images.parquet")
-        for table, content in tables.items():
-            content.write_parquet(path / f"{table}.parquet")
-        meta = {"schema": 1, "dataset": dataset, "dataset_version": "1", "options": {}, "counts": {}}
+        for table, content in {"images": pl.DataFrame({"row": range(48)}), **tables}.items():
+            usual = {"frontal": 0, "status": "ok", "split": "test"}
+            lacking = {n: kind for n, kind in COLUMNS.get(table, {}).items() if n not in content.columns}
+            lacking |= {"labels": pl.Struct({"Edema": pl.Float32})} if "labels" in lacking else {}
+            filled = content.with_columns(pl.lit(usual.get(n), kind).alias(n) for n, kind in lacking.items())
+            filled.write_parquet(path / f"{table}.parquet")
+        meta = {"schema": 1, "dataset": dataset, "dataset_version": "1", "options": {}, "source": {}, "counts": {}}
         (path / "cohort.json").write_text(json.dumps(meta | {"medst_version": "0", "fingerprint": f"print-{name}"}))
         return path
 

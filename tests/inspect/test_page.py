@@ -53,6 +53,8 @@ def test_what_reports_say_is_text(phantom_cohort: Path, tmp_path: Path) -> None:
     shutil.copytree(phantom_cohort, cohort)
     pairs = pl.read_parquet(cohort / "pairs.parquet")
     pairs.with_columns(report=pl.lit('<script>alert("x")</script> & more')).write_parquet(cohort / "pairs.parquet")
+    meta = json.loads((cohort / "cohort.json").read_text())
+    (cohort / "cohort.json").write_text(json.dumps(meta | {"files": {}}))
     html = inspect(cohort, pairs=2).read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html

@@ -97,11 +97,21 @@ def write_cohorts(folder: Path, patients: int, seed: int = 0) -> tuple[Path, Pat
 def _write(path: Path, dataset: str, images: np.ndarray, tables: dict[str, pl.DataFrame]) -> None:
     path.mkdir(parents=True)
     np.save(path / "images.npy", images)
-    pl.DataFrame({"row": range(len(images))}).write_parquet(path / "images.parquet")
+    said = {"path": "a.jpg", "view": "frontal", "view_position": "PA", "status": "ok"}
+    sizes = {"height": pl.lit(256, pl.Int32), "width": pl.lit(256, pl.Int32)}
+    rows = pl.DataFrame({"row": range(len(images))}).with_columns(image_id=pl.format("i{}", "row"), **sizes)
+    rows.with_columns(pl.lit(value).alias(name) for name, value in said.items()).write_parquet(path / "images.parquet")
     for name, table in tables.items():
         table.write_parquet(path / f"{name}.parquet")
     counts = {name: table.height for name, table in tables.items()} | {"images": len(images)}
-    meta = {"schema": 1, "dataset": dataset, "dataset_version": "made up", "options": {}, "counts": counts}
+    meta = {
+        "schema": 1,
+        "dataset": dataset,
+        "dataset_version": "made up",
+        "options": {},
+        "source": {},
+        "counts": counts,
+    }
     (path / "cohort.json").write_text(json.dumps(meta | {"medst_version": "0", "fingerprint": f"of-{dataset}"}))
 
 

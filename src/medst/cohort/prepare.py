@@ -1,6 +1,5 @@
 """`medst prepare`: which data set is read by what, and what all of them share."""
 
-import errno
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ from medst.cohort.options import Options
 from medst.cohort.store import Progress, part_path
 from medst.cohort.writer import TOLERATED, Writer
 from medst.errors import MedstError
+from medst.files import claim, is_full
 
 DATASETS = {
     "mimic-cxr": "mimic_cxr",
@@ -24,7 +24,6 @@ DATASETS = {
 }
 """Name of a data set -> module here, which has OPTIONS (those it takes), describe(raw, options) and prepare(writer, raw,
 options)."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def prepare(
@@ -38,7 +37,7 @@ def prepare(
     max_rejected: float = 0.01,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Turn a raw data set into a cohort, or go on where that was stopped.
+    """Turn a raw data set into a cohort, or resume one that was stopped.
 
     A cohort that is finished is left as it is, if it was made from the same tables with the same options.
 
@@ -56,35 +55,32 @@ def prepare(
         The content of cohort.json.
 
     Raises:
-        MedstError: something is missing or wrong, the disk is full, the folder holds another cohort; or, after the cohort
-            is written, more than `max_rejected` of its images, reports or rows were left out.
+        MedstError: something is missing or wrong, the disk is full, the folder holds another cohort, another process writes
+            it; or, after the cohort is written, more than `max_rejected` of its images, reports or rows were left out.
     """
     raw, cohort, options = Path(raw), Path(cohort), options or Options()
     if dataset not in DATASETS:
-        raise MedstError(f"'{dataset}' is no data set that medst prepares; these are: {', '.join(DATASETS)}.")
+        raise MedstError(f"'{dataset}' is not a data set that medst prepares; it prepares {', '.join(DATASETS)}.")
     if workers < 0 or not 0 <= max_rejected <= 1:
         raise MedstError("--workers must be 0 or more, and --max-rejected between 0 and 1.")
     module: ModuleType = import_module(f"medst.cohort.{DATASETS[dataset]}")
     options.check(dataset, module.OPTIONS)
     try:
-        writer = Writer(
-            cohort,
-            module.describe(raw, options),
-            Crew(workers, cluster, progress),
-            Reading(options.decode, options.intensity),
-        )
-        meta = writer.start()
-        if meta is None:
-            try:
-                meta = module.prepare(writer, raw, options)
-            except MedstError:
-                writer.give_up()
-                raise
+        header = module.describe(raw, options)
+        writer = Writer(cohort, header, Crew(workers, cluster, progress), Reading(options.decode, options.intensity))
+        with claim(cohort):
+            meta = writer.start()
+            if meta is None:
+                try:
+                    meta = module.prepare(writer, raw, options)
+                except MedstError:
+                    writer.give_up()
+                    raise
     except OSError as error:
-        if error.errno not in FULL:
+        if not is_full(error):
             raise
         raise MedstError(
-            f"The disk of {part_path(cohort)} is full; make room and run the same command again, it goes on from there."
+            f"The disk of {part_path(cohort)} is full; make room and run the same command again, it resumes from there."
         ) from error
     _refuse_many(meta, cohort, max_rejected)
     return dict(meta)
@@ -93,7 +89,7 @@ def prepare(
 def _refuse_many(meta: dict[str, Any], cohort: Path, max_rejected: float) -> None:
     counts = meta["counts"]
     for kind in TOLERATED:
-        rejected = counts[f"rejected_{kind}s"]
+        rejected = counts.get(f"rejected_{kind}s", 0)
         # Cohorts of earlier versions counted images only.
         seen = meta["seen"].get(kind) if "seen" in meta else rejected + counts["images"] if kind == "image" else None
         if seen is not None and rejected > max_rejected * seen:

@@ -1,18 +1,17 @@
 """A cohort on disk, opened read-only; writer.py makes it.
 
-    cohort.json       data set, options, sources, counts, fingerprint; written last
-    pairs.parquet     a row a pair; an ms-cxr-t cohort has comparisons.parquet and sentences.parquet instead, rsna and covidx
-                      labelled.parquet
+    cohort.json       data set, options, sources, counts, fingerprint, digests of the tables; written last
+    pairs.parquet     one row per pair; an ms-cxr-t cohort has comparisons.parquet and sentences.parquet instead, rsna and
+                      covidx labelled.parquet
     images.npy        uint8 (N, 256, 256), memory-mapped
-    images.parquet    a row an image
+    images.parquet    one row per image
     rejected.csv      all that was left out, and why
 
 What is here has no clock time and no absolute path in it: the same input gives the same bytes.
 """
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,42 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from medst.cohort.images import SIDE
 from medst.errors import MedstError
+from medst.files import part_of, read_json, sha256
 
 SCHEMA = 1
-TABLES = ("pairs", "comparisons", "sentences", "labelled")
+META = {
+    "dataset": str,
+    "dataset_version": str,
+    "options": dict,
+    "source": dict,
+    "counts": dict,
+    "medst_version": str,
+    "fingerprint": str,
+}
+"""What cohort.json has at least, see `medst.files.misfit`."""
+_TEXT: dict[str, Any] = dict.fromkeys(("patient_id", "study_id"), pl.String)
+COLUMNS: dict[str, dict[str, Any]] = {
+    "images": {
+        "row": pl.Int64,
+        **dict.fromkeys(("image_id", "path", "view", "view_position"), pl.String),
+        **dict.fromkeys(("height", "width"), pl.Int32),
+        "status": pl.String,
+    },
+    "pairs": _TEXT
+    | {"time": pl.Datetime("us"), "split": pl.String, "report": pl.String}
+    | {"frontal": pl.Int64, "lateral": pl.Int64, "labels": pl.Struct},
+    "comparisons": _TEXT | {"finding": pl.String, "current": pl.Int64, "previous": pl.Int64, "progression": pl.String},
+    "sentences": dict.fromkeys(("sentence_1", "sentence_2", "category", "subset"), pl.String),
+    "labelled": {"patient_id": pl.String, "image_id": pl.String, "image": pl.Int64, "split": pl.String}
+    | {"label": pl.Int64},
+}
+"""Columns that the tables have at least."""
+POINTERS = {"pairs": ("frontal", "lateral"), "comparisons": ("current", "previous"), "labelled": ("image",)}
+"""Columns that hold rows of images.npy."""
+MAY_BE_NULL = ("lateral", "image")
+"""Of a pair without a lateral view, and of a labelled image that can't be read."""
 
 Progress = Callable[[int, int], None]
 
@@ -36,7 +67,7 @@ class Cohort:
         path: its folder.
         meta: the content of cohort.json.
         images: uint8 (N, 256, 256), memory-mapped.
-        image_table: a row an image, in the order of `images`.
+        image_table: one row per image, in the order of `images`.
         pairs: patient_id, study_id, time, split, report, frontal, lateral, labels; None in a benchmark cohort.
         comparisons: finding, patient_id, study_id, current, previous, progression; None elsewhere.
         sentences: sentence_1, sentence_2, category, subset; None elsewhere.
@@ -62,29 +93,96 @@ class Cohort:
 def open_cohort(path: Path) -> Cohort:
     """Open a finished cohort.
 
+    Its tables are read and held to their columns, digests and ranges of rows; the pixels are mapped, not read.
+
     Raises:
-        MedstError: there is none, it is unfinished, damaged or of another schema.
+        MedstError: there is none, or it is unfinished, damaged or of another schema.
     """
     path = Path(path)
     meta = read_meta(path)
     if meta is None:
         if part_path(path).exists():
-            raise MedstError(f"{path}: this cohort is not finished; run the same `medst prepare` again to go on.")
+            raise MedstError(f"{path}: this cohort is not finished; run the same `medst prepare` again, it resumes.")
         raise MedstError(f"{path}: no cohort here (there is no cohort.json); make one with `medst prepare`.")
     try:
-        tables = {
-            name: pl.read_parquet(path / f"{name}.parquet") for name in TABLES if (path / f"{name}.parquet").exists()
-        }
-        image_table = pl.read_parquet(path / "images.parquet")
-        images = np.load(path / "images.npy", mmap_mode="r")
-    except (OSError, ValueError, EOFError, pl.exceptions.PolarsError) as error:
-        raise MedstError(f"{path}: this cohort is damaged ({error}); prepare it again.") from error
-    if len(images) != image_table.height:
-        raise MedstError(
-            f"{path}: this cohort is damaged (images.npy has {len(images)} images, images.parquet {image_table.height}); "
-            "prepare it again."
-        )
-    return Cohort(path, meta, images, image_table, **tables)
+        images = _open_images(path / "images.npy")
+        tables = {name: _open_table(path, name, meta) for name in COLUMNS if (path / f"{name}.parquet").exists()}
+        if "images" not in tables:
+            raise ValueError("images.parquet is missing")
+        _check_rows(tables, len(images), len(meta.get("classes", ())))
+    except (OSError, ValueError, MedstError) as error:
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise MedstError(f"{path}: this cohort is damaged ({said}); remove the folder and prepare it again.") from error
+    return Cohort(path, meta, images, tables.pop("images"), **tables)
+
+
+def _open_images(file: Path) -> np.ndarray:
+    """uint8 (N, 256, 256), memory-mapped."""
+    try:
+        images = np.lib.format.open_memmap(file, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header ends in whatever numpy stumbles over first
+        raise ValueError(f"images.npy: {error}") from error
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 3
+        or images.shape[1:] != (SIDE, SIDE)
+        or not images.flags.c_contiguous
+    ):
+        raise ValueError(f"images.npy holds {images.dtype} {images.shape}, not uint8 (N, {SIDE}, {SIDE})")
+    return images
+
+
+def _open_table(path: Path, name: str, meta: Mapping[str, Any]) -> pl.DataFrame:
+    file = path / f"{name}.parquet"
+    wanted = meta.get("files", {}).get(file.name)  # cohorts of earlier versions have no digests
+    if wanted is not None and sha256(file) != wanted:
+        raise ValueError(f"{file.name} is not the file that `medst prepare` wrote")
+    return read_table(file, COLUMNS[name])
+
+
+def read_table(file: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """A Parquet file that medst wrote.
+
+    Args:
+        file: the file.
+        columns: those that it must have, with their types; it may have more.
+
+    Raises:
+        ValueError: it is damaged, or lacks a column or has it as another type.
+        OSError: it is missing or can't be read.
+    """
+    try:
+        table = pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
+        raise ValueError(f"{file.name}: {error}") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"{file.name} has no column {', '.join(missing)}")
+    for name, dtype in columns.items():
+        if table.schema[name] != dtype:
+            raise ValueError(f"{file.name}: column {name} is {table.schema[name]}, not {dtype}")
+    return table
+
+
+def _check_rows(tables: Mapping[str, pl.DataFrame], images: int, classes: int) -> None:
+    """Refuse a number that points at no image or class."""
+    rows = tables["images"]["row"]
+    if len(rows) != images:
+        raise ValueError(f"images.npy has {images} images, images.parquet {len(rows)}")
+    if not rows.eq_missing(pl.int_range(images, eager=True)).all():
+        raise ValueError("images.parquet: column row does not count the images")
+    limits = [(name, column, images) for name, columns in POINTERS.items() for column in columns]
+    for name, column, below in (*limits, ("labelled", "label", classes)):
+        if name not in tables:
+            continue
+        values = tables[name][column]
+        odd = values.filter(~values.is_between(0, below - 1))
+        if len(odd):
+            raise ValueError(f"{name}.parquet: column {column} holds {odd[0]}, where 0 to {below - 1} exist")
+        if column not in MAY_BE_NULL and values.null_count():
+            raise ValueError(f"{name}.parquet: column {column} has rows without a number")
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:
@@ -96,17 +194,14 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     file = path / "cohort.json"
     if not file.is_file():
         return None
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MedstError(f"{file} is damaged ({error}); prepare the cohort again.") from error
-    schema = meta.get("schema") if isinstance(meta, dict) else None
+    remedy = f"remove {path} and prepare the cohort again"
+    meta: dict[str, Any] = read_json(file, remedy)
+    schema = meta.get("schema")
     if schema != SCHEMA:
-        raise MedstError(f"{path} has cohort schema {schema}, this medst reads {SCHEMA}; prepare it again.")
-    return meta
+        raise MedstError(f"{path} has cohort schema {schema}, this medst reads {SCHEMA}; {remedy}.")
+    return dict(read_json(file, remedy, META))
 
 
 def part_path(path: Path) -> Path:
     """Where a cohort grows until it is whole."""
-    path = Path(os.path.abspath(path))  # "." has no name to add to
-    return path.with_name(path.name + ".part")
+    return part_of(Path(os.path.abspath(path)))  # "." has no name to add to

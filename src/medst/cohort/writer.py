@@ -2,11 +2,11 @@
 
     <cohort>.part/header.json     data set, options and sources that it is made with
     <cohort>.part/images-KEY.npy  blocks of rows, in any order; KEY is of which images, in which order
-    <cohort>.part/blocks-KEY/     one record a block, written after its pixels, so that its existence means they are there
+    <cohort>.part/blocks-KEY/     one record per block, written after its pixels, so that its existence means they are there
     <cohort>.part/cohort.json     written last, so that its existence means the rest is complete
 
-Unusual here: images.npy is written with plain writes, not through a memory map. On a full disk a write fails with an error
-that can be reported; a memory map kills the process. KEY keeps a worker that outlives its killed parent from writing into
+images.npy is written with plain writes, not through a memory map: on a full disk a write fails with an error that can be
+reported, while a memory map kills the process. KEY keeps a worker that outlives its killed parent from writing into
 what a later run has begun for other images.
 """
 
@@ -30,8 +30,11 @@ from medst.cohort.images import AS_RELEASED, SIDE, Reading, UnreadableImage, rea
 from medst.cohort.options import DEFAULTS
 from medst.cohort.store import SCHEMA, Cohort, part_path, read_meta
 from medst.errors import MedstError
+from medst.files import atomic, is_free, is_leftover, read_json, write_bytes, write_json, write_text
 
 BLOCK = 128
+HEADER = {"dataset": str, "options": dict, "source": dict}
+RECORD = {"sizes": [list], "reasons": [str], "sha256": str}
 REJECTED = {"kind": pl.String, "id": pl.String, "path": pl.String, "reason": pl.String}
 COUNTED = ("image", "report", "text", "row")
 TOLERATED = ("image", "report", "row")
@@ -65,7 +68,7 @@ class Writer:
         return part_path(self.path)
 
     def start(self) -> dict[str, Any] | None:
-        """Begin, go on, or find that all is done.
+        """Begin, resume, or find that all is done.
 
         Returns:
             The content of cohort.json if this cohort is finished, else None.
@@ -77,7 +80,7 @@ class Writer:
         if meta is not None:
             self._compare(meta, self.path, "give the same, or another folder for the new cohort")
             return meta
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if not is_free(self.path):
             raise MedstError(f"{self.path} is not empty and holds no cohort; give a new folder.")
         meta, header = read_meta(self.part), self.part / "header.json"
         if meta is not None:
@@ -85,12 +88,12 @@ class Writer:
             self._move()
             return meta
         if header.is_file():
-            self._compare(json.loads(header.read_text()), self.part, "give the same, or remove that folder")
-        elif self.part.exists() and any(entry.name != "header.json.new" for entry in self.part.iterdir()):
+            begun = read_json(header, f"remove {self.part} and run the same command again", HEADER)
+            self._compare(begun, self.part, "give the same, or remove that folder")
+        elif not is_free(self.part):
             raise MedstError(f"{self.part} is in the way: it is not empty and holds no unfinished cohort.")
         else:
-            self.part.mkdir(parents=True, exist_ok=True)
-            _write_json(header, self.header)
+            write_json(header, self.header)
         return None
 
     def _compare(self, found: dict[str, Any], where: Path, remedy: str) -> None:
@@ -111,7 +114,7 @@ class Writer:
 
     def give_up(self) -> None:
         """Leave no part folder where nothing was read yet, so that mended tables are not taken for another source."""
-        if self.part.is_dir() and [entry.name for entry in self.part.iterdir()] == ["header.json"]:
+        if self.part.is_dir() and all(is_leftover(e) or e.name == "header.json" for e in self.part.iterdir()):
             shutil.rmtree(self.part)
 
     def reject(self, kind: str, ids: pl.Series, paths: pl.Series | None, reason: str | pl.Series) -> None:
@@ -142,7 +145,7 @@ class Writer:
         names = table["path"].to_list()
         target, blocks = self._make_room(names)
         starts = range(0, len(names), BLOCK)
-        todo = [start for start in starts if not _record(blocks, start).is_file()]
+        todo = [start for start in starts if not _is_recorded(blocks, start, min(BLOCK, len(names) - start))]
         done = len(names) - sum(min(BLOCK, len(names) - start) for start in todo)
         self.seen["image"] = len(names)
         self.crew.report(done, len(names))
@@ -154,7 +157,7 @@ class Writer:
             for size in results:
                 done += size
                 self.crew.report(done, len(names))
-        found = [json.loads(_record(blocks, start).read_text()) for start in starts]
+        found = [read_json(_record(blocks, start), "run the same command again", RECORD) for start in starts]
         self.digests = [block["sha256"] for block in found]
         sizes = [size for block in found for size in block["sizes"]]
         whole = table.with_row_index("row").with_columns(
@@ -193,25 +196,24 @@ class Writer:
             np.lib.format.write_array_header_1_0(
                 header, {"descr": "|u1", "fortran_order": False, "shape": (len(names), SIDE, SIDE)}
             )
-            fresh = target.with_name(target.name + ".new")
-            with fresh.open("wb") as file:
-                file.write(header.getvalue())
-                file.truncate(len(header.getvalue()) + len(names) * SIDE * SIDE)
-            fresh.replace(target)
+            with atomic(target) as fresh:
+                fresh.write_bytes(header.getvalue())
+                os.truncate(fresh, len(header.getvalue()) + len(names) * SIDE * SIDE)
         blocks.mkdir(exist_ok=True)
         return target, blocks
 
     def finish(self, images: pl.DataFrame, tables: dict[str, pl.DataFrame], counts: dict[str, int]) -> dict[str, Any]:
         """Write the tables and cohort.json, and move the cohort to its final name."""
-        digest = hashlib.sha256(json.dumps(self.digests).encode())
+        digest, written = hashlib.sha256(json.dumps(self.digests).encode()), {}
         for name, table in {"images": images, **tables}.items():
             parquet = BytesIO()
             table.write_parquet(parquet)
-            _write(self.part / f"{name}.parquet", parquet.getbuffer())
+            write_bytes(self.part / f"{name}.parquet", parquet.getbuffer())
+            written[f"{name}.parquet"] = hashlib.sha256(parquet.getbuffer()).hexdigest()
             digest.update(f"{name}\n{table.schema}\n".encode())
             digest.update(table.write_ndjson().encode())
         rejected = pl.concat([pl.DataFrame(schema=REJECTED), *self.rejected])
-        _write(self.part / "rejected.csv", rejected.write_csv().encode())
+        write_text(self.part / "rejected.csv", rejected.write_csv())
         left_out = rejected.filter(~pl.col("reason").str.starts_with("kept"))
         meta = {
             "schema": SCHEMA,
@@ -220,8 +222,9 @@ class Writer:
             "seen": self.seen,
             "medst_version": __version__,
             "fingerprint": digest.hexdigest(),
+            "files": written,
         }
-        _write_json(self.part / "cohort.json", meta)
+        write_json(self.part / "cohort.json", meta)
         self._move()
         return meta
 
@@ -230,14 +233,25 @@ class Writer:
             grown.replace(self.part / "images.npy")
         for blocks in self.part.glob("blocks-*"):
             shutil.rmtree(blocks)
-        (self.part / "header.json").unlink(missing_ok=True)
-        if self.path.exists():
-            self.path.rmdir()
+        for entry in self.part.iterdir():
+            if entry.name == "header.json" or is_leftover(entry):
+                entry.unlink()
+        if self.path.exists():  # and holds leftovers at most
+            shutil.rmtree(self.path)
         self.part.rename(self.path)
 
 
 def _record(blocks: Path, start: int) -> Path:
     return blocks / f"{start:09d}.json"
+
+
+def _is_recorded(blocks: Path, start: int, size: int) -> bool:
+    """Whether a block has a whole record; where it is missing or damaged, the block is read again."""
+    try:
+        record = read_json(_record(blocks, start), "", RECORD)
+    except MedstError:
+        return False
+    return len(record["sizes"]) == len(record["reasons"]) == size
 
 
 def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[str], reading: Reading) -> int:
@@ -251,8 +265,7 @@ def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[
         except UnreadableImage as reason:
             reasons[i] = str(reason)
     sha256 = _write_block(target, start, images)
-    # A worker that outlived its killed parent may write the same record at the same time.
-    _write_json(_record(blocks, start), {"sizes": sizes, "reasons": reasons, "sha256": sha256}, f".{os.getpid()}.new")
+    write_json(_record(blocks, start), {"sizes": sizes, "reasons": reasons, "sha256": sha256})
     return len(names)
 
 
@@ -264,13 +277,3 @@ def _write_block(target: Path, start: int, images: np.ndarray) -> str:
         file.seek(start * SIDE * SIDE, os.SEEK_CUR)
         file.write(images.tobytes())
     return hashlib.sha256(images.tobytes()).hexdigest()
-
-
-def _write_json(path: Path, value: Any, suffix: str = ".new") -> None:
-    _write(path, (json.dumps(value, indent=1) + "\n").encode(), suffix)
-
-
-def _write(path: Path, data: bytes | memoryview, suffix: str = ".new") -> None:
-    part = path.with_name(path.name + suffix)
-    part.write_bytes(data)
-    part.replace(path)
