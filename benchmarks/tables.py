@@ -20,7 +20,6 @@ import numpy as np
 import polars as pl
 
 from machine import keep
-from medst.cohort.crew import Crew
 from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT, read_images, read_labels
 from medst.cohort.mimic_reports import read_reports, study_path
 from medst.cohort.options import Options
@@ -28,6 +27,7 @@ from medst.cohort.pairs import LABELS, Sources, write_pairs
 from medst.cohort.reports import report_text
 from medst.cohort.sequences import chunk
 from medst.cohort.writer import Writer
+from medst.jobs import Workers
 from medst.phantom.background import sample_background
 from medst.phantom.reports import write_report
 from medst.phantom.trajectory import sample_trajectory
@@ -119,7 +119,7 @@ def time_reports(folder: Path, studies: pl.DataFrame, texts: list[str]) -> dict[
             archive.writestr(path, text)
     for name, place in (("from files", folder), ("from the zip file", folder / "mimic-cxr-reports.zip")):
         start = time.perf_counter()
-        table = read_reports(place, some, Crew(workers=1))
+        table = read_reports(place, some, Workers(workers=1))
         found[name] = round(len(texts) / (time.perf_counter() - start))
         assert table["report"].is_not_null().mean() > 0.9  # type: ignore[operator]
     return found

@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -116,34 +117,82 @@ def misfit(value: Any, form: Form, where: str = "") -> str:
     return next((wrong for part in parts if (wrong := misfit(*part))), "")
 
 
+class UnusableFile(MedstError):
+    """A file that can't be read though the disk is well.
+
+    Attributes:
+        reason: why, without the file's name.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{str(path)!r} can't be read: {reason}.")
+        self.reason = reason
+
+
+REASONS = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.EISDIR: "a folder, not a file",
+    errno.EACCES: "no permission to read it",
+    errno.EPERM: "no permission to read it",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "a link that leads back to itself",
+}
+"""What is wrong with one file; any other error is the disk's."""
+
+
 def read_regular(path: Path, most: int | None = None) -> bytes:
-    """The content of a regular file; a pipe, device or folder is refused without being opened for reading.
+    """The content of a regular file; a pipe or device is refused without being opened.
 
     Args:
         path: the file, or a link to it.
         most: bytes that it may have; None reads any size.
 
     Raises:
-        MedstError: it is not a regular file, its name is impossible, or it is larger than `most`.
+        UnusableFile: it is not a regular file, its name is impossible, or it is larger than `most`.
         OSError: it is missing or can't be read.
     """
+    with open_regular(path) as file:
+        return file.read() if most is None else read_open(file, path, most)
+
+
+def read_open(file: BufferedReader, path: Path, most: int) -> bytes:
+    """As `read_regular`, from what `open_regular` opened."""
+    # Files of /proc have no size before they are read, and some no end.
+    content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
+    if content is None or len(content) > most:
+        raise UnusableFile(path, f"larger than the {most / 1e6:.0f} MB that are read")
+    return content
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BufferedReader]:
+    """A regular file, open for reading; raises as `read_regular`."""
     try:
-        # Without O_NONBLOCK, opening a pipe that nobody writes to waits for ever.
+        # Opening a device can set it off, and opening a pipe that nobody writes to waits for ever.
+        _check_regular(path, os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError as error:  # a NUL byte
-        raise MedstError(f"{str(path)!r} cannot be a file name ({error}).") from None
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
-            raise MedstError(f"{path} is not a regular file.") from None
-        raise
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    except ValueError:  # a NUL byte, or a letter that no file name can have
+        raise UnusableFile(path, "its name is impossible") from None
+    try:
+        _check_regular(path, os.fstat(descriptor))  # it may be another one by now
+    except BaseException:
         os.close(descriptor)
-        raise MedstError(f"{path} is not a regular file.")
+        raise
     with os.fdopen(descriptor, "rb") as file:
-        if most is not None and status.st_size > most:
-            raise MedstError(f"{path} has {status.st_size / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are read.")
-        return file.read() if most is None else file.read(most + 1)
+        yield file
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise UnusableFile(path, "a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnusableFile(path, "not a regular file")
+
+
+def why_unusable(error: OSError | UnusableFile) -> str | None:
+    """What is wrong with this one file, in a few words; None if it is the disk that fails."""
+    return error.reason if isinstance(error, UnusableFile) else REASONS.get(error.errno or 0)
 
 
 def sha256(path: Path) -> str:

@@ -1,10 +1,8 @@
 """Pages in processes of their own."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,13 +46,3 @@ def opened_page(temporary: Path, *arguments: str) -> Iterator[Page]:
             process.terminate()
             process.wait(30)
             process.stdout.close()
-
-
-def die(_: Path) -> None:
-    """As a decoder does on a damaged file."""
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def hang(_: Path) -> None:
-    """As a decoder might."""
-    time.sleep(60)

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medst.cohort.images import SIDE, Reading, UnreadableImage, read_grey, read_square, resize, shrink
+from medst.cohort.images import SIDE, Reading, UnreadableImage, read_grey, read_guarded, read_square, resize, shrink
 
 sides = st.integers(1, 70)
 
@@ -171,21 +171,15 @@ def test_what_is_no_file_says_why(tmp_path: Path) -> None:
             read_grey(tmp_path / path)
 
 
-def test_one_forbidden_file_is_left_out_but_a_failing_disk_stops_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(code: int) -> None:
-        def read_bytes(path: Path) -> bytes:
-            raise OSError(code, "made up", str(path))
+def test_a_failing_disk_stops_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "made up")
 
-        monkeypatch.setattr(Path, "read_bytes", read_bytes)
-
-    fail(errno.EACCES)
-    with pytest.raises(UnreadableImage, match="no permission"):
-        read_grey(tmp_path)
-    fail(errno.EIO)
-    with pytest.raises(OSError, match="made up"):
-        read_grey(tmp_path)
+    (tmp_path / "image").write_bytes(b"content")
+    monkeypatch.setattr("medst.files.os.open", fail)
+    for read in (read_grey, read_guarded):
+        with pytest.raises(OSError, match="made up"):
+            read(tmp_path / "image")
 
 
 def smooth(height: int, width: int) -> np.ndarray:

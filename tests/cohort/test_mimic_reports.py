@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from medst.cohort import mimic_reports
-from medst.cohort.crew import Crew
 from medst.cohort.mimic_reports import find_reports, read_reports
 from medst.errors import MedstError
+from medst.jobs import Workers
 
-ALONE = Crew(workers=1)
+ALONE = Workers(workers=1)
 STUDIES = pl.DataFrame({"patient_id": ["p10000001"], "study_id": ["s50000001"]})
 
 
@@ -72,7 +72,7 @@ def test_blocks_and_workers_change_no_text(raw: Path, monkeypatch: pytest.Monkey
     whole = read_reports(raw, studies, ALONE)
     assert whole["report"].n_unique() == len(paths) > 20
     monkeypatch.setattr(mimic_reports, "BLOCK", 7)
-    assert read_reports(raw, studies, Crew(workers=2)).equals(whole)
+    assert read_reports(raw, studies, Workers(workers=2)).equals(whole)
 
 
 def test_a_folder_in_the_place_of_a_report_is_named(split_up: Path) -> None:

@@ -110,3 +110,30 @@ def test_a_cohort_of_an_earlier_version_is_still_the_same(raw: Path, tmp_path: P
     assert prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1) == old
     with pytest.raises(MedstError, match=r"other options \(decode\)"):
         prepare("mimic-cxr", raw, tmp_path / "cohort", Options(decode="fast"), workers=1)
+
+
+@pytest.mark.filterwarnings("ignore")  # the scheduler's own, on its way down
+def test_a_dask_cluster_makes_the_same_cohort(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_of: Bytes
+) -> None:
+    from distributed import LocalCluster
+
+    from medst.cohort import writer
+
+    monkeypatch.setattr(writer, "BLOCK", 8)
+    prepare("mimic-cxr", raw, tmp_path / "here", workers=1)
+    seen: list[tuple[int, int]] = []
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
+        address = f"dask:{cluster.scheduler_address}"
+        prepare(
+            "mimic-cxr",
+            raw,
+            tmp_path / "there",
+            cluster=address,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+    assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
+    total = len(open_cohort(tmp_path / "there").images)
+    assert seen[0] == (0, total)
+    assert seen[-1] == (total, total)
+    assert len(seen) > 3

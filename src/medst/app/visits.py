@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import polars as pl
 
-from medst.app.apart import read_apart
 from medst.app.search import Indexing
+from medst.cohort.images import guarded, read_grey
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.use import Grounding, ImageEmbeddings, Model, Picture, Progression, Study, read_picture, stored_picture
@@ -214,7 +214,7 @@ class Desk:
 
 
 def read_upload(file: str | Path, name: str) -> Picture:
-    """A visitor's picture through the guarded reader, kept no larger than it is shown.
+    """A visitor's picture, decoded in a guarded child process, kept no larger than it is shown.
 
     Args:
         file: on the disk for now.
@@ -224,8 +224,8 @@ def read_upload(file: str | Path, name: str) -> Picture:
         MedstError: it can't be read or used.
     """
     try:
-        picture = read_picture(read_apart(Path(file)))
-    except MedstError as error:
+        picture = read_picture(guarded(read_grey, Path(file)))
+    except (MedstError, OSError) as error:
         raise MedstError(f"{name}: {str(error).rstrip('.')}.") from None
     return shrunk(picture, SHOWN)
 

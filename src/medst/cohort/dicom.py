@@ -8,15 +8,21 @@ No patient's name, and no other element than those of the pixels, leaves this fi
 """
 
 import logging
+import math
+import threading
 import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
-from medst.cohort.images import MOST_PIXELS, SMALLEST_SIDE, UnreadableImage
+from medst.cohort.images import MOST_BYTES, MOST_PIXELS, SMALLEST_SIDE, UnreadableImage
 from medst.errors import MedstError
+from medst.files import UnusableFile, read_regular, why_unusable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +30,10 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
+PIECE = 2**20
+BAND = 256
+LARGEST = 1e15
+"""Windows and rescaling beyond it are damage, and could leave the range of floats."""
 PLUGINS = ("pydicom", "pylibjpeg", "pillow", "gdcm")
 
 
@@ -38,8 +48,8 @@ def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum")
         uint8 (height, width).
 
     Raises:
-        UnreadableImage: no DICOM, without pixels, of several frames, not grey, too small, too large, without contrast,
-            truncated, or of a compression that isn't known.
+        UnreadableImage: not DICOM, without pixels, with several frames, not grey, too small, too large, without contrast,
+            truncated, with an unknown compression, or with a broken window or lookup table.
         MedstError: the packages that read DICOM are missing.
     """
     try:
@@ -47,25 +57,61 @@ def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum")
         from pydicom.errors import InvalidDicomError
     except ImportError as error:
         raise MedstError('DICOM files need a package that is missing: pip install "medst[dicom]".') from error
-    # What pydicom logs or warns of may quote elements, a patient's name among them.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silent():
         try:
-            dataset = pydicom.dcmread(BytesIO(data))
+            dataset = pydicom.dcmread(_Limited(data))
             plugin = _check(dataset)
             dataset.pixel_array_options(decoding_plugin=plugin)
             pixels = dataset.pixel_array
         except InvalidDicomError:
             raise UnreadableImage("not a DICOM file") from None
-        except UnreadableImage:
+        except (MemoryError, UnreadableImage):
             raise
         except Exception as error:  # each decoder raises errors of its own
             raise UnreadableImage(f"its pixels can't be decoded ({type(error).__name__})") from None
         if pixels.ndim != 2:
             raise UnreadableImage(f"pixels of {pixels.ndim} dimensions; a picture has two")
-        grey = _by_maximum(pixels) if intensity == "maximum" else _by_window(dataset, pixels)
+        if min(pixels.shape) < SMALLEST_SIDE:
+            raise UnreadableImage(f"{pixels.shape[1]} x {pixels.shape[0]} pixels: too small")
+        try:
+            grey = _by_maximum(pixels) if intensity == "maximum" else _by_window(dataset, pixels)
+        except (MemoryError, UnreadableImage):
+            raise
+        except Exception as error:
+            raise UnreadableImage(f"its window or lookup table is broken ({type(error).__name__})") from None
     return cv2.bitwise_not(grey) if dataset.PhotometricInterpretation == GREY[0] else grey
+
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """pydicom says nothing: what it logs or warns of may quote elements, a patient's name among them."""
+    logger = logging.getLogger("pydicom")
+    with _lock, warnings.catch_warnings():  # one thread at a time, or the level before would be another thread's
+        level = logger.level
+        logger.setLevel(logging.CRITICAL + 1)
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+class _Limited(BytesIO):
+    """A file whose rest, read at once, may not inflate to more than a file may have: so pydicom reads a deflated one."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        rest = super().read(size)
+        if size is None or size < 0:
+            inflater, inflated, piece = zlib.decompressobj(-zlib.MAX_WBITS), 0, rest
+            while piece and not inflater.eof:
+                inflated += len(inflater.decompress(piece, PIECE))
+                piece = inflater.unconsumed_tail
+                if inflated > MOST_BYTES:
+                    raise UnreadableImage(f"it inflates to more than the {MOST_BYTES / 1e6:.0f} MB that are read")
+        return rest
 
 
 def _check(dataset: "Dataset") -> str:
@@ -117,23 +163,55 @@ def _by_maximum(pixels: np.ndarray) -> np.ndarray:
 
 
 def _by_window(dataset: "Dataset", pixels: np.ndarray) -> np.ndarray:
-    from pydicom.pixels import apply_modality_lut, apply_voi
-
-    values = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if dataset.get(name) is not None:
+            _finite(dataset[name].value, name)
     if dataset.get("VOILUTSequence"):
-        table = dataset.VOILUTSequence[0]
-        shown = np.asarray(apply_voi(values.astype(np.int64), dataset, index=0), dtype=np.float64)
-        share = shown / (2.0 ** int(table.LUTDescriptor[2]) - 1)
-    elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        share = _window(
-            values,
-            float(_first(dataset.WindowCenter)),
-            float(_first(dataset.WindowWidth)),
-            str(dataset.get("VOILUTFunction") or "LINEAR"),
-        )
-    else:
-        share = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
-    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        if not 1 <= bits <= 16:
+            raise UnreadableImage(f"a lookup table of {bits} bits")
+        return _in_bands(pixels, lambda band: _by_table(dataset, _rescaled(dataset, band), bits))
+    if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
+        centre = _finite(_first(dataset.WindowCenter), "WindowCenter")
+        width = _finite(_first(dataset.WindowWidth), "WindowWidth")
+        function = str(dataset.get("VOILUTFunction") or "LINEAR")
+        return _in_bands(pixels, lambda band: _window(_rescaled(dataset, band), centre, width, function))
+    least, most = _extremes(dataset, pixels)
+    return _in_bands(pixels, lambda band: (_rescaled(dataset, band) - least) / max(most - least, 1e-12))
+
+
+def _in_bands(pixels: np.ndarray, share: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """8 bits of each pixel's share of the range, some rows at a time: the largest picture would take gigabytes as floats."""
+    grey = np.empty(pixels.shape, dtype=np.uint8)
+    for start in range(0, len(pixels), BAND):
+        band = slice(start, start + BAND)
+        grey[band] = np.rint(np.clip(share(pixels[band]), 0, 1) * 255)
+    return grey
+
+
+def _rescaled(dataset: "Dataset", pixels: np.ndarray) -> np.ndarray:
+    from pydicom.pixels import apply_modality_lut
+
+    return np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
+
+
+def _extremes(dataset: "Dataset", pixels: np.ndarray) -> tuple[float, float]:
+    starts = range(0, len(pixels), BAND)
+    bands = (_rescaled(dataset, pixels[start : start + BAND]) for start in starts)
+    ends = np.array([(band.min(), band.max()) for band in bands])
+    return float(ends[:, 0].min()), float(ends[:, 1].max())
+
+
+def _by_table(dataset: "Dataset", values: np.ndarray, bits: int) -> np.ndarray:
+    from pydicom.pixels import apply_voi
+
+    return np.asarray(apply_voi(values.astype(np.int64), dataset, index=0), dtype=np.float64) / (2.0**bits - 1)
+
+
+def _finite(value: Any, name: str) -> float:
+    if not (math.isfinite(number := float(value)) and abs(number) < LARGEST):
+        raise UnreadableImage(f"{name} is {number:g}")
+    return number
 
 
 def _window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
@@ -154,20 +232,29 @@ def _first(value: Any) -> Any:
 
 
 def read_element(path: "Path", name: str) -> str:
-    """One element of a DICOM header as text, by its keyword; empty where it is missing or the file is no DICOM.
+    """One element of a DICOM header as text, by its keyword; empty where it is missing or the file is not DICOM.
+
+    It is parsed in this process; `medst.cohort.images.guarded(read_element, path, name)` parses it in another.
 
     Raises:
         MedstError: the packages that read DICOM are missing.
+        OSError: the disk fails.
     """
     try:
         import pydicom
-        from pydicom.errors import InvalidDicomError
     except ImportError as error:
         raise MedstError('DICOM files need a package that is missing: pip install "medst[dicom]".') from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    try:
+        data = read_regular(path, MOST_BYTES)
+    except (OSError, UnusableFile) as error:
+        if why_unusable(error):
+            return ""
+        raise
+    with _silent():
         try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[name])
+            dataset = pydicom.dcmread(_Limited(data), stop_before_pixels=True, specific_tags=[name])
             return str(dataset.get(name) or "")
-        except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError):
+        except MemoryError:
+            raise
+        except Exception:  # a damaged header can raise anything
             return ""

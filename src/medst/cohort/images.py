@@ -5,11 +5,13 @@ is decoded. What can't be seen here is damage in the middle of a file whose end 
 """
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -17,13 +19,26 @@ from PIL import Image, UnidentifiedImageError
 
 from medst.cohort.eighth import read_eighth
 from medst.errors import MedstError
+from medst.files import UnusableFile, open_regular, read_open, read_regular, why_unusable
+
+if TYPE_CHECKING:
+    from medst.jobs import GuardedProcess
 
 SIDE = 256
 SMALLEST_SIDE = 16
 MOST_PIXELS = 100_000_000
+MOST_BYTES = 2**29
+"""Size of a file, and of what a deflated one inflates to: `MOST_PIXELS` in 32 bits and as much again for the rest."""
+MOST_SCANS = 24
+"""Scans of a JPEG that counts as plain: each costs a pass over the whole picture, and a small file can have thousands."""
+HEAD = 132
+JPEG = b"\xff\xd8\xff"
+START_OF_SCAN = b"\xff\xda"
 END_OF_JPEG = b"\xff\xd9"
 GREY_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "YCbCr")
 PNG = b"\x89PNG\r\n\x1a\n"
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "SUN", "TIFF", "WEBP")
+"""What Pillow may try: formats that OpenCV reads. Others would start Ghostscript, for one."""
 ORIENTATION, UPRIGHT, TURNED = 0x0112, 1, (5, 6, 7, 8)
 REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 
@@ -49,8 +64,56 @@ class Reading:
 AS_RELEASED = Reading()
 
 
+def read_guarded(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `read_square`, with anything but plain JPEG and PNG decoded in a guarded child process.
+
+    Raises:
+        UnreadableImage: also where the child died, took too long or too much memory.
+        OSError, MedstError: as `read_grey`.
+    """
+    with _named_reasons(), open_regular(path) as file:
+        head = file.peek(HEAD)[:HEAD]
+        plain = head.startswith((JPEG, PNG)) and not _is_dicom(path, head)
+        data = read_open(file, path, MOST_BYTES) if plain else b""
+    if plain and data.count(START_OF_SCAN) <= MOST_SCANS:
+        return _square(path, data, reading)
+    square, (height, width) = guarded(_read_square_alone, path, reading)
+    return square, (height, width)
+
+
+def guarded(read: Callable[..., Any], *args: Any) -> Any:
+    """`read(*args)` in this process's guarded child, which is started at the first call; see `medst.jobs.GuardedProcess`.
+
+    Args:
+        read: of a module, for instance `read_grey`.
+        args: picklable.
+
+    Raises:
+        UnreadableImage: as `read`; or the child died, took too long or too much memory.
+        OSError, MedstError: as `read`.
+    """
+    from medst.jobs import ChildError  # not in the child, which has no use for it
+
+    try:
+        return _child()(read, *args)
+    except ChildError as error:
+        raise UnreadableImage(str(error)) from None
+
+
+@lru_cache(maxsize=1)
+def _child() -> "GuardedProcess":
+    from medst.jobs import GuardedProcess
+
+    return GuardedProcess(refused=(UnreadableImage, OSError))
+
+
+def _read_square_alone(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[int, int]]:
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    return read_square(path, reading)
+
+
 def read_square(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture as it is stored.
+    """A picture as it is stored, decoded in this process.
 
     Args:
         path: a JPEG, PNG or other picture that OpenCV reads, or a DICOM file; told apart by content.
@@ -62,7 +125,10 @@ def read_square(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray,
     Raises:
         UnreadableImage, OSError, MedstError: as `read_grey`.
     """
-    data = _read_bytes(path)
+    return _square(path, _read_bytes(path), reading)
+
+
+def _square(path: Path, data: bytes, reading: Reading) -> tuple[np.ndarray, tuple[int, int]]:
     if not _is_dicom(path, data) and reading.decode == "fast":
         header = _guard(data)
         size = (header.width, header.height) if header.turned else (header.height, header.width)
@@ -79,12 +145,14 @@ def read_square(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray,
 def read_grey(path: Path, reading: Reading = AS_RELEASED) -> np.ndarray:
     """An 8-bit grey picture in full size, as `cv2.imread` reads it; DICOM as `medst.cohort.dicom` reads it.
 
+    It is decoded in this process; `guarded(read_grey, path)` decodes it in another.
+
     Returns:
         uint8 (height, width).
 
     Raises:
-        UnreadableImage: missing, not to be opened, empty, truncated, no picture, not grey in 8 bits, too small, too large or
-            without contrast.
+        UnreadableImage: missing, not a regular file, empty, truncated, not a picture, not grey in 8 bits, too small, too
+            large or without contrast.
         OSError: the disk fails, which another picture would meet as well.
         MedstError: it is DICOM, and the packages for that are missing.
     """
@@ -101,17 +169,22 @@ def _grey(path: Path, data: bytes, reading: Reading) -> np.ndarray:
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise UnreadableImage("no such file") from None
-    except IsADirectoryError:
-        raise UnreadableImage("a folder, not a file") from None
-    except PermissionError:
-        raise UnreadableImage("no permission to read it") from None
+    with _named_reasons():
+        data = read_regular(path, MOST_BYTES)
     if not data:
         raise UnreadableImage("the file is empty")
     return data
+
+
+@contextmanager
+def _named_reasons() -> Iterator[None]:
+    """What is wrong with one file becomes the reason why it is left out."""
+    try:
+        yield
+    except (OSError, UnusableFile) as error:
+        if reason := why_unusable(error):
+            raise UnreadableImage(reason) from None
+        raise
 
 
 def _is_dicom(path: Path, data: bytes) -> bool:
@@ -167,7 +240,7 @@ def _guard(data: bytes) -> _Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
-            header = Image.open(BytesIO(data))
+            header = Image.open(BytesIO(data), formats=FORMATS)
         with header:
             width, height = header.size
             if min(width, height) < SMALLEST_SIDE:
@@ -188,8 +261,12 @@ def _guard(data: bytes) -> _Header:
         raise UnreadableImage("not a picture") from None
     except Image.DecompressionBombError:
         raise UnreadableImage("too large") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage(f"truncated or damaged ({error})") from None
+    except (MemoryError, UnreadableImage):
+        raise
+    except Exception as error:  # each format raises errors of its own
+        raise UnreadableImage(
+            f"truncated or damaged ({(str(error) or type(error).__name__).splitlines()[0]})"
+        ) from None
 
 
 def resize(picture: np.ndarray, side: int = SIDE) -> np.ndarray:

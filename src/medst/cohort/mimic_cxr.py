@@ -120,7 +120,7 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     if studies.is_empty():
         raise MedstError(f"{raw}: the tables name no frontal image (ViewPosition PA or AP) that can take part.")
     texts = read_reports(
-        find_reports(raw, options.reports, studies), studies, writer.crew, whole=options.text == "whole"
+        find_reports(raw, options.reports, studies), studies, writer.workers, whole=options.text == "whole"
     )
     nothing = f"{raw}: no study has both a frontal image and a usable report; see --reports."
     return write_pairs(writer, raw, Sources(images, texts, labels), options.frontal, nothing)

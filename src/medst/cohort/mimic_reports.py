@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 import joblib
 import polars as pl
 
-from medst.cohort.crew import Crew
 from medst.cohort.reports import hand_made_studies, report_text, section_text
 from medst.cohort.tables import read_table
 from medst.errors import MedstError
+from medst.jobs import Workers
 
 FOLDERS = ("mimic-cxr-reports", "mimic-cxr", "reports")
 ZIP, SECTIONED = "mimic-cxr-reports.zip", "mimic_cxr_sectioned.csv"
@@ -61,13 +61,13 @@ def find_reports(raw: Path, given: Path | None, studies: pl.DataFrame) -> Path:
     )
 
 
-def read_reports(place: Path, studies: pl.DataFrame, crew: Crew, *, whole: bool = False) -> pl.DataFrame:
+def read_reports(place: Path, studies: pl.DataFrame, workers: Workers, *, whole: bool = False) -> pl.DataFrame:
     """The text of every study.
 
     Args:
         place: what `find_reports` found.
         studies: patient_id and study_id.
-        crew: who reads.
+        workers: who reads.
         whole: see `report_text`.
 
     Returns:
@@ -80,7 +80,7 @@ def read_reports(place: Path, studies: pl.DataFrame, crew: Crew, *, whole: bool 
     table = studies.with_columns(path=study_path() + ".txt")
     paths = table["path"].to_list()
     if place.is_dir() or zipfile.is_zipfile(place):
-        found = _read_files(place, paths, crew, whole)
+        found = _read_files(place, paths, workers, whole)
     elif place.suffix == ".zip":
         raise MedstError(f"{place} is no whole zip file; download it again.")
     else:
@@ -104,11 +104,11 @@ def read_reports(place: Path, studies: pl.DataFrame, crew: Crew, *, whole: bool 
 Found = tuple[str | None, str, str]
 
 
-def _read_files(place: Path, paths: list[str], crew: Crew, whole: bool) -> list[Found]:
+def _read_files(place: Path, paths: list[str], workers: Workers, whole: bool) -> list[Found]:
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     read: list[list[Found]] = [[] for _ in blocks]
     jobs = (joblib.delayed(_read_block)(i, place, block, whole) for i, block in enumerate(blocks))
-    with crew.run(jobs, len(blocks)) as results:
+    with workers.run(jobs, len(blocks)) as results:
         for i, block in results:
             read[i] = block
     return [report for block in read for report in block]

@@ -5,13 +5,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from medst.cohort.crew import Crew
 from medst.cohort.images import Reading
 from medst.cohort.options import Options
-from medst.cohort.store import Progress, part_path
+from medst.cohort.store import part_path
 from medst.cohort.writer import TOLERATED, Writer
 from medst.errors import MedstError
 from medst.files import claim, is_full
+from medst.jobs import Progress, Workers
 
 DATASETS = {
     "mimic-cxr": "mimic_cxr",
@@ -47,7 +47,7 @@ def prepare(
         cohort: folder to write. While it grows it is called `<cohort>.part`.
         options: what to do otherwise than released.
         workers: processes; 0: one a core. The result does not depend on it.
-        cluster: where to read the pictures instead, see `medst.cohort.crew`.
+        cluster: where to read the pictures instead, see `medst.jobs`.
         max_rejected: largest share of images, of reports and of rows that may be left out as unreadable or contradictory.
         progress: called with (images done, all images).
 
@@ -67,7 +67,7 @@ def prepare(
     options.check(dataset, module.OPTIONS)
     try:
         header = module.describe(raw, options)
-        writer = Writer(cohort, header, Crew(workers, cluster, progress), Reading(options.decode, options.intensity))
+        writer = Writer(cohort, header, Workers(workers, cluster, progress), Reading(options.decode, options.intensity))
         with claim(cohort):
             meta = writer.start()
             if meta is None:

@@ -11,7 +11,7 @@ What is here has no clock time and no absolute path in it: the same input gives 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,6 @@ POINTERS = {"pairs": ("frontal", "lateral"), "comparisons": ("current", "previou
 """Columns that hold rows of images.npy."""
 MAY_BE_NULL = ("lateral", "image")
 """Of a pair without a lateral view, and of a labelled image that can't be read."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass

@@ -25,12 +25,12 @@ import numpy as np
 import polars as pl
 
 from medst import __version__
-from medst.cohort.crew import Crew
-from medst.cohort.images import AS_RELEASED, SIDE, Reading, UnreadableImage, read_square
+from medst.cohort.images import AS_RELEASED, SIDE, Reading, UnreadableImage, read_guarded
 from medst.cohort.options import DEFAULTS
 from medst.cohort.store import SCHEMA, Cohort, part_path, read_meta
 from medst.errors import MedstError
 from medst.files import atomic, is_free, is_leftover, read_json, write_bytes, write_json, write_text
+from medst.jobs import Workers
 
 BLOCK = 128
 HEADER = {"dataset": str, "options": dict, "source": dict}
@@ -49,14 +49,14 @@ class Writer:
         path: final folder.
         header: `dataset`, `dataset_version`, `options` and `source` of cohort.json; a part or a finished cohort with another
             data set, other options or other sources is refused.
-        crew: who reads the pictures.
+        workers: who reads the pictures.
         reading: how.
         seen: how many there were of each of `TOLERATED`, kept or not.
     """
 
     path: Path
     header: dict[str, Any]
-    crew: Crew = field(default_factory=Crew)
+    workers: Workers = field(default_factory=Workers)
     reading: Reading = AS_RELEASED
     seen: dict[str, int] = field(default_factory=dict)
     rejected: list[pl.DataFrame] = field(default_factory=list)
@@ -148,15 +148,15 @@ class Writer:
         todo = [start for start in starts if not _is_recorded(blocks, start, min(BLOCK, len(names) - start))]
         done = len(names) - sum(min(BLOCK, len(names) - start) for start in todo)
         self.seen["image"] = len(names)
-        self.crew.report(done, len(names))
+        self.workers.report(done, len(names))
         jobs = (
             joblib.delayed(_read_block)(target, blocks, start, root, names[start : start + BLOCK], self.reading)
             for start in todo
         )
-        with self.crew.run(jobs, len(todo)) as results:
+        with self.workers.run(jobs, len(todo)) as results:
             for size in results:
                 done += size
-                self.crew.report(done, len(names))
+                self.workers.report(done, len(names))
         found = [read_json(_record(blocks, start), "run the same command again", RECORD) for start in starts]
         self.digests = [block["sha256"] for block in found]
         sizes = [size for block in found for size in block["sizes"]]
@@ -178,7 +178,7 @@ class Writer:
         self.digests, self.seen["image"] = [], len(rows)
         for start in range(0, len(rows), BLOCK):
             self.digests.append(_write_block(target, start, source.images[rows[start : start + BLOCK]]))
-            self.crew.report(min(start + BLOCK, len(rows)), len(rows))
+            self.workers.report(min(start + BLOCK, len(rows)), len(rows))
         return table.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
 
     def _make_room(self, names: list[str]) -> tuple[Path, Path]:
@@ -261,7 +261,7 @@ def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[
     sizes, reasons = [(0, 0)] * len(names), [""] * len(names)
     for i, name in enumerate(names):
         try:
-            images[i], sizes[i] = read_square(root / name, reading)
+            images[i], sizes[i] = read_guarded(root / name, reading)
         except UnreadableImage as reason:
             reasons[i] = str(reason)
     sha256 = _write_block(target, start, images)

@@ -1,0 +1,104 @@
+"""What tests run in child processes; a module of its own, so that a child imports no more than it needs."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medst.errors import MedstError
+
+
+class Refusal(MedstError):
+    """What a guarded function says."""
+
+
+class Unforeseen(Exception):
+    """What nobody listed."""
+
+
+BEFORE: list[int] = []
+
+
+def child(_: object = None) -> list[int]:
+    """The child's process id and group; how many calls it had."""
+    BEFORE.append(0)
+    return [os.getpid(), os.getpgid(0), len(BEFORE)]
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def hang() -> None:
+    time.sleep(600)
+
+
+def hang_without_python() -> None:
+    """As native code does: no signal handler of Python's gets to run."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    time.sleep(600)
+
+
+def take(size: int) -> int:
+    return len(b"x" * size)
+
+
+def fail(kind: str) -> None:
+    raise {"refusal": Refusal, "medst": MedstError, "disk": PermissionError, "unforeseen": Unforeseen}[kind]("SECRET")
+
+
+def talk() -> list[Any]:
+    """As a library that prints, and reads from the standard input, what is meant for the caller."""
+    print("printed", flush=True)
+    os.write(1, b"\0" * 64)
+    os.write(2, b"to nobody")
+    return [sys.stdin.read(), os.read(0, 10).decode()]
+
+
+def several() -> tuple[np.ndarray, tuple[int, int], str]:
+    return np.arange(6, dtype=np.uint16).reshape(2, 3), (2, 3), "text"
+
+
+def damage() -> None:
+    """Do what kills the next call, not this one, whose `pack` is already looked up."""
+    sys.modules["medst.child"].__dict__["pack"] = lambda *_: os.abort()
+
+
+def count(path: Path) -> int:
+    """Die in every child but the third; how many calls there were."""
+    with path.open("a") as file:
+        file.write("x")
+    if len(path.read_text()) < 3:
+        os.abort()
+    return len(path.read_text())
+
+
+LEAKED: list[bytes] = []
+
+
+def leak(size: int) -> list[int]:
+    LEAKED.append(b"x" * size)
+    return [os.getpid(), len(LEAKED)]
+
+
+def garbage(seed: int) -> None:
+    """Answer with rubbish, as a decoder that was taken over could, and die."""
+    rng = np.random.default_rng(seed)
+    for descriptor in range(3, 20):
+        try:
+            os.write(descriptor, rng.bytes(int(rng.integers(1, 200))))
+        except OSError:
+            continue
+    os._exit(0)
+
+
+def square(number: int) -> int:
+    return number * number
