@@ -125,14 +125,14 @@ class UnusableFile(MedstError):
     """
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{str(path)!r} can't be read: {reason}.")
+        super().__init__(f"{str(path)!r} is {reason}.")
         self.reason = reason
 
 
 REASONS = {
     errno.ENOENT: "no such file",
     errno.ENOTDIR: "no such file",
-    errno.EISDIR: "a folder, not a file",
+    errno.EISDIR: "a folder, not a regular file",
     errno.EACCES: "no permission to read it",
     errno.EPERM: "no permission to read it",
     errno.ENAMETOOLONG: "its name is too long",
@@ -173,7 +173,7 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         _check_regular(path, os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError:  # a NUL byte, or a letter that no file name can have
-        raise UnusableFile(path, "its name is impossible") from None
+        raise UnusableFile(path, "impossible as a file name") from None
     try:
         _check_regular(path, os.fstat(descriptor))  # it may be another one by now
     except BaseException:
@@ -185,7 +185,7 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
 
 def _check_regular(path: Path, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise UnusableFile(path, "a folder, not a file")
+        raise UnusableFile(path, "a folder, not a regular file")
     if not stat.S_ISREG(status.st_mode):
         raise UnusableFile(path, "not a regular file")
 

@@ -78,7 +78,7 @@ def test_blocks_and_workers_change_no_text(raw: Path, monkeypatch: pytest.Monkey
 def test_a_folder_in_the_place_of_a_report_is_named(split_up: Path) -> None:
     (split_up / "files/p10/p10000001/s50000001.txt").mkdir()
     table = read_reports(split_up, STUDIES, ALONE)
-    assert table.select("report", "reason").row(0) == (None, "a folder, not a file")
+    assert table.select("report", "reason").row(0) == (None, "a folder, not a regular file")
 
 
 @pytest.fixture

@@ -126,8 +126,8 @@ def test_prompts_come_from_a_file_or_are_refused(loaded: Loaded, cohort: Cohort,
         (b'{"normal": {"positive": ["x"]}}', "'normal' has positive;"),
         (b'{"normal": {"positive": ["x"], "negative": null}}', "not a list of sentences"),
         (None, "no such file"),
-        ("folder", "is not a regular file"),
-        ("pipe", "is not a regular file"),
+        ("folder", "not a regular file"),
+        ("pipe", "not a regular file"),
     ],
 )
 def test_a_bad_prompts_file_ends_every_evaluation_in_a_sentence(
