@@ -166,7 +166,11 @@ def test_what_is_no_use_says_why(tmp_path: Path, content: bytes, reason: str) ->
 
 def test_what_is_no_file_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path, reason in (("none", "no such file"), ("file/below", "no such file"), (".", "a folder, not a regular file")):
+    for path, reason in (
+        ("none", "no such file"),
+        ("file/below", "no such file"),
+        (".", "a folder, not a regular file"),
+    ):
         with pytest.raises(UnreadableImage, match=reason):
             read_grey(tmp_path / path)
 
