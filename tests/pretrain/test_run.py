@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from medst import weights
 from medst.batch import Batch
 from medst.errors import MedstError
-from medst.pretrain import Step, learning_rate, make_optimiser, pretrain
-from medst.recipes.settings import OptimiserSettings, Recipe
+from medst.pretrain import Step, pretrain
+from medst.recipes.settings import Recipe
 from medst.run_folder import RunFolder
 
 
@@ -187,21 +186,6 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     with pytest.raises(MedstError, match="crop"):
         pretrain(phantom_cohort, tmp_path / "run", bad)
     assert not (tmp_path / "run").exists()
-
-
-def test_the_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
-    settings = OptimiserSettings(lr=4e-5, lr_min=1e-8, warmup=0.4)
-    golden = np.load(Path(__file__).parents[1] / "data" / "golden" / "schedule_lr.npy")
-    ours = [learning_rate(step, 100, settings) for step in range(100)]
-    np.testing.assert_allclose(ours, golden, rtol=1e-12)
-
-
-def test_weight_decay_falls_on_everything_or_on_matrices() -> None:
-    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
-    everything = make_optimiser(module, OptimiserSettings())
-    assert [len(group["params"]) for group in everything.param_groups] == [4]
-    matrices = make_optimiser(module, OptimiserSettings(decay_matrices_only=True))
-    assert [(len(g["params"]), g["weight_decay"]) for g in matrices.param_groups] == [(1, 0.05), (3, 0.0)]
 
 
 def test_the_batch_that_gave_no_number_is_kept(

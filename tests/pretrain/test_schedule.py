@@ -1,12 +1,16 @@
-"""The averaged weights; learning rate and weight decay are held against recorded values in test_run.py."""
+"""Learning rate, weight decay and the averaged weights."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from medst.pretrain.schedule import Average
+from medst.pretrain.schedule import Average, learning_rate, make_optimiser
+from medst.recipes.settings import OptimiserSettings
 
 
 @settings(max_examples=50, deadline=None)
@@ -43,3 +47,18 @@ def test_frozen_weights_are_not_averaged() -> None:
     module = nn.Linear(2, 2)
     module.bias.requires_grad_(False)
     assert set(Average(module, 0.5).values) == {"weight"}
+
+
+def test_the_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
+    settings = OptimiserSettings(lr=4e-5, lr_min=1e-8, warmup=0.4)
+    golden = np.load(Path(__file__).parents[1] / "data" / "golden" / "schedule_lr.npy")
+    ours = [learning_rate(step, 100, settings) for step in range(100)]
+    np.testing.assert_allclose(ours, golden, rtol=1e-12)
+
+
+def test_weight_decay_falls_on_everything_or_on_matrices() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    everything = make_optimiser(module, OptimiserSettings())
+    assert [len(group["params"]) for group in everything.param_groups] == [4]
+    matrices = make_optimiser(module, OptimiserSettings(decay_matrices_only=True))
+    assert [(len(g["params"]), g["weight_decay"]) for g in matrices.param_groups] == [(1, 0.05), (3, 0.0)]

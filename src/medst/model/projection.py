@@ -54,12 +54,12 @@ class ProjectionHead(nn.Module):
         )
 
     def forward(self, features: Float[Tensor, "row width"]) -> Float[Tensor, "row dim"]:
-        """Rows of features to float32 rows of unit length.
+        """Rows of features to rows of unit length, in the dtype of the head's weights (float32).
 
-        In float32 throughout: batch normalisation blows small differences between rows up, and with them bf16's rounding.
+        Never in bf16: batch normalisation amplifies small differences between rows, and with them bf16's rounding.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return F.normalize(self.head(features.float()), dim=-1)
+            return F.normalize(self.head(features.to(next(self.head.parameters()).dtype)), dim=-1)
 
     def tokens(
         self, features: Float[Tensor, "pair token width"], mask: Bool[Tensor, "pair token"] | None
