@@ -22,6 +22,8 @@ from filelock import FileLock, Timeout
 from medst.errors import MedstError
 
 Form = type | tuple[type, ...] | list[Any] | Mapping[Any, Any]
+LITTLE = 65536
+"""Bytes; a disk with fewer free ones is full."""
 LEFTOVERS = (".part", ".lock", ".new")
 """Suffixes of what a killed process may leave behind; `.new` is how medst 0.1 named its own."""
 
@@ -40,12 +42,30 @@ def atomic(path: Path) -> Iterator[Path]:
     # The process id keeps a worker that outlives its killed parent from writing into a later worker's file.
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        os.replace(part, path)
+        with disk_errors(path):
+            yield part
+            os.replace(part, path)
     except BaseException:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raise OSError where the disk of `path` is full; libraries raise RuntimeError, or an OSError without a number."""
+    try:
+        yield
+    except MedstError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise
+        said = any(words in str(error) for words in ("No space left", "quota exceeded"))
+        place = next(parent for parent in Path(os.path.abspath(path)).parents if parent.is_dir())
+        if not said and shutil.disk_usage(place).free >= LITTLE:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -273,11 +293,13 @@ def _holder(place: Path) -> str:
 
 def part_of(path: Path) -> Path:
     """Where a folder grows before it gets its final name."""
+    path = Path(os.path.abspath(path))  # "." has no name to add to
     return path.with_name(path.name + ".part")
 
 
 def old_of(path: Path) -> Path:
     """Where the previous folder of this name is while it is being replaced."""
+    path = Path(os.path.abspath(path))
     return path.with_name(path.name + ".old")
 
 

@@ -10,7 +10,6 @@
 What is here has no clock time and no absolute path in it: the same input gives the same bytes.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,4 +201,4 @@ def read_meta(path: Path) -> dict[str, Any] | None:
 
 def part_path(path: Path) -> Path:
     """Where a cohort grows until it is whole."""
-    return part_of(Path(os.path.abspath(path)))  # "." has no name to add to
+    return part_of(path)

@@ -1,4 +1,4 @@
-"""What a run needs to go on, on disk: the same files whichever engine wrote them, and no pickle.
+"""What a run needs to resume, on disk: the same files whichever engine wrote them, and no pickle.
 
 weights.safetensors      the model and the objective, whole even where devices hold shards
 optimiser.safetensors    both moments and the count of each parameter, as `name/moment`
@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from medst.errors import MedstError
+from medst.files import disk_errors
 from medst.pretrain.schedule import Average
+from medst.weights.pickles import read_safetensors, write_safetensors
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -66,12 +67,13 @@ def save_state(
     }
     weights = {name: whole(value) for name, value in module.state_dict().items()}
     averages = {name: whole(value) for name, value in average.values.items()} if average else {}
-    if rank == 0:
-        save_file(weights, folder / "weights.safetensors")
-        save_file(moments, folder / "optimiser.safetensors")
-        if average:
-            save_file(averages, folder / "average.safetensors")
-    save_file(random_state(device), folder / f"random-{rank}.safetensors")
+    with disk_errors(folder):
+        if rank == 0:
+            write_safetensors(folder / "weights.safetensors", weights)
+            write_safetensors(folder / "optimiser.safetensors", moments)
+            if average:
+                write_safetensors(folder / "average.safetensors", averages)
+        write_safetensors(folder / f"random-{rank}.safetensors", random_state(device))
 
 
 def load_state(
@@ -94,9 +96,9 @@ def load_state(
         raise MedstError(
             f"{folder} was written by an earlier medst, in files that this one does not read; begin again."
         )
-    own, read = module.state_dict(), load_file(folder / "weights.safetensors")
+    own, read = module.state_dict(), read_safetensors(folder / "weights.safetensors")
     module.load_state_dict({name: placed(value, own[name]) for name, value in read.items()})
-    moments = load_file(folder / "optimiser.safetensors")
+    moments = read_safetensors(folder / "optimiser.safetensors")
     for name, parameter in module.named_parameters():
         found = {m: moments[f"{name}/{m}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{m}" in moments}
         if found:
@@ -104,8 +106,8 @@ def load_state(
                 m: placed(value, parameter) if value.ndim else value.to(device) for m, value in found.items()
             }
     if average is not None:
-        for name, value in load_file(folder / "average.safetensors").items():
+        for name, value in read_safetensors(folder / "average.safetensors").items():
             average.values[name].copy_(placed(value, average.values[name]))
     states = folder / f"random-{rank}.safetensors"
     if states.is_file():
-        set_random_state(load_file(states), device)
+        set_random_state(read_safetensors(states), device)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from medst.batch import Batch
+from medst.weights.pickles import write_safetensors
 
 REMEMBERED = 50
 
@@ -45,5 +44,5 @@ def keep_batches(folder: Path, batches: Sequence[Batch], rank: int) -> Path:
     folder.mkdir(exist_ok=True)
     paths = [folder / f"batch-{rank * len(batches) + part}.safetensors" for part in range(len(batches))]
     for path, batch in zip(paths, batches, strict=True):
-        save_file({f.name: getattr(batch, f.name).cpu().contiguous() for f in fields(batch)}, path)
+        write_safetensors(path, {f.name: getattr(batch, f.name) for f in fields(batch)})
     return paths[0]

@@ -5,7 +5,6 @@ takes little more memory than what is then used.
 """
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from medst.errors import MedstError
+from medst.files import atomic, claim, find_folder, is_free, sha256
 from medst.hub import find
 from medst.objective import Objective
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 from medst.tokenizer import FILES, check_rows, load_tokenizer
-from medst.weights.folder import PATTERNS, UNUSED, Loaded, build_empty, fill, load_folder, save, sha256
+from medst.weights.folder import PATTERNS, UNUSED, Loaded, build_empty, fill, is_model, load_folder, save
 from medst.weights.pickles import read_checkpoint, read_safetensors, tensors_of
 from medst.weights.released import WORDS, Taken, blank_unused, give, is_lateral, released_name, take
 
@@ -35,7 +35,8 @@ def load(path: Path | str, *, tokenizer: Path | str | None = None) -> Loaded:
     Raises:
         MedstError: there is no such model, or it is damaged, carries pickled code or lacks its tokenizer.
     """
-    place = find(path, "model", PATTERNS)
+    place = find_folder(Path(path), is_model)
+    place = place if place.exists() else find(path, "model", PATTERNS)
     if place.is_dir():
         return load_folder(place)
     return _from_checkpoint(place, tokenizer, RECIPES["paper"])[0]
@@ -56,10 +57,11 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recip
     Raises:
         MedstError: the file is no such checkpoint, is damaged or carries code; no tokenizer; `out` holds something else.
     """
-    if out.exists() and not (out / "config.json").is_file() and (out.is_file() or any(out.iterdir())):
+    if not is_free(out) and not (out / "config.json").is_file():
         raise MedstError(f"{out} is not empty and holds no model; give a new folder.")
     loaded, taken = _from_checkpoint(ckpt, tokenizer, recipe)
-    save(out, loaded.model, loaded.objective, loaded.tokenizer, loaded.recipe, released=taken)
+    with claim(out):
+        save(out, loaded.model, loaded.objective, loaded.tokenizer, loaded.recipe, released=taken)
     return loaded
 
 
@@ -103,10 +105,8 @@ def export(folder: Path, ckpt: Path) -> None:
         name: tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor.detach()
         for name, tensor in give(taken).items()
     }
-    part = ckpt.with_name(ckpt.name + ".part")
-    ckpt.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": state}, part)
-    os.replace(part, ckpt)
+    with claim(ckpt), atomic(ckpt) as part:
+        torch.save({"state_dict": state}, part)
 
 
 def _from_checkpoint(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> tuple[Loaded, Taken]:

@@ -7,9 +7,7 @@ Unusual here: a model that is about to be filled is built on torch's meta device
 and then takes the tensors as they were read.
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,21 +16,22 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from medst import __version__
 from medst.errors import MedstError
+from medst.files import disk_errors, misfit, part_of, read_json, recover_folder, replace_folder, sha256, write_json
 from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.recipes.settings import Recipe, from_dict, to_dict
 from medst.tokenizer import check_rows, continuing_pieces, load_tokenizer
 from medst.weights.card import TEMPLATE
-from medst.weights.pickles import read_safetensors
+from medst.weights.pickles import check_finite, read_safetensors, write_safetensors
 from medst.weights.released import WORDS, Taken, describe
 
 FORMAT = 1
+REMEDY = "take another copy of the model folder"
 UNUSED = "released_unused.safetensors"
 PATTERNS = ["config.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "vocab.txt", "README.md"]
 """Files of a model on the hub that are fetched."""
@@ -139,31 +138,38 @@ def save(
         recipe: the settings of its run.
         released: for a converted checkpoint, where the model came from; keeps what the way back needs.
     """
-    part, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
-    for leftover in (part, old):
-        if leftover.exists():
-            shutil.rmtree(leftover)
-    part.mkdir(parents=True)
-    _write(part, model, objective, tokenizer, recipe)
-    if released is not None:
-        about = {"names": json.dumps(released.names), "lateral": json.dumps(released.lateral)}
-        _save_tensors(released.unused, part / UNUSED, about)
-    if folder.exists():
-        folder.rename(old)
-    os.replace(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    recover_folder(folder, is_model)
+    part = part_of(folder)
+    if part.exists():
+        shutil.rmtree(part)
+    with disk_errors(part):
+        part.mkdir(parents=True)
+        if released is not None:
+            about = {"names": json.dumps(released.names), "lateral": json.dumps(released.lateral)}
+            write_safetensors(part / UNUSED, released.unused, about)
+        _write(part, model, objective, tokenizer, recipe)
+    replace_folder(folder)
 
 
 def _write(
     folder: Path, model: MedST, objective: Objective | None, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> None:
+    """Fill a folder; config.json comes last, so that its existence means that the model is complete."""
     tokenizer.save_pretrained(str(folder))
-    recipe = replace(recipe, model=model.settings)
-    config = {"format": FORMAT, "medst_version": __version__, "recipe": to_dict(recipe)}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    _save_tensors(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
+    write_safetensors(folder / "model.safetensors", model.state_dict(), {"format": "pt"})
     if objective is not None:
-        _save_tensors(objective.state_dict(), folder / "objective.safetensors", {"format": "pt"})
+        write_safetensors(folder / "objective.safetensors", objective.state_dict(), {"format": "pt"})
+    recipe = replace(recipe, model=model.settings)
+    digests = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+    config = {"format": FORMAT, "medst_version": __version__, "recipe": to_dict(recipe), "files": digests}
+    write_json(folder / "config.json", config, indent=2)
+    for file in folder.glob("*.safetensors"):  # which their library lets only the owner read
+        shutil.copymode(folder / "config.json", file)
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a complete model."""
+    return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
 
 
 def load_folder(folder: Path) -> Loaded:
@@ -172,9 +178,9 @@ def load_folder(folder: Path) -> Loaded:
     Raises:
         MedstError: the folder is no model, is damaged, or was written by a newer medst.
     """
-    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+    if not is_model(folder):
         raise MedstError(f"{folder}: not a model folder; it needs config.json, model.safetensors and a tokenizer.")
-    recipe = read_recipe(folder)
+    recipe, digests = _read_config(folder)
     tokenizer = load_tokenizer(folder)
     tensors = read_safetensors(folder / "model.safetensors")
     if WORDS in tensors:  # if not, `fill` says so
@@ -185,33 +191,33 @@ def load_folder(folder: Path) -> Loaded:
     has_objective = (folder / "objective.safetensors").is_file()
     if has_objective:
         fill(objective, read_safetensors(folder / "objective.safetensors"), folder / "objective.safetensors")
-    digest = sha256(folder / "model.safetensors")
-    return Loaded(model.eval(), objective.eval() if has_objective else None, tokenizer, recipe, digest)
+    found = {name: sha256(folder / name) for name in {"model.safetensors", *digests} if (folder / name).is_file()}
+    for name, digest in found.items():
+        if digests.get(name, digest) != digest:  # models of earlier versions have none
+            raise MedstError(f"{folder / name} is damaged: it is not what was saved with config.json; {REMEDY}.")
+    fingerprint = found["model.safetensors"]
+    return Loaded(model.eval(), objective.eval() if has_objective else None, tokenizer, recipe, fingerprint)
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """The settings in a model folder's config.json.
-
-    Raises:
-        MedstError: it is damaged, written by a newer medst, or holds settings that `Recipe.check` refuses.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        number, recipe = config["format"], config["recipe"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise MedstError(f"{folder / 'config.json'} is damaged or of no medst model ({error!r}).") from error
-    if number != FORMAT:
-        raise MedstError(f"{folder}: model format {number}, but this medst reads {FORMAT}; update medst.")
-    found = from_dict(Recipe, recipe)
-    found.check(str(folder / "config.json"))
-    return found
+def _read_config(folder: Path) -> tuple[Recipe, dict[str, str]]:
+    """The settings in config.json, and the digests of the files that were saved with it."""
+    config = read_json(folder / "config.json", REMEDY, {"format": int, "recipe": dict})
+    if config["format"] != FORMAT:
+        raise MedstError(f"{folder}: model format {config['format']}, but this medst reads {FORMAT}; update medst.")
+    recipe = from_dict(Recipe, config["recipe"])
+    recipe.check(str(folder / "config.json"))
+    digests = config.get("files", {})
+    wrong = misfit(digests, {str: str}, "files") or next((f"files names {n}" for n in digests if "/" in n), "")
+    if wrong:
+        raise MedstError(f"{folder / 'config.json'} is damaged ({wrong}); {REMEDY}.")
+    return recipe, digests
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Give every entry of a module the tensor of its name, without a copy.
 
     Raises:
-        MedstError: entries are missing, unexpected, or of another shape or type; the message lists them.
+        MedstError: entries are missing, unexpected, of another shape or type, or not finite; the message lists them.
     """
     wanted = module.state_dict()
     both = [name for name in wanted if name in tensors]
@@ -229,16 +235,5 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None
     }
     if any(problems.values()):
         raise MedstError(f"{source} does not fit its config.json; {describe(problems)}.")
+    check_finite(tensors, source)
     module.load_state_dict(tensors, assign=True)
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path, about: dict[str, str]) -> None:
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path, metadata=about)
-    # safetensors makes files that only their owner can read.
-    shutil.copymode(path.with_name("config.json"), path)

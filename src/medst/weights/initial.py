@@ -17,7 +17,7 @@ from medst.files import read_json
 from medst.hub import find_weights
 from medst.model.medst import MedST
 from medst.tokenizer import CONFIG, FILES, check_rows
-from medst.weights.pickles import read_checkpoint, tensors_of
+from medst.weights.pickles import check_finite, read_checkpoint, tensors_of
 from medst.weights.released import OWN, WORDS, describe, is_convolution, is_lateral, released_name
 
 PUBLISHED = "emilyalsentzer/Bio_ClinicalBERT"
@@ -93,6 +93,7 @@ def _fitting(
         found[ours] = tensor
     if any(problems.values()):
         raise MedstError(f"{source} does not fit this model; {describe(problems)}.")
+    check_finite(found, source)
     return found
 
 

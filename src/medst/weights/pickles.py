@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from medst.errors import MedstError
+from medst.files import disk_errors
 
 PLAIN = {
     "pytorch_lightning.utilities.parsing.AttributeDict",
@@ -132,6 +133,33 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise MedstError(f"{path} is damaged or no safetensors file: {error}.") from error
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], about: dict[str, str] | None = None) -> None:
+    """A safetensors file of tensors on any device.
+
+    Raises:
+        OSError: it can't be written; the library itself raises another type.
+    """
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path, metadata=about)
+    except SafetensorError as error:
+        with disk_errors(path):
+            raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], source: Path | str) -> None:
+    """Refuse weights that hold NaN or infinity, which would make everything that is computed from them NaN.
+
+    Raises:
+        MedstError: some do; the message names them.
+    """
+    odd = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if odd:
+        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        raise MedstError(
+            f"{source} holds NaN or infinity in {', '.join(odd[:5])}{more}; take another copy or an earlier one."
+        )
 
 
 def tensors_of(content: Any, key: str | None, path: Path) -> Mapping[str, Any]:
