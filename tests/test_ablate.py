@@ -1,5 +1,6 @@
-"""Differences by hand, and a small job that does nothing twice and refuses the folder of another one."""
+"""Differences by hand; a small job that does nothing twice, survives failed runs and refuses the folder of another one."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import polars as pl
 import pytest
 
 from medst import ablate as module
-from medst.ablate import VARIANTS, ablate, as_table, choose, differences
+from medst.ablate import VARIANTS, Variant, ablate, as_table, choose, differences
 from medst.errors import MedstError
+from medst.files import claim
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 
@@ -41,36 +43,124 @@ def test_differences_are_paired_by_seed_with_student_s_interval() -> None:
     assert "| **+200.0 (+1.0 to " in as_table([reference, row], 3)
 
 
-def test_a_job_measures_goes_on_and_does_nothing_twice(
-    phantom_cohort: Path,
-    small_recipe: Recipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    quick = replace(small_recipe, optimiser=replace(small_recipe.optimiser, epochs=1))
-    monkeypatch.setitem(module.RECIPES, "tiny", quick)
-    out, said = tmp_path / "job", list[tuple[int, int, str]]()
+def test_what_is_missing_is_left_out_of_its_pair_and_said() -> None:
+    values = {("reference", seed): {"m": value} for seed, value in enumerate((0.1, 0.2, 0.6))}
+    values |= {("no-local", 0): {"m": 0.2}, ("no-local", 2): {"m": 0.9}}
+    chosen = [variant for variant in VARIANTS if variant.name in ("no-local", "days")]
+    reference, no_local, days = differences(chosen, values, 3)
+    assert (no_local["pairs"], no_local["values"]) == (2, [0.2, None, 0.9])
+    assert no_local["difference"] == pytest.approx(0.2)
+    assert no_local["high"] - no_local["difference"] == pytest.approx(12.7062 * 0.1, abs=1e-3)  # t(0.975; 1)
+    assert (days["difference"], days["low"]) == (None, None)
+    table = as_table([reference, no_local, days], 3)
+    assert "+20.0 (-107.1 to +147.1), 2 of 3 seeds |" in table
+    assert table.splitlines()[4].endswith("| missing |")
+    (row,) = differences([], {("reference", 1): {"m": 0.2}}, 3)
+    assert "| 20.0, 1 of 3 seeds |" in as_table([row], 3)
 
-    def run(seeds: int) -> str:
+
+@pytest.fixture(scope="module")
+def quick(small_recipe: Recipe) -> Recipe:
+    return replace(small_recipe, optimiser=replace(small_recipe.optimiser, epochs=1))
+
+
+@pytest.fixture(scope="module")
+def job(quick: Recipe, phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job of three runs, of which one failed."""
+    out = tmp_path_factory.mktemp("ablate") / "job"
+    out.mkdir()
+    (out / "job.json").write_text("")
+    fails = Variant("too-large", "batches that the cohort can't fill", {"data.sequences_per_batch": 4000})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "VARIANTS", (*VARIANTS, fails))
+        said: list[tuple[int, int, str]] = []
+        ablate(
+            phantom_cohort, out, recipe=quick, seeds=1, only=("too-large", "mixed-laterals"), jobs=2,
+            progress=lambda *given: said.append(given),
+        )  # fmt: skip
+    assert said[0][:2] == (0, 3)
+    assert said[-1][:2] == (3, 3)
+    assert "too-large-0 failed" in [note for *_, note in said]
+    return out
+
+
+def test_a_run_that_fails_is_named_in_the_table_and_the_others_are_measured(job: Path) -> None:
+    table = (job / "ablation.md").read_text()
+    assert "retrieval, own report R@1" in table
+    assert "| too-large | batches that the cohort can't fill | missing | missing |" in table
+    assert "Missing: too-large with seed 0, because: " in table
+    assert "fewer than the 4000" in table
+    found = json.loads((job / "ablation.json").read_text())
+    assert [(one["variant"], one["seed"]) for one in found["failed"]] == [("too-large", 0)]
+    assert {row["variant"] for row in found["rows"] if row["mean"] is not None} == {"reference", "mixed-laterals"}
+
+
+def test_a_job_does_nothing_twice_and_measures_again_what_is_damaged(
+    job: Path, quick: Recipe, phantom_cohort: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "job"
+    shutil.copytree(job, out)
+    said: list[tuple[int, int, str]] = []
+
+    def again() -> str:
         said.clear()
         return ablate(
-            phantom_cohort, out, seeds=seeds, only=("mixed-laterals",), jobs=2,
+            phantom_cohort, out, recipe=quick, seeds=1, only=("mixed-laterals",),
             progress=lambda *given: said.append(given),
         )  # fmt: skip
 
-    table = run(1)
-    assert said[0][:2] == (0, 2)
-    assert said[-1][:2] == (2, 2)
-    assert (out / "ablation.md").read_text().strip() == table
-    assert "retrieval, own report R@1" in table
-    assert "| mixed-laterals |" in table
-    written = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/results.json")}
-    assert len(written) == 2
-    assert run(1) == table
+    (out / "ablation.json").write_text("{")
+    whole = (out / "runs" / "reference-0" / "results.json").read_text()
+    table = again()
     assert said == [(2, 2, "")]
-    assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/results.json")} == written
-    with pytest.raises(MedstError, match="another folder"):
-        ablate(phantom_cohort, out, epochs=3, only=("no-local",))
+    assert "Missing" not in table
+    (out / "runs" / "reference-0" / "results.json").write_text(whole[:100])
+    assert again() == table
+    assert [note for *_, note in said] == ["", "reference-0"]
+    assert (out / "runs" / "reference-0" / "results.json").read_text() == whole
+    assert not list(out.rglob("*.part"))
+
+
+def test_old_runs_are_never_reported_as_new_results(
+    job: Path, quick: Recipe, phantom_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(said: str, cohort: Path = phantom_cohort, recipe: Recipe = quick) -> None:
+        with pytest.raises(MedstError, match=rf"reference-0 holds {said}.*; give another folder"):
+            ablate(cohort, job, recipe=recipe, seeds=1, only=("mixed-laterals",))
+
+    other = tmp_path / "other"
+    shutil.copytree(phantom_cohort, other)
+    meta = json.loads((other / "cohort.json").read_text())
+    (other / "cohort.json").write_text(json.dumps(meta | {"fingerprint": "another"}))
+    before = {path: path.stat().st_mtime_ns for path in job.rglob("*.json")}
+    refused("a run on another cohort", other)
+    refused(
+        r"a run with other settings \(optimiser.lr\)",
+        recipe=replace(quick, optimiser=replace(quick.optimiser, lr=1e-4)),
+    )
+    refused(
+        r"a run with other settings \(run.precision\)", recipe=replace(quick, run=replace(quick.run, precision="bf16"))
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "NUMERICS", module.NUMERICS + 1)
+        refused("a run of numerics version 1, this is 2")
+    results = job / "runs" / "reference-0" / "results.json"
+    whole = results.read_text()
+    for changed, said in (
+        ({"protocol": "paper"}, "results of another protocol"),
+        ({"numerics": 7}, "results of numerics version 7"),
+        ({"cohorts": {"mimic-cxr": "another"}}, "results on another mimic-cxr cohort"),
+    ):
+        results.write_text(json.dumps(json.loads(whole) | changed))
+        refused(said)
+    results.write_text(whole)
+    with pytest.raises(MedstError, match="stop_after is set"):
+        ablate(phantom_cohort, job, recipe=replace(quick, optimiser=replace(quick.optimiser, stop_after=1)), seeds=1)
+    with claim(job), pytest.raises(MedstError, match="is being written by another process"):
+        ablate(phantom_cohort, job, recipe=quick, seeds=1)
+    assert {path: path.stat().st_mtime_ns for path in before if path != results} == {
+        path: time for path, time in before.items() if path != results
+    }
 
 
 def test_impossible_jobs_are_refused(tmp_path: Path) -> None:

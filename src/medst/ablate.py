@@ -1,31 +1,43 @@
 """What is each part of the recipe worth? Its variants, each trained with several seeds, as one job that can be stopped.
 
-Unusual here: a variant is held against the reference of the same seed, which has the same start and the same order of
+Each run's own settings.json and results.json say what it is of: recipe, cohorts, protocol and numerics version. They are
+held against what is asked before anything is trained, so that no old run is reported as a new one.
+
+A variant is held against the reference of the same seed, which has the same start and the same order of
 patients, so that what the two share cancels; the interval of the mean difference is Student's over the seeds. It says how
 far other seeds would differ, not how far other patients would.
 """
 
-import json
-import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from scipy import stats
 
+from medst import NUMERICS
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
+from medst.files import claim, read_json, write_json, write_text
+from medst.jobs import end_with
 from medst.recipes import RECIPES
-from medst.recipes.settings import Recipe
+from medst.recipes.settings import Recipe, from_dict, to_dict
+from medst.run_folder import differing
 
 Progress = Callable[[int, int, str], None]
 REFERENCE = "reference"
 CONFIDENCE = 0.95
+UNMEASURABLE = frozenset(
+    ("name", "run.loader_workers", "run.save_every", "run.save_minutes", "run.keep_states", "run.logger")
+)
+"""Settings that change no number of a run, so that the same job may be given others."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,8 @@ def ablate(
 ) -> str:
     """Train and measure all variants; what is finished is not done again.
 
+    A run that fails is recorded, and the others continue; the same command tries it again.
+
     Args:
         cohort: one with pairs; retrieval is measured on its test split.
         out: folder of the job: runs/VARIANT-SEED, ablation.json and ablation.md.
@@ -104,43 +118,49 @@ def ablate(
         The table, in Markdown.
 
     Raises:
-        MedstError: an unknown variant, impossible numbers, another job in `out`, or a run that failed or was interrupted.
+        MedstError: an unknown variant, impossible numbers, `out` holds runs of other settings, cohorts or another numerics
+            version, a run's process was killed, or no run could be measured.
     """
     if seeds < 1 or jobs < 1:
         raise MedstError(f"seeds is {seeds} and jobs is {jobs}; give 1 or more.")
     base = RECIPES[recipe] if isinstance(recipe, str) else recipe
     if epochs is not None:
         base = replace(base, optimiser=replace(base.optimiser, epochs=epochs))
+    if base.optimiser.stop_after:
+        raise MedstError("optimiser.stop_after is set, but variants are compared after whole runs; leave it at 0.")
     variants = choose(base, only)
-    open_cohort(cohort)
+    measured = [_Measured.of(cohort, ("retrieval",))]
     if comparisons is not None:
         from medst.evaluate.temporal_image import checked_comparisons
 
         checked_comparisons(open_cohort(comparisons), "strict")
-    _claim(out, {"recipe": base.name, "epochs": base.optimiser.epochs, "protocol": "strict"})
-    tasks = [
+        measured.append(_Measured.of(comparisons, ("temporal-image", "temporal-text")))
+    runs = [
         _Run(
+            variant.name,
+            seed,
             out / "runs" / f"{variant.name}-{seed}",
             replace(made, run=replace(made.run, seed=seed)),
-            cohort,
-            comparisons,
+            measured,
         )
         for seed in range(seeds)
         for variant in (Variant(REFERENCE, "", {}), *variants)
         for made in [variant.of(base)]
     ]
-    for task in tasks:
-        task.recipe.check()
-    _all(tasks, jobs, progress or (lambda done, total, note: None))
-    values = {
-        (variant, seed): read_values(out / "runs" / f"{variant}-{seed}" / "results.json")
-        for variant in (REFERENCE, *(v.name for v in variants))
-        for seed in range(seeds)
-    }
-    rows = differences(variants, values, seeds)
-    (out / "ablation.json").write_text(json.dumps({"recipe": base.name, "seeds": seeds, "rows": rows}, indent=1) + "\n")
-    table = as_table(rows, seeds)
-    (out / "ablation.md").write_text(table + "\n")
+    for run in runs:
+        run.recipe.check()
+    with claim(out):
+        failed = _all(runs, jobs, progress or (lambda done, total, note: None))
+        values = {(run.variant, run.seed): read_values(run.results, run.wanted) for run in runs if run not in failed}
+        if not values:
+            raise MedstError(f"No run could be measured; the first failed because: {next(iter(failed.values()))}")
+        rows = differences(variants, values, seeds)
+        missing = [{"variant": run.variant, "seed": run.seed, "reason": reason} for run, reason in failed.items()]
+        about = {"recipe": base.name, "numerics": NUMERICS, "cohorts": {m.dataset: m.fingerprint for m in measured}}
+        write_json(out / "ablation.json", about | {"seeds": seeds, "rows": rows, "failed": missing})
+        table = as_table(rows, seeds)
+        table += "".join(f"\n\nMissing: {m['variant']} with seed {m['seed']}, because: {m['reason']}" for m in missing)
+        write_text(out / "ablation.md", table + "\n")
     return table
 
 
@@ -159,117 +179,190 @@ def differences(
 ) -> list[dict[str, Any]]:
     """For each variant and measure, its mean, the mean of (variant - reference) of the same seed, and its 95 % interval.
 
-    The interval is that of Student's t with seeds - 1 degrees of freedom; None with one seed.
+    `pairs` counts the seeds for which both were measured; without any, the difference is None. The interval is that of
+    Student's t with pairs - 1 degrees of freedom; None with one pair.
     """
     rows = []
+    measures = list(dict.fromkeys(measure for one in values.values() for measure in one))
     for name, what in [(REFERENCE, "the recipe as it is"), *((v.name, v.what) for v in variants)]:
-        for measure in values[REFERENCE, 0]:
-            own = np.array([values[name, seed][measure] for seed in range(seeds)])
-            apart = own - np.array([values[REFERENCE, seed][measure] for seed in range(seeds)])
-            row: dict[str, Any] = {"variant": name, "what": what, "measure": measure, "mean": float(own.mean())}
-            row |= {"difference": float(apart.mean()), "low": None, "high": None, "values": own.tolist()}
-            if seeds > 1 and name != REFERENCE:
-                reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * apart.std(ddof=1) / np.sqrt(seeds)
+        for measure in measures:
+            own = [values.get((name, seed), {}).get(measure) for seed in range(seeds)]
+            reference = [values.get((REFERENCE, seed), {}).get(measure) for seed in range(seeds)]
+            known = [value for value in own if value is not None]
+            apart = np.array([a - b for a, b in zip(own, reference, strict=True) if a is not None and b is not None])
+            row: dict[str, Any] = {"variant": name, "what": what, "measure": measure, "pairs": len(apart)}
+            row |= {"mean": float(np.mean(known)) if known else None, "difference": None, "low": None, "high": None}
+            row["values"] = own
+            if len(apart):
+                row["difference"] = float(apart.mean())
+            if len(apart) > 1 and name != REFERENCE:
+                reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
                 row |= {"low": float(apart.mean() - reach), "high": float(apart.mean() + reach)}
             rows.append(row)
     return rows
 
 
 def as_table(rows: Sequence[dict[str, Any]], seeds: int) -> str:
-    """Markdown: a line a variant, a column a measure; a difference whose interval leaves out 0 is set bold."""
+    """Markdown: one line per variant, one column per measure; a difference whose interval leaves out 0 is set bold."""
     measures = list(dict.fromkeys(row["measure"] for row in rows))
     lines = ["| variant | what it does | " + " | ".join(measures) + " |", "| --- | --- |" + " --- |" * len(measures)]
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = {row["measure"]: row for row in rows if row["variant"] == name}
-        cells = [_cell(own[measure]) for measure in measures]
+        cells = [_cell(own[measure], seeds) for measure in measures]
         lines.append(f"| {name} | {next(iter(own.values()))['what']} | " + " | ".join(cells) + " |")
     note = f"Mean of {seeds} seeds; variants as the difference from the reference of the same seed, in points"
     return "\n".join([*lines, "", f"{note}, with its 95 % interval over the seeds; bold where that leaves out 0."])
 
 
-def _cell(row: dict[str, Any]) -> str:
-    if row["variant"] == REFERENCE:
-        return f"{100 * row['mean']:.1f}"
-    said = f"{100 * row['difference']:+.1f}"
-    if row["low"] is None:
-        return said
-    said += f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-    return f"**{said}**" if row["low"] > 0 or row["high"] < 0 else said
+def _cell(row: dict[str, Any], seeds: int) -> str:
+    value = row["mean"] if row["variant"] == REFERENCE else row["difference"]
+    if value is None:
+        return "missing"
+    said = f"{100 * value:.1f}" if row["variant"] == REFERENCE else f"{100 * value:+.1f}"
+    if row["low"] is not None:
+        said += f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+        said = f"**{said}**" if row["low"] > 0 or row["high"] < 0 else said
+    return said if row["pairs"] == seeds else f"{said}, {row['pairs']} of {seeds} seeds"
 
 
-def read_values(file: Path) -> dict[str, float]:
-    """The measures that a results.json holds."""
+def read_values(file: Path, tasks: Container[str]) -> dict[str, float]:
+    """The measures of `tasks` that a results.json holds."""
     rows = {
         (row["task"], row["metric"], row["finding"], row["folds"]): row["value"]
         for row in read_results(file)["results"]
-        if row["model"] == "trained"
+        if row["model"] == "trained" and row["task"] in tasks
     }
     return {name: rows[key] for name, key in MEASURES.items() if key in rows}
 
 
 @dataclass(frozen=True)
+class _Measured:
+    """A cohort that every run is measured on, and the tasks."""
+
+    path: Path
+    dataset: str
+    fingerprint: str
+    tasks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: Path, tasks: tuple[str, ...]) -> "_Measured":
+        cohort = open_cohort(path)
+        return cls(path, str(cohort.meta["dataset"]), cohort.fingerprint, tasks)
+
+
+@dataclass(frozen=True, eq=False)
 class _Run:
+    """A run of the job; `measured` begins with the cohort that it is trained on."""
+
+    variant: str
+    seed: int
     folder: Path
     recipe: Recipe
-    cohort: Path
-    comparisons: Path | None
+    measured: list[_Measured]
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.json"
+
+    @property
+    def wanted(self) -> list[str]:
+        return [task for one in self.measured for task in one.tasks]
 
     def done(self) -> bool:
-        return (self.folder / "results.json").is_file()
+        """Whether all is measured.
+
+        Raises:
+            MedstError: the folder holds a run of other settings, on another cohort, or of another numerics version.
+        """
+        other, found = self._other_run(), None
+        if self.results.exists():
+            try:
+                found = read_results(self.results)
+            except MedstError:  # the model is there, so what is damaged can be measured again
+                self.results.unlink()
+        if found is not None:
+            other += ["results of another protocol"] * (found["protocol"] != "strict")
+            other += [f"results of numerics version {found['numerics']}"] * (found["numerics"] != NUMERICS)
+            other += [
+                f"results on another {one.dataset} cohort"
+                for one in self.measured
+                if found["cohorts"].get(one.dataset, one.fingerprint) != one.fingerprint
+            ]
+        if other:
+            raise MedstError(f"{self.folder} holds {other[0]}; give another folder.")
+        tasks = [f"{task}/{one.dataset}" for one in self.measured for task in one.tasks]
+        return found is not None and all(task in found["details"] for task in tasks)
+
+    def _other_run(self) -> list[str]:
+        file = self.folder / "settings.json"
+        if not file.exists():
+            return []
+        form = {"recipe": dict, "cohort": {"fingerprint": str}}
+        old = read_json(file, f"remove {self.folder}, and the same command trains that run anew", form)
+        # Fields that came after that run was begun have their defaults in it.
+        before = to_dict(from_dict(Recipe, old["recipe"]))
+        changed = [name for name in differing(before, to_dict(self.recipe)) if name not in UNMEASURABLE]
+        numerics = old.get("numerics", 1)  # the only version before it was written down
+        other = [f"a run with other settings ({', '.join(changed)})"] * bool(changed)
+        other += ["a run on another cohort"] * (old["cohort"]["fingerprint"] != self.measured[0].fingerprint)
+        return other + [f"a run of numerics version {numerics}, this is {NUMERICS}"] * (numerics != NUMERICS)
 
 
-def _all(tasks: Sequence[_Run], jobs: int, progress: Progress) -> None:
-    left = [task for task in tasks if not task.done()]
-    done = len(tasks) - len(left)
-    progress(done, len(tasks), "")
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(_carry_out, task, threads): task for task in left}
+def _all(runs: Sequence[_Run], jobs: int, progress: Progress) -> dict[_Run, str]:
+    """Carry out what is left; the runs that failed, with the reason."""
+    left = [run for run in runs if not run.done()]
+    done, failed = len(runs) - len(left), dict[_Run, str]()
+    progress(done, len(runs), "")
+    threads = max(1, cpu_count() // jobs)
+    # Not joblib, which kills its workers at Ctrl-C, where these save the step at hand.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
+        running = {pool.submit(_carry_out, run, threads): run for run in left}
         try:
             for future in as_completed(running):
-                if not future.result():
+                run, reason = running[future], future.result()
+                if reason is None:
                     raise KeyboardInterrupt
+                if reason:
+                    failed[run] = reason
                 done += 1
-                progress(done, len(tasks), running[future].folder.name)
+                progress(done, len(runs), f"{run.folder.name}{' failed' if reason else ''}")
+        except BrokenProcessPool as error:
+            raise MedstError(
+                "A run's process was killed, most likely for want of memory; the same command resumes, with fewer --jobs."
+            ) from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    return failed
 
 
-def _carry_out(task: _Run, threads: int) -> bool:
-    """In a process of its own: train, which goes on where it was, and measure. False where it was interrupted."""
+def _carry_out(run: _Run, threads: int) -> str | None:
+    """In a process of its own: train, which resumes, and measure. Why that failed, or nothing; None if interrupted."""
     import torch
 
     from medst.evaluate.run import evaluate
     from medst.evaluate.task import Question
     from medst.pretrain import pretrain
 
-    torch.set_num_threads(threads)
-    trained = pretrain(task.cohort, task.folder, task.recipe)
-    if trained.get("interrupted") or not trained["finished"]:
-        return False
-    strict = Question(protocol="strict", bootstrap=False)  # the interval is over seeds, not over patients
-    last, parts = task.folder / "last", task.folder / "retrieval.json"
-    found = evaluate(last, task.cohort, parts, tasks=("retrieval",), baseline_seeds=(), question=strict)
-    if task.comparisons is not None:
-        tasks = ("temporal-image", "temporal-text")
-        evaluate(last, task.comparisons, parts, tasks=tasks, baseline_seeds=(), keep=True, question=strict)
-    assert found["results"]
-    os.replace(parts, task.folder / "results.json")
-    return True
-
-
-def _claim(out: Path, job: dict[str, Any]) -> None:
-    """Refuse a folder that holds another job."""
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "job.json"
-    if file.is_file():
-        if json.loads(file.read_text()) != job:
-            raise MedstError(
-                f"{out} holds a job with other settings ({file.read_text().strip()}); give another folder."
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    try:
+        trained = pretrain(run.measured[0].path, run.folder, run.recipe)
+        if trained.get("interrupted") or not trained["finished"]:
+            return None
+        strict = Question(protocol="strict", bootstrap=False)  # the interval is over seeds, not over patients
+        for one in run.measured:
+            evaluate(
+                run.folder / "last",
+                one.path,
+                run.results,
+                tasks=one.tasks,
+                baseline_seeds=(),
+                keep=True,
+                question=strict,
             )
-        return
-    file.write_text(json.dumps(job) + "\n")
+    except (MedstError, RuntimeError, MemoryError) as error:
+        return str(error).partition("\n")[0] or type(error).__name__
+    return ""
 
 
 def _replaced(settings: Any, path: list[str], value: Any) -> Any:

@@ -258,7 +258,7 @@ class Workers:
         if self.cluster is None:
             alone = count <= 1  # starting processes costs more than one job
             jobs = 1 if alone else self.workers or -1
-            with joblib.parallel_config("loky", n_jobs=jobs, initializer=_watch, initargs=(os.getpid(),)):
+            with joblib.parallel_config("loky", n_jobs=jobs, initializer=end_with, initargs=(os.getpid(),)):
                 yield
             return
         kind, _, address = self.cluster.partition(":")
@@ -296,7 +296,7 @@ def _quiet_executor() -> Iterator[None]:
         threading.excepthook = usual
 
 
-def _watch(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this worker soon after the process that started it, which a SIGKILL gives no time to end its workers."""
 
     def watch() -> None:

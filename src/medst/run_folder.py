@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medst import __version__
+from medst import NUMERICS, __version__
 from medst.environment import describe_environment
 from medst.errors import MedstError
 from medst.recipes.settings import Recipe, from_dict, to_dict
@@ -83,12 +83,17 @@ class RunFolder:
             MedstError: the folder holds something else, or a run with other settings or another cohort.
         """
         file = self.path / "settings.json"
-        settings: dict[str, Any] = {"medst_version": __version__, "recipe": to_dict(recipe), "cohort": dict(cohort)}
+        settings: dict[str, Any] = {
+            "medst_version": __version__,
+            "numerics": NUMERICS,
+            "recipe": to_dict(recipe),
+            "cohort": dict(cohort),
+        }
         if file.is_file():
             old = json.loads(file.read_text())
             # Fields that came after that run was begun have their defaults in it.
             before = to_dict(from_dict(Recipe, old["recipe"]))
-            changed = [n for n in _differences(before, settings["recipe"]) if n not in FREE_TO_CHANGE]
+            changed = [n for n in differing(before, settings["recipe"]) if n not in FREE_TO_CHANGE]
             if changed:
                 raise MedstError(
                     f"{self.path} holds a run with other settings ({', '.join(changed)}); "
@@ -211,12 +216,13 @@ def _is_whole(state: Path) -> bool:
         return False
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the settings that differ between two nested dictionaries."""
     names = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            names += _differences(a, b, f"{prefix}{key}.")
+            names += differing(a, b, f"{prefix}{key}.")
         elif a != b:
             names.append(prefix + key)
     return names
