@@ -8,12 +8,12 @@ again. Prints a table and writes it to benchmarks/results/demo_seeds.json, with 
 
 import argparse
 import json
-import os
 import platform
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import torch
 
 from medst import __version__
@@ -73,7 +73,7 @@ def main() -> None:
             f"chance {mean['chance']:.3f}  lead over untrained, least of {len(lead)} seeds {min(lead):+.3f}"
         )
     found = {
-        "on": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "on": f"{platform.machine()}, {joblib.cpu_count()} cores, torch {torch.__version__}",
         "medst_version": __version__,
         "patients": args.patients,
         "epochs": args.epochs,

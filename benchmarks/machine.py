@@ -1,7 +1,6 @@
 """What a benchmark ran on, and where its figures go."""
 
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ RESULTS = Path(__file__).parent / "results"
 def machine() -> dict[str, Any]:
     """The machine and the versions that matter."""
     import cv2
+    import joblib
     import numpy
     import polars
 
@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
         model = platform.processor()
     return {
         "cpu": model,
-        "cores": os.cpu_count(),
+        "cores": joblib.cpu_count(),
         "python": platform.python_version(),
         "medst": __version__,
         "numpy": numpy.__version__,

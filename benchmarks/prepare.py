@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import joblib
 import polars as pl
 
 from decode import make
@@ -75,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     arguments = parser.parse_args()
-    figures: dict[str, Any] = {"cores": os.cpu_count(), "runs": []}
+    figures: dict[str, Any] = {"cores": joblib.cpu_count(), "runs": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = make(folder, 6)["usual"]

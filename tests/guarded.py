@@ -102,3 +102,17 @@ def garbage(seed: int) -> None:
 
 def square(number: int) -> int:
     return number * number
+
+
+def decode_badly(path: Path, reading: Any) -> list[Any]:
+    """As `read_square`, but for files whose name says what their decoder does."""
+    from medst.cohort.images import read_square
+
+    ends = {"abort": signal.SIGABRT, "crash": signal.SIGSEGV, "hang": signal.SIGALRM}  # a hang ends so in the end
+    if number := ends.get(path.stem):
+        os.kill(os.getpid(), number)
+    if path.stem == "greedy":
+        return [len(bytes(2**33))]
+    if path.stem == "new":
+        raise Unforeseen("SECRET")
+    return list(read_square(path, reading))

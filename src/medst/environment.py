@@ -1,6 +1,5 @@
 """What a run ran with and on, so that its numbers can be traced: packages, code, machine."""
 
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ PACKAGES = (
 
 def describe_environment(processes: int) -> dict[str, Any]:
     """When, with which code and packages, on what and in how many processes. Names no user, host or path."""
+    import joblib
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -34,7 +34,7 @@ def describe_environment(processes: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": joblib.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         "processes": processes,

@@ -173,13 +173,10 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         OSError: it is missing or can't be read.
     """
     with open_regular(path) as file:
-        return file.read() if most is None else read_open(file, path, most)
-
-
-def read_open(file: BufferedReader, path: Path, most: int) -> bytes:
-    """As `read_regular`, from what `open_regular` opened."""
-    # Files of /proc have no size before they are read, and some no end.
-    content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
+        if most is None:
+            return file.read()
+        # Files of /proc have no size before they are read, and some no end.
+        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
     if content is None or len(content) > most:
         raise UnusableFile(path, f"larger than the {most / 1e6:.0f} MB that are read")
     return content
@@ -208,6 +205,16 @@ def _check_regular(path: Path, status: os.stat_result) -> None:
         raise UnusableFile(path, "a folder, not a regular file")
     if not stat.S_ISREG(status.st_mode):
         raise UnusableFile(path, "not a regular file")
+
+
+def read_or_why(path: Path, most: int) -> bytes | str:
+    """As `read_regular`, but what is wrong with this one file is returned in a few words; OSError if the disk fails."""
+    try:
+        return read_regular(path, most)
+    except (OSError, UnusableFile) as error:
+        if why := why_unusable(error):
+            return why
+        raise
 
 
 def why_unusable(error: OSError | UnusableFile) -> str | None:

@@ -243,10 +243,10 @@ class Workers:
             results = joblib.Parallel(return_as="generator_unordered")(jobs)
             try:
                 yield results
-            except BrokenProcessPool as error:
+            except (BrokenProcessPool, MemoryError) as error:
                 raise MedstError(
                     "A worker process died, most likely because memory ran out; run the same command again with fewer "
-                    "--workers, it resumes."
+                    "--workers, and it resumes."
                 ) from error
             finally:
                 with warnings.catch_warnings(), _quiet_executor():

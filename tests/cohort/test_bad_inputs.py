@@ -1,5 +1,7 @@
 """Everything that can be wrong with a picture, in one table: left out by name, counted, said at the end, and no more."""
 
+import os
+import socket
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -9,12 +11,18 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from tests import guarded
 from tests.cohort.conftest import jpeg, picture
+from tests.cohort.dicoms import dicom, ramp
 from tests.cohort.test_dicom import BAD
 from tests.cohort.test_images import png_header
 
 from medst.cli import main
+from medst.cohort import images
+from medst.cohort.prepare import prepare
 from medst.cohort.store import open_cohort
+from medst.errors import MedstError
+from medst.use import read_picture
 
 WHOLE = jpeg(picture(1))
 
@@ -76,3 +84,107 @@ def test_each_is_left_out_by_name_and_the_rest_is_made(
     for name, (_, reason) in bad.items():
         assert reason in rejected[name], name
     assert "SECRET" not in (tmp_path / "cohort" / "rejected.csv").read_text()
+
+
+def special(folder: Path) -> dict[str, str]:
+    """Everything but a file in the place of a picture, and the reason for each."""
+    target = folder / "fifo.jpg"
+    os.mkfifo(target)
+    for name, path in (
+        ("zeros.dcm", "/dev/zero"),
+        ("terminal.png", "/dev/tty"),
+        ("to-fifo.jpg", target),
+        ("loop.jpg", folder / "pool.jpg"),
+        ("pool.jpg", folder / "loop.jpg"),
+        ("nowhere.jpg", folder / "gone"),
+    ):
+        (folder / name).symlink_to(path)
+    (folder / "folder.jpg").mkdir()
+    (folder / "locked.jpg").write_bytes(WHOLE)
+    (folder / "locked.jpg").chmod(0)
+    with (folder / "vast.dcm").open("wb") as file:
+        file.truncate(2**40)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(folder / "socket.jpg"))
+    found = {
+        "fifo.jpg": "not a regular file",
+        "zeros.dcm": "not a regular file",
+        "terminal.png": "not a regular file",
+        "to-fifo.jpg": "not a regular file",
+        "socket.jpg": "not a regular file",
+        "/dev/zero": "not a regular file",
+        "/dev/null": "not a regular file",
+        "/proc/self/pagemap": "",
+        "loop.jpg": "a link that leads back to itself",
+        "pool.jpg": "a link that leads back to itself",
+        "nowhere.jpg": "no such file",
+        "folder.jpg": "a folder, not a regular file",
+        "locked.jpg": "no permission to read it",
+        "vast.dcm": "larger than the 537 MB that are read",
+        "nul\0.jpg": "impossible as a file name",
+        f"{'n' * 300}.jpg": "its name is too long",
+        "a/" * 5000: "its name is too long",
+        "folder.jpg/x.jpg": "no such file",
+        "fifo.jpg/x.jpg": "no such file",
+    }
+    if os.access(folder / "locked.jpg", os.R_OK):  # the superuser may read everything
+        del found["locked.jpg"]
+    if not Path("/proc/self/pagemap").exists():
+        del found["/proc/self/pagemap"]
+    return found
+
+
+def prepared(folder: Path, names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Patients that `medst prepare table` keeps of these pictures, and the reason for each picture that it doesn't."""
+    numbers = range(len(names))
+    table = pl.DataFrame(
+        {"patient": numbers, "study": numbers, "time": "2100-01-01", "frontal": names, "report": "No change is seen."}
+    )
+    table.write_parquet(folder / "table.parquet")
+    prepare("table", folder / "table.parquet", folder / "cohort", workers=1, max_rejected=1)
+    cohort = open_cohort(folder / "cohort")
+    assert cohort.pairs is not None
+    rejected = pl.read_csv(folder / "cohort" / "rejected.csv", infer_schema=False)
+    return cohort.pairs["patient_id"].to_list(), dict(rejected.select("id", "reason").iter_rows())
+
+
+def test_what_is_not_a_file_is_left_out_by_name(tmp_path: Path) -> None:
+    (tmp_path / "good.jpg").write_bytes(WHOLE)
+    expected = special(tmp_path)
+    kept, rejected = prepared(tmp_path, ["good.jpg", *expected])
+    assert kept == ["0"]
+    assert set(rejected) == set(expected)
+    for name, reason in expected.items():
+        assert reason in rejected[name], name
+        with pytest.raises(MedstError) as caught:
+            read_picture(tmp_path / name)
+        assert reason in str(caught.value), name
+
+
+def test_a_decoder_that_dies_hangs_or_takes_all_memory_costs_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_read_square_alone", guarded.decode_badly)
+    names = ["good-1.dcm", "abort.dcm", "crash.tif", "good-2.dcm", "hang.dcm", "greedy.dcm", "new.dcm", "good-3.dcm"]
+    for name in names:
+        (tmp_path / name).write_bytes(dicom(ramp()))
+    kept, rejected = prepared(tmp_path, names)
+    assert [names[int(patient)] for patient in kept] == ["good-1.dcm", "good-2.dcm", "good-3.dcm"]
+    assert rejected == {
+        "abort.dcm": "its decoder crashed (SIGABRT)",
+        "crash.tif": "its decoder crashed (SIGSEGV)",
+        "hang.dcm": "it takes longer than 60 seconds",
+        "greedy.dcm": "it takes more memory than a file may",
+        "new.dcm": "its decoder failed (Unforeseen)",
+    }
+
+
+def test_a_jpeg_of_many_scans_is_not_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_read_square_alone", guarded.decode_badly)
+    whole = encoded(Image.fromarray(picture(1)), "JPEG")
+    start = whole.index(b"\xff\xda")
+    (tmp_path / "abort.jpg").write_bytes(whole)
+    assert images.read_guarded(tmp_path / "abort.jpg")[1] == picture(1).shape
+    (tmp_path / "abort.jpg").write_bytes(whole[:start] + whole[start:-2] * 30 + whole[-2:])
+    with pytest.raises(images.UnreadableImage, match="its decoder crashed"):
+        images.read_guarded(tmp_path / "abort.jpg")

@@ -1,5 +1,8 @@
+import logging
+import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
-from tests.cohort.dicoms import bytes_of, dataset_of, dicom, ramp
+from tests.cohort.dicoms import DEADLY, by_gdcm, bytes_of, dataset_of, dicom, fuzzed, ramp
 
-from medst.cohort.dicom import read_dicom, read_element
-from medst.cohort.images import Reading, UnreadableImage, read_grey, read_square
+from medst.cohort.dicom import BAND, read_dicom, read_element
+from medst.cohort.images import Reading, UnreadableImage, guarded, read_grey, read_guarded, read_square
 from medst.errors import MedstError
 
 
@@ -82,39 +85,24 @@ def test_lossless_compressions_give_the_very_pixels(syntax: Any) -> None:
     np.testing.assert_array_equal(read_dicom(bytes_of(dataset)), expected)
 
 
-def lossless_jpeg(pixels: np.ndarray, bits: int) -> bytes:
-    """The file re-written by GDCM with JPEG Lossless, Selection Value 1."""
-    import gdcm
-
-    source = dicom(pixels, bits)
-    reader = gdcm.ImageReader()
-    reader.SetFileName(_kept(source))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    path = _kept(b"")
-    writer.SetFileName(path)
-    assert writer.Write()
-    return Path(path).read_bytes()
-
-
-def _kept(data: bytes) -> str:
-    import tempfile
-
-    with tempfile.NamedTemporaryFile(suffix=".dcm", delete=False) as file:
-        file.write(data)
-    return file.name
-
-
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_lossless_jpeg_gives_the_very_pixels(bits: int) -> None:
     pixels = ramp(bits)
-    np.testing.assert_array_equal(read_dicom(lossless_jpeg(pixels, bits)), read_dicom(dicom(pixels, bits)))
+    whole = dicom(pixels, bits)
+    np.testing.assert_array_equal(read_dicom(by_gdcm(whole, "JPEGLosslessProcess14_1")), read_dicom(whole))
+
+
+def test_a_file_on_which_gdcm_ends_the_process_costs_one_file(tmp_path: Path) -> None:
+    whole = by_gdcm(WHOLE, "JPEGLSLossless")
+    good, bad = tmp_path / "good.dcm", tmp_path / "bad.dcm"
+    good.write_bytes(whole)
+    for seed in DEADLY[:1]:
+        bad.write_bytes(fuzzed(whole, seed))
+        with pytest.raises(UnreadableImage, match=r"its decoder crashed \(SIG|its pixels can't be decoded"):
+            read_guarded(bad)
+        square, size = read_guarded(good)
+        np.testing.assert_array_equal(square, read_square(good)[0])
+        assert size == (64, 64)
 
 
 def test_baseline_jpeg_is_read() -> None:
@@ -161,6 +149,12 @@ BAD: dict[str, tuple[bytes, str]] = {
     "private": (_with_syntax("1.3.6.1.4.1.9999.9.9.9"), "compression 1.3.6.1.4.1.9999.9.9.9 is unknown"),
     "video": (_with_syntax("1.2.840.10008.1.2.4.100"), "compression MPEG2"),
     "rubbish": (_with_syntax(str(JPEGLSLossless)), "its pixels can't be decoded"),
+    "bits stored": (dicom(ramp(), BitsStored=17), "its pixels can't be decoded"),
+    "bits allocated": (dicom(ramp(), BitsAllocated=24), "its pixels can't be decoded"),
+    "rows": (dicom(ramp(), Rows=65_535, Columns=65_535), "65535 x 65535 pixels: too large"),
+    "rows missing": (dicom(ramp(), Rows=None), "64 x 0 pixels: too small"),
+    "several rows": (dicom(ramp(), Rows=[64, 64]), "its pixels can't be decoded"),
+    "more rows": (dicom(ramp(), Rows=128), "its pixels can't be decoded"),
     "not DICOM": (b"\x89PNG" + b"\0" * 300, "not a DICOM file"),
 }
 
@@ -185,6 +179,93 @@ def test_what_is_no_use_says_why_and_names_nobody(
     assert "\n" not in str(caught.value)
 
 
+def table_of(kind: str, descriptor: list[int], data: bytes | None) -> bytes:
+    """A file whose lookup table is this."""
+    table = pydicom.Dataset()
+    table.LUTDescriptor = descriptor
+    if data is not None:
+        table.LUTData = data
+    if kind == "ModalityLUTSequence":
+        table.ModalityLUTType = "US"
+    return dicom(ramp(), **{kind: [table]})
+
+
+LINE = np.arange(4096, dtype=np.uint16)
+
+
+@pytest.mark.parametrize(("kind", "bits", "most"), [("VOILUTSequence", 12, 4095), ("ModalityLUTSequence", 16, 4094)])
+def test_a_lookup_table_is_used(kind: str, bits: int, most: int) -> None:
+    shown = read_dicom(table_of(kind, [4096, 0, bits], LINE[::-1].tobytes()), "window")
+    assert np.abs(shown - (4095.0 - ramp()) / most * 255).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        *(
+            (content, "its window or lookup table is broken")
+            for kind in ("VOILUTSequence", "ModalityLUTSequence")
+            for content in (
+                table_of(kind, [4096, 0, 12], None),
+                table_of(kind, [4096, 0, 12], b"\1\0"),
+                dicom(ramp(), **{kind: [pydicom.Dataset()]}),
+            )
+        ),
+        (table_of("VOILUTSequence", [4096, 0, 0], LINE.tobytes()), "a lookup table of 0 bits"),
+        (table_of("VOILUTSequence", [4096, 0, 200], LINE.tobytes()), "a lookup table of 200 bits"),
+        (dicom(ramp(), WindowCenter=1, WindowWidth=-1), "a window of width -1"),
+        # pydicom writes none of these.
+        (dicom(ramp(), WindowCenter="9999", WindowWidth=1).replace(b"9999", b"nan "), "WindowCenter is nan"),
+        (dicom(ramp(), WindowCenter=1, WindowWidth="9999").replace(b"9999", b"inf "), "WindowWidth is inf"),
+        (dicom(ramp(), WindowCenter="9999", WindowWidth=1).replace(b"9999", b"abcd"), "its window or lookup table is"),
+        (dicom(ramp(), RescaleSlope="9999", RescaleIntercept=0).replace(b"9999", b"nan "), "RescaleSlope is nan"),
+        (dicom(ramp(), RescaleSlope="999999", RescaleIntercept=0).replace(b"999999", b"1e+308"), "RescaleSlope is 1e"),
+        (dicom(ramp(), RescaleSlope=1, RescaleIntercept="9999").replace(b"9999", b"-inf"), "RescaleIntercept is -inf"),
+    ],
+)
+def test_a_broken_window_or_table_is_named_where_it_counts(data: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImage, match=reason):
+        read_dicom(data, "window")
+    np.testing.assert_array_equal(read_dicom(data), read_dicom(WHOLE))
+
+
+def test_no_row_of_a_large_picture_is_shown_otherwise() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (3 * BAND + 7, 40)).astype(np.uint16)
+    for elements in ({}, {"WindowCenter": 2048, "WindowWidth": 1024}, {"RescaleSlope": -2, "RescaleIntercept": 9}):
+        whole = read_dicom(dicom(pixels, **elements), "window")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("medst.cohort.dicom.BAND", len(pixels))
+            np.testing.assert_array_equal(read_dicom(dicom(pixels, **elements), "window"), whole)
+
+
+def test_what_a_deflated_file_inflates_to_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = dataset_of(ramp(), ViewPosition="PA")
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    deflated, path = bytes_of(dataset), tmp_path / "x.dcm"
+    path.write_bytes(deflated)
+    np.testing.assert_array_equal(read_dicom(deflated), read_dicom(WHOLE))
+    assert read_element(path, "ViewPosition") == "PA"
+    monkeypatch.setattr("medst.cohort.dicom.MOST_BYTES", 8000)  # its pixels alone have 8192
+    with pytest.raises(UnreadableImage, match="inflates to more than"):
+        read_dicom(deflated)
+    assert read_element(path, "ViewPosition") == ""
+
+
+def test_pydicom_is_silent_for_the_read_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("pydicom")
+    (tmp_path / "x.dcm").write_bytes(WHOLE)
+    for level in (logging.DEBUG, logging.NOTSET):
+        logger.setLevel(level)
+        read_dicom(WHOLE)
+        read_element(tmp_path / "x.dcm", "ViewPosition")
+        with pytest.raises(UnreadableImage):
+            read_dicom(WHOLE[:150])
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(read_dicom, [WHOLE] * 40))
+        assert logger.level == level
+    assert not [record for record in caplog.records if record.name.startswith("pydicom")]
+
+
 def test_a_file_without_the_ending_is_told_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(WHOLE)
@@ -206,5 +287,10 @@ def test_one_element_is_read_and_none_of_what_is_no_dicom(tmp_path: Path) -> Non
     path.write_bytes(dicom(ramp(), ViewPosition="PA"))
     assert read_element(path, "ViewPosition") == "PA"
     assert read_element(path, "BodyPartExamined") == ""
-    path.write_bytes(b"nothing")
+    assert guarded(read_element, path, "ViewPosition") == "PA"
+    for damage in (b"nothing", dicom(ramp(), ViewPosition="PA")[:150], b"\0" * 128 + b"DICM" + b"\xff" * 999):
+        path.write_bytes(damage)
+        assert read_element(path, "ViewPosition") == ""
+    path.unlink()
+    os.mkfifo(path)
     assert read_element(path, "ViewPosition") == ""

@@ -1,5 +1,7 @@
 import gzip
+import os
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,34 @@ def test_a_damaged_zip_file_is_refused_and_a_damaged_member_is_named(split_up: P
     zipped.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(MedstError, match=r"mimic-cxr-reports.zip is no whole zip file.*download it again"):
         read_reports(zipped, STUDIES, ALONE)
+
+
+def test_no_more_of_a_member_is_inflated_than_a_report_may_have(split_up: Path, zipped: Path) -> None:
+    member = "mimic-cxr-reports/files/p10/p10000001/s50000001.txt"
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, b" " * 50_000_000)
+    assert zipped.stat().st_size < 100_000
+    lying = zipped.read_bytes().replace(struct.pack("<I", 50_000_000), struct.pack("<I", 500))
+    for content, reason in ((zipped.read_bytes(), "larger than the 1 MB"), (lying, "damaged in the zip file")):
+        zipped.write_bytes(content)
+        (row,) = read_reports(zipped, STUDIES, ALONE).select("report", "reason", "kind").rows()
+        assert row[0] is None
+        assert row[1].startswith(reason)
+        assert row[2] == "report"
+
+
+def test_what_is_not_a_file_in_the_place_of_a_report_is_named(split_up: Path) -> None:
+    report = split_up / "files/p10/p10000001/s50000001.txt"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    for make, reason in (
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+        (lambda path: path.symlink_to(path), "a link that leads back to itself"),
+        (lambda path: path.write_bytes(b"x" * 1_000_001), "larger than the 1 MB that are read"),
+    ):
+        report.unlink(missing_ok=True)
+        make(report)
+        assert read_reports(split_up, STUDIES, ALONE).select("report", "reason").row(0) == (None, reason)
 
 
 @pytest.mark.parametrize("name", ["mimic_cxr_sectioned.csv", "mimic_cxr_sectioned.csv.gz"])

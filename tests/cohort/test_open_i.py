@@ -107,6 +107,8 @@ def test_what_is_no_use_is_named(collection: Collection, rejections: Rejections)
     collection.add(5, "F")
     (collection.reports / "5.xml").write_text("<eCitation><uId")
     (collection.reports / "6.xml").write_text('<!DOCTYPE x [<!ENTITY a "aaaa">]><eCitation>&a;</eCitation>')
+    (collection.reports / "9.xml").write_bytes(b" " * 1_000_001)
+    (collection.reports / "10.xml").write_text((collection.reports / "6.xml").read_text(), encoding="utf-16")
     (side,) = collection.add(7, "F")
     del collection.views[f"{side.removeprefix('CXR')}.dcm.png"]
     (collection.reports / "8.xml").write_text((collection.reports / "1.xml").read_text())
@@ -116,8 +118,8 @@ def test_what_is_no_use_is_named(collection: Collection, rejections: Rejections)
     assert found(cohort) == [(good[0], None)]
     rows = rejections(cohort.path)
     assert sorted((kind, name) for kind, name, _ in rows) == [
-        ("image", gone[0]), ("report", "5"), ("report", "6"), ("row", "CXR1"), ("row", side), ("text", "CXR3"),
-        ("text", "CXR4"),
+        ("image", gone[0]), *(("report", name) for name in ("10", "5", "6", "9")), ("row", "CXR1"), ("row", side),
+        ("text", "CXR3"), ("text", "CXR4"),
     ]  # fmt: skip
     reasons = {name: reason for _, name, reason in rows}
     assert reasons[gone[0]] == "no such file"
@@ -125,7 +127,8 @@ def test_what_is_no_use_is_named(collection: Collection, rejections: Rejections)
     assert reasons["CXR3"] == "the report has neither findings nor an impression"
     assert reasons["CXR4"] == "the report names no image"
     assert reasons["5"].startswith("damaged XML (")
-    assert reasons["6"] == "no XML report of Open-i"
+    assert reasons["6"] == reasons["10"] == "not an XML report of Open-i"
+    assert reasons["9"] == "larger than the 1 MB that are read"
     assert reasons["CXR1"] == "more than one report of this id; its first file counts"
 
 

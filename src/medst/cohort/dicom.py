@@ -22,7 +22,7 @@ import numpy as np
 
 from medst.cohort.images import MOST_BYTES, MOST_PIXELS, SMALLEST_SIDE, UnreadableImage
 from medst.errors import MedstError
-from medst.files import UnusableFile, read_regular, why_unusable
+from medst.files import read_or_why
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,12 +244,9 @@ def read_element(path: "Path", name: str) -> str:
         import pydicom
     except ImportError as error:
         raise MedstError('DICOM files need a package that is missing: pip install "medst[dicom]".') from error
-    try:
-        data = read_regular(path, MOST_BYTES)
-    except (OSError, UnusableFile) as error:
-        if why_unusable(error):
-            return ""
-        raise
+    data = read_or_why(path, MOST_BYTES)
+    if isinstance(data, str):
+        return ""
     with _silent():
         try:
             dataset = pydicom.dcmread(_Limited(data), stop_before_pixels=True, specific_tags=[name])

@@ -5,8 +5,7 @@ is decoded. What can't be seen here is damage in the middle of a file whose end 
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -19,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from medst.cohort.eighth import read_eighth
 from medst.errors import MedstError
-from medst.files import UnusableFile, open_regular, read_open, read_regular, why_unusable
+from medst.files import UnusableFile, open_regular, read_or_why
 
 if TYPE_CHECKING:
     from medst.jobs import GuardedProcess
@@ -29,9 +28,8 @@ SMALLEST_SIDE = 16
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 2**29
 """Size of a file, and of what a deflated one inflates to: `MOST_PIXELS` in 32 bits and as much again for the rest."""
-MOST_SCANS = 24
+MOST_SCANS, HEAD = 24, 132
 """Scans of a JPEG that counts as plain: each costs a pass over the whole picture, and a small file can have thousands."""
-HEAD = 132
 JPEG = b"\xff\xd8\xff"
 START_OF_SCAN = b"\xff\xda"
 END_OF_JPEG = b"\xff\xd9"
@@ -71,14 +69,21 @@ def read_guarded(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray
         UnreadableImage: also where the child died, took too long or too much memory.
         OSError, MedstError: as `read_grey`.
     """
-    with _named_reasons(), open_regular(path) as file:
-        head = file.peek(HEAD)[:HEAD]
-        plain = head.startswith((JPEG, PNG)) and not _is_dicom(path, head)
-        data = read_open(file, path, MOST_BYTES) if plain else b""
-    if plain and data.count(START_OF_SCAN) <= MOST_SCANS:
-        return _square(path, data, reading)
+    if _seems_plain(path):
+        data = _read_bytes(path)
+        if data.count(START_OF_SCAN) <= MOST_SCANS:
+            return _square(path, data, reading)
     square, (height, width) = guarded(_read_square_alone, path, reading)
     return square, (height, width)
+
+
+def _seems_plain(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            head = file.peek(HEAD)[:HEAD]
+    except (OSError, UnusableFile):
+        return True  # reading it says what is wrong
+    return not head or (head.startswith((JPEG, PNG)) and not _is_dicom(path, head))
 
 
 def guarded(read: Callable[..., Any], *args: Any) -> Any:
@@ -169,22 +174,12 @@ def _grey(path: Path, data: bytes, reading: Reading) -> np.ndarray:
 
 
 def _read_bytes(path: Path) -> bytes:
-    with _named_reasons():
-        data = read_regular(path, MOST_BYTES)
+    data = read_or_why(path, MOST_BYTES)
     if not data:
         raise UnreadableImage("the file is empty")
+    if isinstance(data, str):
+        raise UnreadableImage(data)
     return data
-
-
-@contextmanager
-def _named_reasons() -> Iterator[None]:
-    """What is wrong with one file becomes the reason why it is left out."""
-    try:
-        yield
-    except (OSError, UnusableFile) as error:
-        if reason := why_unusable(error):
-            raise UnreadableImage(reason) from None
-        raise
 
 
 def _is_dicom(path: Path, data: bytes) -> bool:

@@ -15,11 +15,14 @@ import polars as pl
 from medst.cohort.reports import hand_made_studies, report_text, section_text
 from medst.cohort.tables import read_table
 from medst.errors import MedstError
+from medst.files import read_or_why
 from medst.jobs import Workers
 
 FOLDERS = ("mimic-cxr-reports", "mimic-cxr", "reports")
 ZIP, SECTIONED = "mimic-cxr-reports.zip", "mimic_cxr_sectioned.csv"
 BLOCK = 2000
+MOST_BYTES = 1_000_000
+"""Size of a report, unpacked: those of MIMIC-CXR have at most about 10 kB."""
 
 
 def study_path() -> pl.Expr:
@@ -163,20 +166,17 @@ def _from_zip(archive: zipfile.ZipFile, member: str | None) -> bytes | str:
     if member is None:
         return "no report in the zip file"
     try:
-        return archive.read(member)
+        with archive.open(member) as file:
+            # What the archive says of the size may be wrong, so that no more is inflated than may be read.
+            content = file.read(MOST_BYTES + 1)
+        return content if len(content) <= MOST_BYTES else f"larger than the {MOST_BYTES / 1e6:.0f} MB that are read"
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error) as error:
         return f"damaged in the zip file ({type(error).__name__})"
 
 
 def _from_folder(path: Path) -> bytes | str:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return "no report file"
-    except IsADirectoryError:
-        return "a folder, not a file"
-    except PermissionError:
-        return "no permission to read it"
+    content = read_or_why(path, MOST_BYTES)
+    return "no report file" if content == "no such file" else content
 
 
 def _text(read: bytes | str, path: str, whole: bool) -> Found:

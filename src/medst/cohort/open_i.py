@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import polars as pl
 
+from medst.cohort.images import UnreadableImage, guarded
 from medst.cohort.options import Options
 from medst.cohort.pairs import Sources, write_pairs
 from medst.cohort.reports import section_text
@@ -20,6 +21,7 @@ from medst.cohort.splits import draw_splits
 from medst.cohort.tables import read_table
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
+from medst.files import read_or_why
 
 OPTIONS = ("images", "frontal", "text", "decode", "intensity", "views")
 PROJECTIONS = "indiana_projections.csv"
@@ -39,7 +41,8 @@ def describe(raw: Path, options: Options) -> dict[str, Any]:
     digest = hashlib.sha256()
     for path in find_reports(raw):
         digest.update(f"{path.name}\n".encode())
-        digest.update(path.read_bytes())
+        content = read_or_why(path, MOST_BYTES)
+        digest.update(content.encode() if isinstance(content, str) else content)
     return {
         "dataset": "open-i",
         "dataset_version": "NLMCXR",
@@ -72,10 +75,12 @@ def read_report(path: Path, whole: bool) -> dict[str, Any]:
         path, study_id (null where the file can't be read), images (ids), report, reason and kind as in `Sources.texts`.
     """
     found: dict[str, Any] = {"path": path.name, "study_id": path.stem, "images": [], "report": None, "kind": "report"}
-    data = path.read_bytes()
+    data = read_or_why(path, MOST_BYTES)
+    if isinstance(data, str):
+        return found | {"reason": data}
     # No report of this data set has a document type; one that does may expand without end.
-    if len(data) > MOST_BYTES or b"<!DOCTYPE" in data:
-        return found | {"reason": "no XML report of Open-i"}
+    if b"<!DOCTYPE" in data.replace(b"\0", b""):
+        return found | {"reason": "not an XML report of Open-i"}
     try:
         root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -148,7 +153,10 @@ def read_views(raw: Path, pictures: dict[str, Path]) -> dict[str, str]:
 def _dicom_view(path: Path) -> str | None:
     from medst.cohort.dicom import read_element
 
-    return POSITIONS.get(read_element(path, "ViewPosition").upper())
+    try:
+        return POSITIONS.get(guarded(read_element, path, "ViewPosition").upper())
+    except UnreadableImage:  # named in rejected.csv when its pixels are read
+        return None
 
 
 def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:

@@ -7,7 +7,6 @@ record under OUT/.parts when all its files are in place. A run that is started a
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cv2
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+import joblib
 
 from medst.errors import MedstError
+from medst.jobs import Workers
 from medst.phantom.mimic_cxr import write_atomically
 
 PARTS, DONE = ".parts", "phantom.json"
@@ -73,23 +72,17 @@ def _check_same(out: Path, found: dict, asked: dict) -> None:
 
 
 def write_all(out: Path, total: int, workers: int, progress: Callable[[int, int], None] | None, write: Write) -> None:
-    """Write every patient who has no record yet; `workers` 0 takes every core."""
-    workers = workers or (os.cpu_count() or 1)
+    """Write every patient who has no record yet; `workers` 0 takes every core that this process may use."""
+    workers = workers or joblib.cpu_count()
     missing = [index for index in range(total) if not part(out, index).exists()]
     done = total - len(missing)
     if progress:
         progress(done, total)
     size = min(_BLOCK, max(1, len(missing) // (4 * workers)))
     blocks = [missing[start : start + size] for start in range(0, len(missing), size)]
-    if min(workers, len(blocks)) <= 1:
-        for block in blocks:
-            done += _write_block(write, block)
-            if progress:
-                progress(done, total)
-        return
-    with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-        jobs = (delayed(_write_block)(write, block) for block in blocks)
-        for count in Parallel(return_as="generator_unordered")(jobs):
+    jobs = (joblib.delayed(_write_block)(write, block) for block in blocks)
+    with Workers(workers).run(jobs, len(blocks)) as results:
+        for count in results:
             done += count
             if progress:
                 progress(done, total)
@@ -129,11 +122,6 @@ def growing(out: Path) -> Iterator[None]:
     try:
         yield
         shutil.rmtree(out / PARTS, ignore_errors=True)
-    except TerminatedWorkerError as error:
-        raise MedstError(
-            "A worker process was killed, most often because memory ran out: run the same command again "
-            "with fewer workers; it goes on where this run stopped."
-        ) from error
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
         raise MedstError(
