@@ -136,11 +136,11 @@ def bytes_of() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture
 def rejections() -> Callable[[Path], list[tuple[str, str, str]]]:
-    """Kind, id and reason of every line of a cohort's rejected.csv."""
+    """Kind, id and reason of every line of a cohort's rejected.csv, but for what is whole and has no place in a cohort."""
 
     def lines(cohort: Path) -> list[tuple[str, str, str]]:
         table = pl.read_csv(cohort / "rejected.csv", infer_schema=False)
-        return table.select("kind", "id", "reason").fill_null("").rows()
+        return table.filter(pl.col("kind") != "unused").select("kind", "id", "reason").fill_null("").rows()
 
     return lines
 

@@ -179,7 +179,7 @@ def test_a_missing_picture_is_named(hospital: Hospital, rejections: Rejections) 
     hospital.add(study="3", lateral="images/f2.jpg")
     cohort = hospital.cohort()
     assert rejections(cohort.path) == [
-        ("row", "images/f2.jpg", "lateral and frontal at once; kept as frontal"),
+        ("row", "images/f2.jpg", "lateral and frontal at once; used as frontal"),
         ("image", "images/gone.jpg", "no such file"),
         ("image", "images/also.jpg", "no such file"),
     ]

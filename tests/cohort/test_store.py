@@ -198,8 +198,8 @@ def test_a_damaged_head_of_the_pictures_is_refused(cohort: Path) -> None:
 def test_nothing_in_a_cohort_names_a_place_or_a_moment(cohort: Path, raw: Path) -> None:
     meta = json.loads((cohort / "cohort.json").read_text())
     assert list(meta) == [
-        "schema", "dataset", "dataset_version", "options", "source", "counts", "seen", "medst_version", "fingerprint",
-        "files",
+        "schema", "dataset", "dataset_version", "options", "source", "counts", "seen", "rows", "medst_version",
+        "fingerprint", "files",
     ]  # fmt: skip
     for path in cohort.iterdir():
         assert str(raw.parent).encode() not in path.read_bytes()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.cohort.tables import digest, read_table, study_time
+from medst.cohort.tables import clock_number, digest, order_clocks, read_table, study_time
 from medst.errors import MedstError
 
 WHOLE = gzip.compress(b"x,y\n" + b"1,2\n" * 1000, mtime=0)
@@ -93,12 +93,39 @@ def test_what_is_no_time_is_null() -> None:
             ("2150", "0"),
             (None, "0"),
             ("21500301", None),
-            ("21500301", "250000"),
+            ("21500301", "-1"),
+            ("21500301", "2130145"),
             ("x", "y"),
             ("21500301", "1.x"),
         )
-        == [None] * 7
+        == [None] * 8
     )
+
+
+CLOCKS = st.integers(0, 999_999_999_999) | st.integers(50_500_000_000, 50_799_999_999)
+
+
+@given(st.lists(CLOCKS, min_size=2, max_size=12))
+def test_clocks_that_do_not_exist_keep_their_images_in_the_order_of_the_numbers(numbers: list[int]) -> None:
+    """05:05:71 and 25:00:00 are sorted by the number, as released, and never change the day."""
+    written = [
+        (f"2150030{1 + i % 2}", f"{number // 1_000_000}.{number % 1_000_000:06d}") for i, number in enumerate(numbers)
+    ]
+    table = pl.DataFrame(written, schema={"date": pl.String, "text": pl.String}, orient="row").with_columns(
+        patient_id=pl.lit("a"),
+        time=study_time(pl.col("date"), pl.col("text")),
+        clock=clock_number(pl.col("text")),
+    )
+    assert table["clock"].to_list() == numbers
+    table = table.with_columns(time=order_clocks(table))
+    assert table["time"].dt.to_string("%Y%m%d").to_list() == table["date"].to_list()
+    ordered = table.sort("date", "clock")
+    assert ordered["time"].is_sorted()
+    exists = table.filter((pl.col("clock") // 10_000_000_000 < 24) & (pl.col("clock") // 100_000_000 % 100 < 60))
+    exists = exists.filter(pl.col("clock") // 1_000_000 % 100 < 60)
+    assert exists["time"].dt.to_string("%H%M%S%.6f").to_list() == [
+        f"{number // 1_000_000:06d}.{number % 1_000_000:06d}" for number in exists["clock"]
+    ]
 
 
 @given(st.lists(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)), min_size=1))

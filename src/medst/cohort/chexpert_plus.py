@@ -32,6 +32,7 @@ COLUMNS = (
 )
 VIEWS = {"frontal": "frontal", "lateral": "lateral"}
 RENAMED = {"train": "train", "valid": "valid", "validate": "valid", "test": "test"}
+MOST_DAYS = 1_000_000
 FOLDERS = (("PNG", ".png"), ("PNG/PNG", ".png"), ("", ".png"), ("", ".jpg"), ("DICOM", ".dcm"), ("", ".dcm"))
 
 
@@ -55,14 +56,15 @@ def read_images(writer: Writer, raw: Path) -> pl.DataFrame:
     """All images that can take part, in the table's order; the others are noted in `writer`.
 
     Returns:
-        image_id, patient_id, study_id, view, view_position, time, split, dicom (its path), impression, findings.
+        image_id, patient_id, study_id, view, view_position, time, split, dicom (its path), impression, findings, rows.
 
     Raises:
         MedstError: the table is missing or lacks a column.
     """
-    table = read_table(raw / TABLE, COLUMNS)
+    table = writer.take_rows(read_table(raw / TABLE, COLUMNS))
     writer.seen["row"] = table.height
     day = pl.col("patient_report_date_order").cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+    day = pl.when(day.abs() <= MOST_DAYS).then(day)
     path = pl.col("path_to_image").str.strip_suffix(".jpg").str.strip_suffix(".png")
     images = table.select(
         image_id=path,
@@ -74,8 +76,9 @@ def read_images(writer: Writer, raw: Path) -> pl.DataFrame:
         time=pl.datetime(2000, 1, 1) + pl.duration(days=day),
         split=pl.col("split").str.to_lowercase().replace_strict(RENAMED, default=None, return_dtype=pl.String),
         dicom="path_to_dcm",
-        impression=pl.col("section_impression").fill_null(""),
-        findings=pl.col("section_findings").fill_null(""),
+        impression="section_impression",
+        findings="section_findings",
+        rows="rows",
     )
     for where, reason in (
         (pl.any_horizontal(pl.col("image_id", "patient_id", "study_id").is_null()), "an id or path is missing"),
@@ -114,7 +117,8 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     if images.filter(view="frontal").is_empty():
         raise MedstError(f"{raw / TABLE} names no frontal image that can take part.")
     root, named = find_images(raw, options.images, images)
-    studies = images.filter(view="frontal").unique("study_id", keep="first", maintain_order=True)
+    frontals = images.filter(view="frontal").select("study_id")
+    studies = study_sections(writer, images).join(frontals, on="study_id", how="semi", maintain_order="left")
     whole = options.text == "whole"
     found = [
         section_text(impression, findings, whole)
@@ -125,14 +129,25 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         pl.Series("reason", [reason for _, reason in found], dtype=pl.String),
         kind=pl.lit("text"),
     )
-    labels = _read_labels(raw / LABEL_FILE) if (raw / LABEL_FILE).is_file() else None
+    labels = _read_labels(writer, raw / LABEL_FILE) if (raw / LABEL_FILE).is_file() else None
     located = images.with_columns(path=named).drop("dicom", "impression", "findings")
     located = writer.reject_where(located, pl.col("path").is_null(), "row", "no path_to_dcm")
     nothing = f"{raw / TABLE}: no study has both a frontal image and a usable report."
     return write_pairs(writer, root, Sources(located, texts, labels, timed=False), options.frontal, nothing)
 
 
-def _read_labels(file: Path) -> pl.DataFrame:
+def study_sections(writer: Writer, images: pl.DataFrame) -> pl.DataFrame:
+    """study_id, impression and findings: the first that any image of the study has; another one is noted in `writer`."""
+    stripped = images.with_columns(pl.col("impression", "findings").str.strip_chars().replace("", None))
+    for name in ("impression", "findings"):
+        other = stripped.filter(pl.col(name) != pl.col(name).drop_nulls().first().over("study_id"))
+        reason = f"kept; an earlier row of its study has another section_{name}, which counts"
+        writer.reject("row", other["image_id"], other["path"], reason, other["rows"])
+    first = pl.col("impression", "findings").drop_nulls().first().fill_null("")
+    return stripped.group_by("study_id", maintain_order=True).agg(first)
+
+
+def _read_labels(writer: Writer, file: Path) -> pl.DataFrame:
     """Labels that CheXbert gave the reports: a JSON object a line, by the image's path."""
     schema = dict.fromkeys(("path_to_image", *LABELS), pl.String)
     try:
@@ -140,4 +155,7 @@ def _read_labels(file: Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise MedstError(f"{file} can't be read as JSON lines ({str(error).splitlines()[0]}).") from error
     study = pl.col("path_to_image").str.extract(r"([^/]+/[^/]+)/[^/]+$")
-    return read_labels(table.select(*LABELS, study_id=study).filter(pl.col("study_id").is_not_null()), str(file))
+    table = table.select("path_to_image", *LABELS, study_id=study)
+    nameless = table.filter(pl.col("study_id").is_null())
+    writer.reject("row", nameless["path_to_image"], None, f"in {file.name}, but its path names no study")
+    return read_labels(writer, table.filter(pl.col("study_id").is_not_null()), str(file))

@@ -62,7 +62,7 @@ def read_list(writer: Writer, path: Path) -> pl.DataFrame:
     """The images of a list, in its order.
 
     Returns:
-        patient_id, image_id (the file's name), label.
+        patient_id, image_id (the file's name), label, rows (`train:17`: the 17th line of train.txt).
 
     Raises:
         MedstError: it is no text, no such list, or one of two classes.
@@ -72,7 +72,7 @@ def read_list(writer: Writer, path: Path) -> pl.DataFrame:
     except UnicodeDecodeError as error:
         raise MedstError(f"{path} is no UTF-8 text ({error}); download it again.") from None
     text = pl.DataFrame({"line": [line.strip() for line in lines]}, schema={"line": pl.String})
-    text = text.filter(pl.col("line") != "")
+    text = writer.take_rows(text.filter(pl.col("line") != ""), f"{path.stem.replace(' ', '_')}:")
     table = text.with_columns(pl.col("line").str.extract_groups(LINE).alias("parts")).unnest("parts")
     # Without a source the greedy end of the line is the class, and what looked like the class belongs to the name.
     bare = pl.col("source").is_not_null() & pl.col("source").str.to_lowercase().is_in([*CLASS_OF, "negative"])
@@ -88,12 +88,12 @@ def read_list(writer: Writer, path: Path) -> pl.DataFrame:
     seen = writer.seen.get("row", 0)
     writer.seen["row"] = seen + table.height
     odd = table.filter(~known)
-    writer.reject("row", odd["line"], None, f"its class is none of {', '.join(CLASSES)}")
+    writer.reject("row", odd["line"], None, f"its class is none of {', '.join(CLASSES)}", odd["rows"])
     table = table.filter(known)
     twice = table.filter(~pl.col("name").is_first_distinct())
-    writer.reject("row", twice["name"], None, f"more than once in {path.name}; its first line counts")
+    writer.reject("row", twice["name"], None, f"more than once in {path.name}; its first line counts", twice["rows"])
     return table.unique("name", keep="first", maintain_order=True).select(
-        "patient_id", image_id="name", label=pl.col("kind").replace_strict(CLASS_OF, return_dtype=pl.Int64)
+        "patient_id", "rows", image_id="name", label=pl.col("kind").replace_strict(CLASS_OF, return_dtype=pl.Int64)
     )
 
 
@@ -129,7 +129,8 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     train, test = (read_list(writer, find_list(raw, part)) for part in ("train", "test"))
     if by_patient:  # what is tested on is not trained on
         shared = train.join(test, on="patient_id", how="semi", maintain_order="left")
-        writer.reject("row", shared["image_id"], None, "kept out of training; its patient is in the test list")
+        why = "left out of training, for its patient is in the test list"
+        writer.reject("unused", shared["image_id"], None, why, shared["rows"])
         train = train.join(test, on="patient_id", how="anti", maintain_order="left")
     if train.height < 5:
         raise MedstError(f"{raw}: the training list has {train.height} images, too few to split.")

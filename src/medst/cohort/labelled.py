@@ -9,6 +9,7 @@ from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
 COLUMNS = ("patient_id", "image_id", "image", "split", "label")
+NOT_KEPT = ("path", "rows")
 
 
 def write_labelled(writer: Writer, root: Path, table: pl.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -17,8 +18,9 @@ def write_labelled(writer: Writer, root: Path, table: pl.DataFrame, classes: tup
     Args:
         writer: of the cohort; `classes` are added to its header.
         root: what the paths of images are relative to.
-        table: image_id, path, patient_id, split, label (index into `classes`), and what else is to be kept; its order
-            stays, for the released subsets of a split are drawn by place.
+        table: image_id, path, patient_id, split, label (index into `classes`), rows (of the raw table, as
+            `Ledger.take_rows` numbers them), and what else is to be kept; its order stays, for the released subsets of a
+            split are drawn by place.
         classes: their names.
 
     Returns:
@@ -32,10 +34,13 @@ def write_labelled(writer: Writer, root: Path, table: pl.DataFrame, classes: tup
             f"{root}: no image is left that has a label and a place in a split; see the data set's tables."
         )
     writer.header["classes"] = list(classes)
-    pictures = table.select("image_id", "path", view=pl.lit("frontal"), view_position=pl.lit(None, dtype=pl.String))
+    writer.check_rows(table["rows"])
+    pictures = table.select(
+        "image_id", "path", "rows", view=pl.lit("frontal"), view_position=pl.lit(None, dtype=pl.String)
+    )
     stored = writer.write_images(root, pictures)
     rows = stored.filter(status="ok").select("image_id", image="row")
-    extra = [name for name in table.columns if name not in (*COLUMNS, "path")]
+    extra = [name for name in table.columns if name not in (*COLUMNS, *NOT_KEPT)]
     labelled = (
         table.join(rows, on="image_id", maintain_order="left")
         .with_columns(pl.col("label").cast(pl.Int64))
@@ -50,4 +55,5 @@ def write_labelled(writer: Writer, root: Path, table: pl.DataFrame, classes: tup
         **{f"{name}_images": labelled.filter(label=i).height for i, name in enumerate(classes)},
         "patients_in_several_splits": shared.height,
     }
-    return writer.finish(stored, {"labelled": labelled}, counts)
+    kept = table.join(rows, on="image_id", how="semi")["rows"]
+    return writer.finish(stored, {"labelled": labelled}, counts, kept)

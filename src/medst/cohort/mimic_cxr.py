@@ -10,7 +10,7 @@ from medst.cohort.mimic_reports import find_reports, read_reports, study_path
 from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, Sources, write_pairs
 from medst.cohort.pairs import read_labels as as_labels
-from medst.cohort.tables import digest, find_table, read_table, study_time
+from medst.cohort.tables import clock_number, digest, find_table, order_clocks, read_table, study_time
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
@@ -54,7 +54,7 @@ def read_metadata(raw: Path) -> pl.DataFrame:
     Raises:
         MedstError: the table is missing or lacks a column.
     """
-    return (
+    table = (
         read_table(raw / METADATA, METADATA_COLUMNS)
         .select(
             image_id="dicom_id",
@@ -66,29 +66,32 @@ def read_metadata(raw: Path) -> pl.DataFrame:
             .then(pl.lit("lateral")),
             view_position="ViewPosition",
             time=study_time(pl.col("StudyDate"), pl.col("StudyTime")),
+            clock=clock_number(pl.col("StudyTime")),
         )
         .with_columns(
             path=pl.concat_str(study_path(), pl.lit("/"), pl.col("image_id"), pl.lit(".jpg")),
             again=pl.col("image_id").is_not_null() & ~pl.col("image_id").is_first_distinct(),
         )
     )
+    return table.with_columns(time=order_clocks(table)).drop("clock")
 
 
 def read_images(writer: Writer, raw: Path) -> pl.DataFrame:
     """The frontal and lateral images that can take part, in the metadata's order; the others are noted in `writer`.
 
     Returns:
-        As `read_metadata`, with split.
+        As `read_metadata`, with split and rows.
     """
     split = read_table(raw / SPLIT, ("dicom_id", "split")).select(image_id="dicom_id", split="split")
-    metadata = read_metadata(raw)
+    metadata = writer.take_rows(read_metadata(raw))
     unknown = split.join(metadata, on="image_id", how="anti", maintain_order="left")
     writer.reject("row", unknown["image_id"], None, "in the split table, but not in the metadata")
     twice = split.filter(~pl.col("image_id").is_first_distinct())
     writer.reject("row", twice["image_id"], None, "more than once in the split table; its first row counts")
 
     writer.seen["row"] = metadata.height
-    images = metadata.filter(pl.col("view").is_not_null()).join(
+    other = pl.format("neither a frontal nor a lateral view ({})", pl.col("view_position").fill_null("empty"))
+    images = writer.reject_where(metadata, pl.col("view").is_null(), "unused", other).join(
         split.unique("image_id", keep="first"), on="image_id", how="left", maintain_order="left"
     )
     for where, reason in (
@@ -102,19 +105,19 @@ def read_images(writer: Writer, raw: Path) -> pl.DataFrame:
     return images.with_columns(pl.col("split").replace_strict(RENAMED, return_dtype=pl.String))
 
 
-def read_labels(raw: Path) -> pl.DataFrame:
+def read_labels(writer: Writer, raw: Path) -> pl.DataFrame:
     """study_id and labels, a struct of the 14 CheXpert labels (1 present, 0 absent, -1 uncertain, null not mentioned).
 
     Raises:
         MedstError: the table is missing, lacks a column, or holds something else than these.
     """
     table = read_table(raw / CHEXPERT, ("subject_id", "study_id", *LABELS))
-    return as_labels(table.select(*LABELS, study_id="s" + pl.col("study_id")), str(find_table(raw / CHEXPERT)))
+    return as_labels(writer, table.select(*LABELS, study_id="s" + pl.col("study_id")), str(find_table(raw / CHEXPERT)))
 
 
 def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
-    images, labels = read_images(writer, raw), read_labels(raw)
+    images, labels = read_images(writer, raw), read_labels(writer, raw)
     frontal = images.filter(view="frontal")
     studies = frontal.select("patient_id", "study_id").unique("study_id", keep="first", maintain_order=True)
     if studies.is_empty():

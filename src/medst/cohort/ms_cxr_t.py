@@ -19,8 +19,13 @@ OPTIONS = ("images", "decode")
 SENTENCE_FILE = "MS_CXR_T_temporal_sentence_similarity_v1.0.0.csv"
 
 
-def read_comparisons(raw: Path) -> pl.DataFrame:
-    """The image table in long form: a row a labelled finding, with the dicom ids of both images.
+def read_comparisons(writer: Writer, raw: Path) -> pl.DataFrame:
+    """The image table in long form: one row per labelled finding, with the dicom ids of both images.
+
+    A row of the table without a finding or an id is noted in `writer`.
+
+    Returns:
+        finding, patient_id, study_id, current_id, previous_id, progression, rows (of the image table).
 
     Raises:
         MedstError: a column is missing or a progression is none of the three.
@@ -28,18 +33,26 @@ def read_comparisons(raw: Path) -> pl.DataFrame:
     columns = [f"{finding}_progression" for finding in FINDINGS]
     file = raw / IMAGE_FILE
     wide = read_table(file, ("dicom_id", "previous_dicom_id", "subject_id", "study_id", *columns))
+    wide = writer.take_rows(wide.with_columns(pl.col(columns).str.strip_chars().replace("", None)))
+    wide = wide.with_columns(image_id="dicom_id", path=pl.lit(IMAGE_FILE))
+    ids = ("dicom_id", "previous_dicom_id", "subject_id", "study_id")
+    wide = writer.reject_where(wide, pl.any_horizontal(pl.col(ids).is_null()), "row", "an id is missing")
+    wide = writer.reject_where(
+        wide, pl.all_horizontal(pl.col(columns).is_null()), "row", "no finding has a progression"
+    )
     long = (
         wide.with_row_index("line")
-        .unpivot(columns, index=["line", "dicom_id", "previous_dicom_id", "subject_id", "study_id"])
-        .filter(pl.col("value").is_not_null() & (pl.col("value").str.strip_chars() != ""))
+        .unpivot(columns, index=["line", "rows", *ids])
+        .filter(pl.col("value").is_not_null())
         .select(
             "line",
+            "rows",
             finding=pl.col("variable").str.strip_suffix("_progression"),
             patient_id="p" + pl.col("subject_id").str.strip_prefix("p"),
             study_id="s" + pl.col("study_id").str.strip_prefix("s"),
             current_id="dicom_id",
             previous_id="previous_dicom_id",
-            progression=pl.col("value").str.strip_chars().str.to_lowercase(),
+            progression=pl.col("value").str.to_lowercase(),
         )
         .sort("finding", "line")
         .drop("line")
@@ -97,14 +110,14 @@ def _header(images: str, options: Options, source: dict[str, str]) -> dict[str, 
 def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
     images = _images(options)
-    comparisons, sentences = read_comparisons(raw), read_sentences(raw)
+    comparisons, sentences = read_comparisons(writer, raw), read_sentences(raw)
     ids = pl.concat([comparisons["current_id"], comparisons["previous_id"]]).unique().sort().rename("image_id")
     if read_meta(images) is None:
         # The benchmark's images are frontal ones, whatever view the metadata gives, if any.
         known = read_metadata(images).filter(~pl.col("again") & pl.col("path").is_not_null())
         known = known.with_columns(view=pl.lit("frontal"))
         source, missed = None, "not in the metadata of the images"
-        writer.seen["row"] = len(ids)
+        writer.seen["row"] = len(writer.rows) + len(ids)
     else:
         source = open_cohort(images)
         known = source.image_table.filter(status="ok")
@@ -125,8 +138,11 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
             rows.rename({"row": "current"}), left_on="current_id", right_on="image_id", maintain_order="left"
         )
         .join(rows.rename({"row": "previous"}), left_on="previous_id", right_on="image_id", maintain_order="left")
-        .select("finding", "patient_id", "study_id", "current", "previous", "progression")
+        .select("finding", "patient_id", "study_id", "current", "previous", "progression", "rows")
     )
+    untied = comparisons.join(tied, on="rows", how="anti", maintain_order="left").unique("rows", maintain_order=True)
+    writer.reject("unused", untied["current_id"], None, "one of its two images is left out", untied["rows"])
+    kept = tied["rows"].unique(maintain_order=True)
     counts = {
         "patients": tied["patient_id"].n_unique(),
         "images": rows.height,
@@ -135,4 +151,4 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         "comparisons_without_image": comparisons.height - tied.height,
         "sentence_pairs": sentences.height,
     }
-    return writer.finish(stored, {"comparisons": tied, "sentences": sentences}, counts)
+    return writer.finish(stored, {"comparisons": tied.drop("rows"), "sentences": sentences}, counts, kept)

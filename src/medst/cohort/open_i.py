@@ -91,8 +91,8 @@ def read_report(path: Path, whole: bool) -> dict[str, Any]:
     for node in root.iter("AbstractText"):
         sections.setdefault((node.get("Label") or "").upper(), "".join(node.itertext()).strip())
     report, reason = section_text(sections.get("IMPRESSION", ""), sections.get("FINDINGS", ""), whole)
-    images = [image.get("id") for image in root.iter("parentImage") if image.get("id")]
-    if report and not images:
+    images = [image.get("id") or "" for image in root.iter("parentImage")]
+    if report and not any(images):
         report, reason = None, "the report names no image"
     return found | {
         "study_id": name or f"CXR{path.stem}",
@@ -168,16 +168,21 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     )
     twice = reports.filter(~pl.col("study_id").is_first_distinct())
     writer.reject("row", twice["study_id"], twice["path"], "more than one report of this id; its first file counts")
-    reports = reports.unique("study_id", keep="first", maintain_order=True)
     pictures = find_pictures(raw, options.images)
     root = options.images or raw
-    named = (
-        reports.select("study_id", image_id="images", place=pl.int_ranges(pl.col("images").list.len()))
+    named = writer.take_rows(
+        reports.select("study_id", "path", again=~pl.col("study_id").is_first_distinct(), image_id="images")
+        .with_columns(place=pl.int_ranges(pl.col("image_id").list.len()))
+        .filter(pl.col("place").list.len() > 0)
         .explode("image_id", "place")
-        .filter(pl.col("image_id").is_not_null())
         .with_columns(key=pl.col("image_id").map_elements(key_of, return_dtype=pl.String))
     )
     writer.seen["row"] = named.height
+    named = writer.reject_where(
+        named, pl.col("again"), "unused", "its report has the id of an earlier file, which counts"
+    )
+    named = writer.reject_where(named, pl.col("image_id") == "", "row", "its report gives no id")
+    reports = reports.unique("study_id", keep="first", maintain_order=True)
     if options.views == "order":
         first, second = pl.col("place") == 0, pl.col("place") == 1
         view: pl.Expr = pl.when(first).then(pl.lit("frontal")).when(second).then(pl.lit("lateral"))
@@ -203,6 +208,9 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     images = writer.reject_where(
         images, ~pl.col("image_id").is_first_distinct(), "row", "named more than once; its first report counts"
     )
+    if options.views == "order":
+        later = "its report names two images before it; --views order uses these alone"
+        images = writer.reject_where(images, pl.col("view").is_null(), "unused", later)
     images = writer.reject_where(images, pl.col("view").is_null(), "row", "neither frontal nor lateral, or not said")
     if images.filter(view="frontal").is_empty():
         raise MedstError(f"{raw}: no report names a frontal image; see --views.")

@@ -22,6 +22,10 @@ class Options:
         split: of covidx: as released, or by patient, so that no patient's images are in training and in validation.
         views: of open-i: as a table or the DICOM header gives them, or by order: a report's first image is frontal, its
             second lateral.
+        labels: of table: columns that are labels beyond the 14 CheXpert names: 1, 0, -1 (uncertain) or empty.
+        separator: of table: between the fields of a CSV file; auto: the one that cuts its header into most columns.
+        date_format: of table: how `time` writes a day, for instance %d/%m/%Y for 04/09/2023 in September; a time of day may
+            follow it.
     """
 
     images: Path | None = None
@@ -32,6 +36,9 @@ class Options:
     intensity: Literal["maximum", "window"] = "maximum"
     split: Literal["released", "by-patient"] = "released"
     views: Literal["given", "order"] = "given"
+    labels: tuple[str, ...] = ()
+    separator: Literal["auto", "comma", "semicolon", "tab", "pipe"] = "auto"
+    date_format: str | None = None
 
     def check(self, dataset: str, usable: tuple[str, ...]) -> None:
         """Refuse what this data set has no use for.
@@ -41,9 +48,8 @@ class Options:
         """
         idle = [field.name for field in fields(self) if field.name not in usable and self.differs(field.name)]
         if idle:
-            raise MedstError(
-                f"--{idle[0]} does nothing for {dataset}, which takes --{', --'.join(usable)}; leave it out."
-            )
+            flags = ", --".join(map(_flag, usable))
+            raise MedstError(f"--{_flag(idle[0])} does nothing for {dataset}, which takes --{flags}; leave it out.")
 
     def differs(self, name: str) -> bool:
         """Whether an option was chosen."""
@@ -52,8 +58,16 @@ class Options:
     def record(self, usable: tuple[str, ...]) -> dict[str, Any]:
         """What cohort.json keeps: no absolute path, so that the same input gives the same bytes."""
         found = {name: getattr(self, name) for name in usable}
-        return {name: value.name if isinstance(value, Path) else value for name, value in found.items()}
+        return {name: _recorded(value) for name, value in found.items()}
 
 
-DEFAULTS = {field.name: field.default for field in fields(Options)}
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _recorded(value: Any) -> Any:
+    return value.name if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
+DEFAULTS = {field.name: _recorded(field.default) for field in fields(Options)}
 """For cohorts that were made before an option existed."""

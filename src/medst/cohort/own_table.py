@@ -7,21 +7,27 @@ row is a frontal image; paths are relative to the table's folder, or to --images
 
 import hashlib
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from medst.cohort.options import Options
-from medst.cohort.pairs import LABELS, SPLITS, Sources, read_labels, write_pairs
+from medst.cohort.pairs import LABELS, PAIR_COLUMNS, SPLITS, Sources, read_labels, write_pairs
 from medst.cohort.reports import HEADER, report_text, section_text
 from medst.cohort.splits import draw_splits
 from medst.cohort.tables import read_table
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
-OPTIONS = ("images", "frontal", "text", "decode", "intensity")
+OPTIONS = ("images", "frontal", "text", "decode", "intensity", "labels", "separator", "date_format")
 NEEDED = ("patient", "study", "time", "frontal")
+PATHS, TEXTS = ("frontal", "lateral"), ("report", "findings", "impression")
+USED = ("patient", "study", "time", "split", *PATHS, *TEXTS)
+SEPARATORS = {"auto": None, "comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+AMBIGUOUS = r"^\d{1,2}[/. -]\d{1,2}[/. -]\d{2,4}\b"
+MOST_ROWS = 20_000_000
 RENAMED = {"train": "train", "training": "train", "valid": "valid", "validate": "valid", "val": "valid", "test": "test"}
 INDENT = re.compile(r"(?m)^[ \t]*")
 
@@ -29,71 +35,142 @@ INDENT = re.compile(r"(?m)^[ \t]*")
 def describe(raw: Path, options: Options) -> dict[str, Any]:
     """What a cohort of this table is made from: the start of cohort.json.
 
+    `columns` names those that are not used, and of these the ones that look like labels.
+
     Raises:
-        MedstError: the table is missing, or lacks a column.
+        MedstError: the table is missing, lacks a column, or writes dates that can be read in two ways.
     """
-    table = read_own(raw)
+    table, unused = read_own(raw, options)
+    known = table.select(pl.col(name) for name in unused if name in table.columns)
+    numbers = known.select(pl.all().str.strip_chars().cast(pl.Float64, strict=False))
+    alike = [
+        name
+        for name in known.columns
+        if known[name].count() and numbers[name].is_in([0.0, 1.0, -1.0]).sum() == known[name].count()
+    ]
     return {
         "dataset": "table",
         "dataset_version": "unknown",
         "options": options.record(OPTIONS),
         "source": {raw.name: hashlib.sha256(raw.read_bytes()).hexdigest()},
-        "time": "order" if _ordered(table) else "timestamps",
+        "time": "order" if _ordered(table, options.date_format) else "timestamps",
+        "columns": {"unused": unused, "like_labels": alike},
     }
 
 
-def read_own(raw: Path) -> pl.DataFrame:
-    """The table, all columns as texts, column names in lower case but for the labels.
+def read_own(raw: Path, options: Options = Options()) -> tuple[pl.DataFrame, list[str]]:  # noqa: B008
+    """The table and the names of its columns that are not used.
+
+    Returns:
+        All columns as texts, blank ones null; names in lower case, but for labels and what is not used.
 
     Raises:
-        MedstError: it is missing, no table, or lacks a column.
+        MedstError: it is missing, not a table, lacks a column or gives one twice, has lists in a column that is used, or
+            writes dates that can be read in two ways.
     """
     if raw.is_dir():
         raise MedstError(f"{raw} is a folder; give the CSV or Parquet file itself (its columns are in docs/data.md).")
     if raw.suffix.lower() in (".parquet", ".pq"):
-        try:
-            table = pl.read_parquet(raw)
-        except FileNotFoundError as error:
-            raise MedstError(f"{raw}: no such file.") from error
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise MedstError(f"{raw} can't be read as a Parquet file ({str(error).splitlines()[0]}).") from error
-        table = table.select(pl.all().cast(pl.String, strict=False))
+        table = _read_parquet(raw)
     else:
-        table = read_table(raw, ())
-    labels = {name.lower(): name for name in LABELS}
+        remedy = "save it as CSV in UTF-8, or see --separator"
+        table = read_table(raw, (), SEPARATORS[options.separator], remedy)
+    labels = {name.lower(): name for name in (*LABELS, *options.labels)}
+    odd = [name for name in options.labels if name.lower() in (*USED, *PAIR_COLUMNS)]
+    if odd:
+        raise MedstError(f"--labels {odd[0]}: a label cannot have the name of another column; rename it in {raw}.")
     names = [name.strip().lower() for name in table.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise MedstError(f"{raw} has the column {twice[0]} more than once.")
-    table.columns = [labels.get(name, name) for name in names]
-    missing = [name for name in NEEDED if name not in table.columns]
-    if not {"report", "findings", "impression"} & set(table.columns):
+    unused = [shown for name, shown in zip(names, table.columns, strict=True) if name not in (*USED, *labels)]
+    table.columns = [
+        labels.get(name, name if name in USED else shown) for name, shown in zip(names, table.columns, strict=True)
+    ]
+    missing = [name for name in (*NEEDED, *options.labels) if name not in table.columns]
+    if not set(TEXTS) & set(table.columns):
         missing.append("report (or findings and impression)")
     if missing:
         raise MedstError(
             f"{raw} has no column {', '.join(missing)}; it has {', '.join(table.columns)[:300]}. See docs/data.md."
         )
-    blank = [pl.when(pl.col(name).str.strip_chars() != "").then(pl.col(name)) for name in table.columns]
-    return table.select(blank)
+    table = _as_texts(raw, table, [name for name in table.columns if name not in unused])
+    _refuse_ambiguous(raw, table, options.date_format)
+    return table, unused
 
 
-def _ordered(table: pl.DataFrame) -> bool:
+def _read_parquet(raw: Path) -> pl.DataFrame:
+    try:
+        rows = pl.scan_parquet(raw).select(pl.len()).collect().item()
+        if rows > MOST_ROWS:  # a file of a few kilobytes can claim any number
+            raise MedstError(f"{raw} has {rows} rows; at most {MOST_ROWS} are read, so cut it into several tables.")
+        return pl.read_parquet(raw)
+    except FileNotFoundError as error:
+        raise MedstError(f"{raw}: no such file.") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise MedstError(f"{raw} can't be read as a Parquet file ({str(error).splitlines()[0]}).") from error
+
+
+def _as_texts(raw: Path, table: pl.DataFrame, used: list[str]) -> pl.DataFrame:
+    """Blank cells to null, ids and times without blanks around them; columns that cannot be text are refused or dropped."""
+    odd = [name for name, dtype in table.schema.items() if dtype.is_nested() or dtype in (pl.Binary, pl.Object)]
+    refused = [name for name in odd if name in used]
+    if refused:
+        raise MedstError(
+            f"{raw}: column {refused[0]} holds {table.schema[refused[0]]}, not texts or numbers; give one text for each row."
+        )
+    texts = table.select(pl.all().exclude(odd).cast(pl.String))
+    bare = pl.all().str.strip_chars()
+    table = texts.select(pl.when(bare != "").then(pl.all()))
+    return table.with_columns(pl.col(name).str.strip_chars() for name in used if name not in (*PATHS, *TEXTS))
+
+
+def _ordered(table: pl.DataFrame, date_format: str | None) -> bool:
     """Whether `time` is small whole numbers, which order a patient's studies and are no time."""
-    return bool(table.select(pl.col("time").drop_nulls().str.contains(r"^\d{1,6}$").all()).item())
+    return date_format is None and bool(
+        table.select(pl.col("time").drop_nulls().str.contains(r"^\d{1,6}$").all()).item()
+    )
 
 
-def read_time(table: pl.DataFrame) -> pl.Series:
-    """`time` as datetime: ISO 8601 with or without a time of day, yyyymmdd, or whole numbers; null where it is none."""
+def _refuse_ambiguous(raw: Path, table: pl.DataFrame, date_format: str | None) -> None:
+    if date_format is not None:
+        moment = datetime(2023, 9, 4)
+        try:
+            known = datetime.strptime(moment.strftime(date_format), date_format).date() == moment.date()
+        except ValueError:
+            known = False
+        if not known:
+            raise MedstError(f"--date-format {date_format} does not give a day; write it like %d/%m/%Y or %m/%d/%Y.")
+        return
+    odd = table.filter(pl.col("time").str.contains(AMBIGUOUS).fill_null(False))
+    if odd.height:
+        raise MedstError(
+            f"{raw}: the time '{odd['time'][0]}' can be read in two ways; say which with --date-format, for instance "
+            "%d/%m/%Y if the day comes first or %m/%d/%Y if the month does."
+        )
+
+
+def read_time(table: pl.DataFrame, date_format: str | None = None) -> pl.Series:
+    """`time` as datetime; null where it is none.
+
+    Args:
+        table: with time, as text: ISO 8601 with or without a time of day, yyyymmdd, or whole numbers of up to 6 digits.
+        date_format: how it writes a day instead, as `datetime.strptime` takes it.
+    """
     text = pl.col("time").str.strip_chars()
-    if _ordered(table):
+    if _ordered(table, date_format):
         parsed = pl.datetime(2000, 1, 1) + pl.duration(days=text.cast(pl.Int64, strict=False))
     else:
         plain = text.str.replace("T", " ").str.replace(r"(Z|[+-]\d\d:?\d\d)$", "")
-        forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M")
-        days = ("%Y-%m-%d", "%Y%m%d")
+        if date_format is None:
+            plain, days = plain.str.replace(r"^(\d{4})/(\d\d?)/", "$1-$2-"), ["%Y-%m-%d", "%Y%m%d"]
+        else:
+            days = [date_format]
+        timed = "%H" in days[0] or "%I" in days[0]
+        forms = days if timed else [days[0] + clock for clock in (" %H:%M:%S%.f", " %H:%M:%S", " %H:%M")]
         parsed = pl.coalesce(
             *(plain.str.to_datetime(form, time_unit="us", strict=False) for form in forms),
-            *(plain.str.to_date(form, strict=False).cast(pl.Datetime("us")) for form in days),
+            *(plain.str.to_date(day, strict=False).cast(pl.Datetime("us")) for day in days if not timed),
         )
     return table.select(parsed.cast(pl.Datetime("us")).alias("time"))["time"]
 
@@ -110,32 +187,33 @@ def text_of(report: str, findings: str, impression: str, whole: bool) -> tuple[s
 
 def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
-    table = read_own(raw)
+    table, unused = read_own(raw, options)
+    table = writer.take_rows(table.drop(unused, strict=False))
     writer.seen["row"] = table.height
-    optional = {
-        name: pl.lit(None, dtype=pl.String) for name in ("lateral", "split", "report", "findings", "impression")
-    }
-    table = table.with_columns(**{name: empty for name, empty in optional.items() if name not in table.columns})
+    optional = {name: pl.lit(None, dtype=pl.String) for name in USED if name not in table.columns}
+    table = table.with_columns(**optional)
     table = table.with_columns(
-        time=read_time(table), image_id="frontal", path="frontal", patient_id="patient", study_id="study"
+        time=read_time(table, options.date_format),
+        **{name: pl.col(of) for name, of in (("image_id", "frontal"), ("path", "frontal"), ("patient_id", "patient"))},
+        study_id="study",
     )
+    table = writer.reject_where(table, pl.all_horizontal(pl.col(USED).is_null()), "unused", "the row is blank")
     split_given = table["split"].is_not_null().any()
     known = pl.col("split").str.to_lowercase().replace_strict(RENAMED, default=None, return_dtype=pl.String)
-    first = {name: pl.col(name).first().over("study_id") for name in ("patient_id", "report", "findings", "impression")}
+    forms = (
+        f"not of the form {options.date_format}"
+        if options.date_format
+        else "neither ISO 8601, yyyymmdd nor a whole number"
+    )
+    first = {name: pl.col(name).drop_nulls().first().over("study_id") for name in ("patient_id", *TEXTS)}
     for where, reason in (
         (pl.any_horizontal(pl.col("patient", "study").is_null()), "no patient or no study"),
         (pl.col("frontal").is_null(), "no frontal image"),
-        (pl.col("time").is_null(), "time is neither ISO 8601, yyyymmdd nor a whole number"),
+        (pl.col("time").is_null(), f"time is {forms}"),
+        *([(known.is_null(), f"its split is none of {', '.join(SPLITS)}")] if split_given else []),
         (~pl.col("frontal").is_first_distinct(), "frontal image in an earlier row as well, which counts"),
         (pl.col("patient_id") != first["patient_id"], "its study is another patient's in an earlier row"),
-        *(
-            (
-                pl.col(name).is_not_null() & (pl.col(name) != first[name]),
-                f"its study has another {name} in an earlier row",
-            )
-            for name in ("report", "findings", "impression")
-        ),
-        *([(known.is_null(), f"its split is none of {', '.join(SPLITS)}")] if split_given else []),
+        *((pl.col(name) != first[name], f"its study has another {name} in an earlier row") for name in TEXTS),
     ):
         table = writer.reject_where(table, where, "row", reason)
     split = table.select(known.alias("split"))["split"] if split_given else draw_splits(table["patient_id"])
@@ -154,21 +232,33 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         pl.Series("reason", [reason for _, reason in found], dtype=pl.String),
         kind=pl.lit("text"),
     )
-    columns = ("image_id", "patient_id", "study_id", "view", "view_position", "time", "split", "path")
+    columns = ("image_id", "patient_id", "study_id", "view", "view_position", "time", "split", "path", "rows")
     frontal = table.with_columns(view=pl.lit("frontal"), view_position=pl.lit(None, dtype=pl.String)).select(columns)
     lateral = (
         table.filter(pl.col("lateral").is_not_null())
-        .with_columns(image_id="lateral", path="lateral", view=pl.lit("lateral"), view_position=pl.lit("LATERAL"))
-        .unique("image_id", keep="first", maintain_order=True)
+        .with_columns(
+            image_id="lateral", path="lateral", view=pl.lit("lateral"), view_position=pl.lit("LATERAL"), rows=None
+        )
         .select(columns)
     )
+    lateral = _first_laterals(writer, lateral)
     both = lateral.join(frontal, on="image_id", how="semi")
-    writer.reject("row", both["image_id"], both["path"], "lateral and frontal at once; kept as frontal")
+    writer.reject("row", both["image_id"], both["path"], "lateral and frontal at once; used as frontal")
     lateral = lateral.join(frontal, on="image_id", how="anti", maintain_order="left")
-    labels = read_labels(table, str(raw)) if set(LABELS) & set(table.columns) else None
+    names = (*LABELS, *options.labels)
+    labels = read_labels(writer, table, str(raw), names) if set(names) & set(table.columns) else None
     sources = Sources(pl.concat([frontal, lateral]), texts, labels, timed=writer.header["time"] == "timestamps")
     nothing = f"{raw}: no row has both a frontal image and a usable report."
     return write_pairs(writer, options.images or raw.parent, sources, options.frontal, nothing)
+
+
+def _first_laterals(writer: Writer, lateral: pl.DataFrame) -> pl.DataFrame:
+    """Each lateral image once; one that another study has as well is named."""
+    first = pl.col("study_id").first().over("image_id")
+    shared = lateral.filter(pl.col("study_id") != first)
+    reason = "lateral image of another study in an earlier row, which counts"
+    writer.reject("row", shared["image_id"], shared["path"], reason)
+    return lateral.unique("image_id", keep="first", maintain_order=True)
 
 
 def _refuse_leaks(raw: Path, table: pl.DataFrame) -> None:

@@ -36,7 +36,8 @@ class Sources:
     """What a data set says.
 
     Attributes:
-        images: image_id, patient_id, study_id, view (frontal or lateral), view_position, time, split, path; no row that
+        images: image_id (unique), patient_id, study_id, view (frontal or lateral), view_position, time, split, path,
+            rows (of the raw table, as `Ledger.take_rows` numbers them; null for an image that is not a row); no image that
             can't take part. A study's first lateral is the first in this order.
         texts: study_id, path, report (null where there is none), reason (why there is none, or what to know) and kind:
             `report` where the copy is damaged, `text` where the rules leave a whole report out.
@@ -82,10 +83,13 @@ def write_pairs(
     wanted = wanted.join(usable, on="study_id", how="semi", maintain_order="left")
     if wanted.is_empty():
         raise MedstError(nothing)
+    _note_unused(writer, images, frontals, first_lateral, wanted)
+    writer.check_rows(wanted["rows"])
     ordered = wanted.sort("patient_id", "time", "study_id", "view", maintain_order=True)
     stored = writer.write_images(root, ordered)
 
     rows = stored.filter(status="ok").select("image_id", "row")
+    kept = ordered.join(rows, on="image_id", how="semi")["rows"]
     lateral_rows = first_lateral.join(rows, on="image_id").select("study_id", lateral="row")
     labels = pl.DataFrame(schema=labels_schema()) if sources.labels is None else sources.labels
     pairs = (
@@ -106,7 +110,25 @@ def write_pairs(
     }
     if sources.timed:
         counts["same_minute_studies"] = _note_same_minute(writer, pairs)
-    return writer.finish(stored, {"pairs": pairs}, counts)
+    return writer.finish(stored, {"pairs": pairs}, counts, kept)
+
+
+def _note_unused(
+    writer: Writer, images: pl.DataFrame, frontals: pl.DataFrame, first_lateral: pl.DataFrame, wanted: pl.DataFrame
+) -> None:
+    """Name the images that have no place in the cohort although nothing is wrong with them."""
+    lateral, study = pl.col("view") == "lateral", pl.col("study_id")
+    reason = (
+        pl.when(lateral & ~study.is_in(frontals["study_id"].unique().to_list()))
+        .then(pl.lit("its study has no frontal image"))
+        .when(lateral & ~pl.col("image_id").is_in(first_lateral["image_id"].to_list()))
+        .then(pl.lit("an earlier lateral image of its study is used"))
+        .when(~lateral & ~pl.col("image_id").is_in(frontals["image_id"].to_list()))
+        .then(pl.lit("another frontal image of its study is used, as --frontal one-per-study asks"))
+        .otherwise(pl.lit("its study has no usable report"))
+    )
+    unused = images.join(wanted, on="image_id", how="anti", maintain_order="left").with_columns(reason=reason)
+    writer.reject("unused", unused["image_id"], unused["path"], unused["reason"], unused["rows"])
 
 
 def one_per_study(frontals: pl.DataFrame) -> pl.DataFrame:
@@ -123,28 +145,39 @@ def labels_schema() -> dict[str, Any]:
     return {"study_id": pl.String, "labels": pl.Struct(dict.fromkeys(LABELS, pl.Float32))}
 
 
-def read_labels(table: pl.DataFrame, place: str) -> pl.DataFrame:
-    """Texts of the 14 CheXpert labels as numbers: 1 present, 0 absent, -1 uncertain, null not mentioned.
+def read_labels(writer: Writer, table: pl.DataFrame, place: str, names: tuple[str, ...] = LABELS) -> pl.DataFrame:
+    """Texts of labels as numbers: 1 present, 0 absent, -1 uncertain, null not mentioned.
+
+    The first value that a study has for a label counts; another one is noted in `writer`.
 
     Args:
-        table: study_id, and those of `LABELS` that there are, as texts; the first row of a study counts.
+        writer: of the cohort.
+        table: study_id, and those of `names` that there are, as texts.
         place: of the table, for the sentence of an error.
+        names: of the labels; those without a column are null.
 
     Returns:
-        study_id and labels, a struct of float32.
+        study_id and labels, a struct of float32, one row per study.
 
     Raises:
         MedstError: another value.
     """
-    known = [name for name in LABELS if name in table.columns]
-    table = table.unique("study_id", keep="first", maintain_order=True)
+    known = [name for name in names if name in table.columns]
     values = table.select(pl.col(name).cast(pl.Float32, strict=False) for name in known)
     for name in known:
         odd = table.filter(table[name].is_not_null() & ~values[name].is_in([0.0, 1.0, -1.0]).fill_null(False))
         if odd.height:
             raise MedstError(f"{place}: '{odd[name][0]}' is no value for {name}; a label is 1.0, 0.0, -1.0 or empty.")
-    whole = values.with_columns(pl.lit(None, dtype=pl.Float32).alias(name) for name in LABELS if name not in known)
-    return table.select("study_id", labels=whole.select(LABELS).to_struct())
+    whole = values.with_columns(pl.lit(None, dtype=pl.Float32).alias(name) for name in names if name not in known)
+    whole = whole.select(names).with_columns(study_id=table["study_id"])
+    first = pl.col(names).drop_nulls().first()
+    for name in known:
+        other = whole.filter(pl.col(name) != pl.col(name).drop_nulls().first().over("study_id"))
+        writer.reject(
+            "row", other["study_id"], None, f"kept; an earlier row of its study has another {name}, which counts"
+        )
+    firsts = whole.group_by("study_id", maintain_order=True).agg(first)
+    return firsts.select("study_id", labels=pl.struct(names))
 
 
 def _note_same_minute(writer: Writer, pairs: pl.DataFrame) -> int:

@@ -6,9 +6,10 @@ from types import ModuleType
 from typing import Any
 
 from medst.cohort.images import Reading
+from medst.cohort.ledger import TOLERATED
 from medst.cohort.options import Options
 from medst.cohort.store import part_path
-from medst.cohort.writer import TOLERATED, Writer
+from medst.cohort.writer import Writer
 from medst.errors import MedstError
 from medst.files import claim, is_full
 from medst.jobs import Progress, Workers
@@ -92,7 +93,7 @@ def _refuse_many(meta: dict[str, Any], cohort: Path, max_rejected: float) -> Non
         rejected = counts.get(f"rejected_{kind}s", 0)
         # Cohorts of earlier versions counted images only.
         seen = meta["seen"].get(kind) if "seen" in meta else rejected + counts["images"] if kind == "image" else None
-        if seen is not None and rejected > max_rejected * seen:
+        if seen is not None and max_rejected < 1 and rejected > max_rejected * seen:
             raise MedstError(
                 f"{cohort} is written, but {rejected} of {seen} {kind}s were left out (see rejected.csv), more than "
                 f"the share of {max_rejected:g} that --max-rejected allows."

@@ -36,16 +36,18 @@ def read_patients(writer: Writer, raw: Path) -> pl.DataFrame:
     """One row a patient, in the order of the ids.
 
     Returns:
-        patient_id, label (1 if the patient has a box, else 0), boxes (list of [x, y, width, height] in pixels).
+        patient_id, label (1 if the patient has a box, else 0), boxes (list of [x, y, width, height] in pixels), rows (of the
+        table, blanks between).
 
     Raises:
         MedstError: the table is missing, lacks a column, or holds something else than these.
     """
     file = find_table(raw / LABEL_FILE)
     table = read_table(raw / LABEL_FILE, ("patientId", *BOX, "Target")).with_columns(pl.col("Target").str.strip_chars())
+    table = writer.take_rows(table)
     writer.seen["row"] = table.height
     nameless = table.filter(pl.col("patientId").is_null())
-    writer.reject("row", nameless["patientId"], None, "no patientId")
+    writer.reject("row", nameless["patientId"], None, "no patientId", nameless["rows"])
     table = table.filter(pl.col("patientId").is_not_null())
     odd = table.filter(~pl.col("Target").is_in(["0", "1"]).fill_null(False))
     if odd.height:
@@ -53,11 +55,19 @@ def read_patients(writer: Writer, raw: Path) -> pl.DataFrame:
     numbers = table.with_columns(pl.col(name).cast(pl.Float64, strict=False) for name in BOX)
     boxed = pl.all_horizontal(pl.col(name).is_not_null() for name in BOX)
     wrong = numbers.filter((pl.col("Target") == "1") & ~boxed)
-    writer.reject("row", wrong["patientId"], None, "kept; Target 1 without a whole box")
+    writer.reject("row", wrong["patientId"], None, "kept; Target 1 without a whole box", wrong["rows"])
+    torn = numbers.filter((pl.col("Target") == "0") & (boxed | (pl.col("Target") == "1").any().over("patientId")))
+    writer.reject(
+        "row", torn["patientId"], None, "kept; Target 0 with a box, or beside a row with Target 1", torn["rows"]
+    )
     return (
         numbers.with_columns(box=pl.when(boxed).then(pl.concat_list(BOX)))
         .group_by("patientId")
-        .agg(label=pl.col("Target").cast(pl.Int64).max(), boxes=pl.col("box").drop_nulls())
+        .agg(
+            label=pl.col("Target").cast(pl.Int64).max(),
+            boxes=pl.col("box").drop_nulls(),
+            rows=pl.col("rows").str.join(" "),
+        )
         .rename({"patientId": "patient_id"})
         .sort("patient_id")
     )

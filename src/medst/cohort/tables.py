@@ -1,11 +1,28 @@
 """The CSV files of raw data sets, read as text columns or refused with a sentence."""
 
+import codecs
+import csv
+import gzip
 import hashlib
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from io import BytesIO, TextIOWrapper
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
 
 from medst.errors import MedstError
+
+GZIP = b"\x1f\x8b"
+MOST_BYTES = 2 * 2**30
+"""What a gzipped table may inflate to, and not more than `MOST_RATIO` times its size if that is above `SMALL`."""
+MOST_RATIO, SMALL = 200, 64 * 2**20
+BLOCK = 20_000
+MICROSECOND = timedelta(microseconds=1)
+CLOCK = r"^(\d{1,6})(?:\.(\d*))?$"
 
 
 def find_table(path: Path) -> Path:
@@ -23,28 +40,107 @@ def find_table(path: Path) -> Path:
     raise MedstError(f"{path}: no such file; it is part of the data set, so check the folder or download it again.")
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+def read_table(
+    path: Path, columns: tuple[str, ...], separator: str | None = ",", remedy: str = "download it again"
+) -> pl.DataFrame:
     """Read a CSV file, gzipped or not, all columns as text.
+
+    Quoted fields may hold line ends; a blank field is null, and so is every field of a blank line. Ids keep their zeros.
 
     Args:
         path: the file, as in `find_table`.
         columns: must be there.
+        separator: between fields; None takes the one of `,`, `;`, tab and `|` that cuts the header into most columns.
+        remedy: what to do about a file that is not such a table; ends the sentence.
 
     Raises:
-        MedstError: the file is missing or no CSV, or lacks a column.
+        MedstError: the file is missing, not a CSV file in UTF-8 (or UTF-16 with its mark), names a column twice, lacks a
+            column, or inflates to more than it may.
     """
     found = find_table(path)
     try:
-        table = pl.read_csv(found, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-        raise MedstError(
-            f"{found} can't be read as a CSV file ({str(error).splitlines()[0]}); download it again."
-        ) from error
+        with _open_text(found) as text:
+            table = _parse(text, separator)
+    except (_NotCSV, csv.Error, OSError, EOFError, zlib.error, UnicodeError) as error:
+        reason = (
+            f"not UTF-8 text: byte {error.object[error.start]:#04x}"
+            if isinstance(error, UnicodeDecodeError)
+            else str(error).splitlines()[0]
+        )
+        raise MedstError(f"{found} can't be read as a CSV file ({reason}); {remedy}.") from error
     missing = [column for column in columns if column not in table.columns]
     if missing:
         has = ascii(", ".join(table.columns))[1:-1]
         raise MedstError(f"{found} has no column {', '.join(missing)}; it has {has[:300]}.")
     return table
+
+
+class _NotCSV(Exception):
+    """What is wrong with a table; the message says it in a few words."""
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[TextIOWrapper]:
+    with path.open("rb") as raw:
+        gzipped = raw.read(2) == GZIP
+        raw.seek(0)
+        file = BytesIO(_inflate(raw.read())) if gzipped else raw
+        utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        file.seek(0)
+        with TextIOWrapper(file, encoding="utf-16" if utf16 else "utf-8-sig", newline="") as text:
+            yield text
+
+
+def _inflate(data: bytes) -> bytes:
+    most = min(MOST_BYTES, max(SMALL, MOST_RATIO * len(data)))
+    with gzip.open(BytesIO(data)) as file:
+        inflated = file.read(most + 1)
+    if len(inflated) > most:
+        raise _NotCSV(f"it inflates to more than {most / 1e6:.0f} MB; unpack it yourself if you trust it")
+    return inflated
+
+
+def _parse(text: TextIOWrapper, separator: str | None) -> pl.DataFrame:
+    first = next((line for line in text if line.strip()), "")
+    text.seek(0)
+    if separator is None:
+        separator = max(",;\t|", key=lambda candidate: len(next(csv.reader([first], delimiter=candidate), [])))
+    reader = csv.reader(text, delimiter=separator, strict=True)
+    try:
+        header = next((row for row in reader if row), None)
+        if header is None:
+            raise _NotCSV("it is empty")
+        blank = [""] * len(header)
+        blocks = []
+        rows = _rows(reader, header, blank)
+        while block := list(islice(rows, BLOCK)):
+            cells = zip(*block, strict=True)
+            blocks.append(pl.DataFrame([pl.Series(str(i), cell, dtype=pl.String) for i, cell in enumerate(cells)]))
+    except csv.Error as error:
+        raise _NotCSV(f"line {reader.line_num}: {error}; is a quotation mark not closed, or not doubled?") from None
+    empty = pl.DataFrame(schema={str(i): pl.String for i in range(len(header))})
+    table = pl.concat([empty, *blocks], rechunk=True).select(pl.when(pl.all() != "").then(pl.all()))
+    # Spreadsheets add columns without a name and without content.
+    hollow = {
+        name for name, title in zip(table.columns, header, strict=True) if not title and table[name].is_null().all()
+    }
+    names = [title for name, title in zip(table.columns, header, strict=True) if name not in hollow]
+    refuse_twice(names)
+    return table.drop(hollow).rename(dict(zip([n for n in table.columns if n not in hollow], names, strict=True)))
+
+
+def _rows(reader: Iterator[list[str]], header: list[str], blank: list[str]) -> Iterator[list[str]]:
+    for number, row in enumerate(reader, 1):
+        if row and len(row) != len(header):
+            raise _NotCSV(f"row {number} has {len(row)} fields, the header has {len(header)}")
+        yield row or blank
+
+
+def refuse_twice(names: list[str]) -> None:
+    """Refuse a table that gives two columns one name, by that name."""
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise _NotCSV(f"it has the column {twice} more than once" if twice else "two of its columns have no name")
 
 
 def digest(paths: list[Path]) -> dict[str, str]:
@@ -58,12 +154,56 @@ def digest(paths: list[Path]) -> dict[str, str]:
 
 
 def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:
-    """StudyDate (yyyymmdd) and StudyTime (hhmmss.fff, leading zeros possibly lost) as a datetime; null if impossible.
+    """StudyDate (yyyymmdd) and StudyTime (hhmmss.fff, leading zeros possibly lost) as a datetime; null if there is none.
 
-    The fraction counts: studies of the same second are in its order.
+    The fraction counts: studies of the same second are in its order. A clock that does not exist, such as 05:05:71, stands
+    for the last microsecond of its minute (or hour, or day), which `order_clocks` makes exact; the date is never another.
     """
-    clock = time.str.splitn(".", 2)
-    seconds = clock.struct.field("field_0").str.zfill(6)
-    fraction = clock.struct.field("field_1").fill_null("").str.slice(0, 6).str.pad_end(6, "0")
-    whole = (date.str.split(".").list.first() + seconds).str.to_datetime("%Y%m%d%H%M%S", time_unit="us", strict=False)
-    return whole + pl.duration(microseconds=fraction.cast(pl.Int64, strict=False), time_unit="us")
+    number = clock_number(time)
+    hour, minute, second = (number // unit % 100 for unit in (10_000_000_000, 100_000_000, 1_000_000))
+    parts = ((hour, 23, 3600), (minute, 59, 60), (second, 59, 1))
+    beyond = pl.lit(False)
+    micros = pl.lit(0, dtype=pl.Int64)
+    for value, most, seconds in parts:
+        micros += pl.when(beyond).then(most).otherwise(pl.min_horizontal(value, pl.lit(most))) * (seconds * 1_000_000)
+        beyond = beyond | (value > most)
+    micros += pl.when(beyond).then(999_999).otherwise(number % 1_000_000)
+    day = date.str.split(".").list.first().str.to_date("%Y%m%d", strict=False).cast(pl.Datetime("us"))
+    return day + pl.duration(microseconds=micros, time_unit="us")
+
+
+def clock_number(time: pl.Expr) -> pl.Expr:
+    """StudyTime as a whole number, hhmmss and six digits of its fraction; null if it is not a number of up to 6 digits."""
+    parts = time.str.extract_groups(CLOCK).struct
+    fraction = parts.field("2").fill_null("").str.slice(0, 6).str.pad_end(6, "0")
+    return (parts.field("1") + fraction).cast(pl.Int64, strict=False)
+
+
+def order_clocks(table: pl.DataFrame) -> pl.Series:
+    """Times whose order within a patient's day is that of the clock's numbers, clocks that do not exist included.
+
+    Only times of such clocks change, by microseconds: 05:05:71 comes before 05:05:75, as in the released code.
+
+    Args:
+        table: patient_id, time (as `study_time` gives it) and clock (as `clock_number` does).
+
+    Returns:
+        `time`, datetime, one per row.
+    """
+    hour, minute, second = (pl.col("clock") // unit % 100 for unit in (10_000_000_000, 100_000_000, 1_000_000))
+    table = table.select("patient_id", "time", "clock", odd=(hour > 23) | (minute > 59) | (second > 59))
+    rows = table.with_columns(day=pl.col("time").dt.date()).with_row_index("place")
+    rows = rows.filter(pl.col("odd").any().over("patient_id", "day") & pl.col("time").is_not_null())
+    times = table["time"].to_list() if rows.height else []
+    if not times:
+        return table["time"]
+    later = None
+    for place, patient, day, clock, time, odd in (
+        rows.sort("patient_id", "day", "clock", descending=True)
+        .select("place", "patient_id", "day", "clock", "time", "odd")
+        .iter_rows()
+    ):
+        if later is not None and later[:2] == (patient, day) and odd:
+            time = later[3] if clock == later[2] else min(time, later[3] - MICROSECOND)
+        times[place], later = time, (patient, day, clock, time)
+    return pl.Series("time", times, dtype=pl.Datetime("us"))

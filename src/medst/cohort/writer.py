@@ -26,6 +26,7 @@ import polars as pl
 
 from medst import __version__
 from medst.cohort.images import AS_RELEASED, SIDE, Reading, UnreadableImage, read_guarded
+from medst.cohort.ledger import COUNTED, LEFT_OUT, Ledger
 from medst.cohort.options import DEFAULTS
 from medst.cohort.store import SCHEMA, Cohort, part_path, read_meta
 from medst.errors import MedstError
@@ -35,14 +36,10 @@ from medst.jobs import Workers
 BLOCK = 128
 HEADER = {"dataset": str, "options": dict, "source": dict}
 RECORD = {"sizes": [list], "reasons": [str], "sha256": str}
-REJECTED = {"kind": pl.String, "id": pl.String, "path": pl.String, "reason": pl.String}
-COUNTED = ("image", "report", "text", "row")
-TOLERATED = ("image", "report", "row")
-"""Kinds of rejections that mean a damaged copy; `text` is what the rules leave out of a whole one."""
 
 
 @dataclass
-class Writer:
+class Writer(Ledger):
     """A cohort that grows in its part folder.
 
     Attributes:
@@ -51,15 +48,12 @@ class Writer:
             data set, other options or other sources is refused.
         workers: who reads the pictures.
         reading: how.
-        seen: how many there were of each of `TOLERATED`, kept or not.
     """
 
     path: Path
     header: dict[str, Any]
     workers: Workers = field(default_factory=Workers)
     reading: Reading = AS_RELEASED
-    seen: dict[str, int] = field(default_factory=dict)
-    rejected: list[pl.DataFrame] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
 
     @property
@@ -117,30 +111,15 @@ class Writer:
         if self.part.is_dir() and all(is_leftover(e) or e.name == "header.json" for e in self.part.iterdir()):
             shutil.rmtree(self.part)
 
-    def reject(self, kind: str, ids: pl.Series, paths: pl.Series | None, reason: str | pl.Series) -> None:
-        """Note rows in rejected.csv; a reason that begins with 'kept' says so of what stays."""
-        table = pl.DataFrame({"id": ids}).with_columns(
-            kind=pl.lit(kind),
-            path=pl.lit("") if paths is None else paths,
-            reason=pl.lit(reason) if isinstance(reason, str) else reason,
-        )
-        self.rejected.append(table.select(pl.col(name).cast(dtype) for name, dtype in REJECTED.items()))
-
-    def reject_where(self, table: pl.DataFrame, where: pl.Expr, kind: str, reason: str) -> pl.DataFrame:
-        """Note the images of a table for which `where` holds, and return the others."""
-        bad = table.filter(where)
-        self.reject(kind, bad["image_id"], bad["path"], reason)
-        return table.filter(~where)
-
     def write_images(self, root: Path, table: pl.DataFrame) -> pl.DataFrame:
         """Read all images of a table into images.npy, block by block, finished blocks not again.
 
         Args:
             root: what the column `path` is relative to.
-            table: columns image_id, path, view, view_position; its order is that of images.npy.
+            table: columns image_id, path, view, view_position, and rows if images are rows; its order is that of images.npy.
 
         Returns:
-            The table with row, height, width and status; what could not be read is noted as rejected.
+            The table with row, height, width and status, without rows; what could not be read is noted as rejected.
         """
         names = table["path"].to_list()
         target, blocks = self._make_room(names)
@@ -167,7 +146,9 @@ class Writer:
             pl.Series("reason", [reason for block in found for reason in block["reasons"]], dtype=pl.String),
         )
         bad = whole.filter(pl.col("reason") != "")
-        self.reject("image", bad["image_id"], bad["path"], bad["reason"])
+        self.reject(
+            "image", bad["image_id"], bad["path"], bad["reason"], bad["rows"] if "rows" in bad.columns else None
+        )
         status = pl.when(pl.col("reason") == "").then(pl.lit("ok")).otherwise(pl.lit("rejected"))
         return whole.select("row", "image_id", "path", "view", "view_position", "height", "width", status=status)
 
@@ -202,8 +183,21 @@ class Writer:
         blocks.mkdir(exist_ok=True)
         return target, blocks
 
-    def finish(self, images: pl.DataFrame, tables: dict[str, pl.DataFrame], counts: dict[str, int]) -> dict[str, Any]:
-        """Write the tables and cohort.json, and move the cohort to its final name."""
+    def finish(
+        self, images: pl.DataFrame, tables: dict[str, pl.DataFrame], counts: dict[str, int], kept: pl.Series
+    ) -> dict[str, Any]:
+        """Write the tables and cohort.json, and move the cohort to its final name.
+
+        Args:
+            images: what `write_images` or `copy_images` returned.
+            tables: by name.
+            counts: of cohort.json.
+            kept: rows of the raw tables that are in the cohort, as in `check_rows`.
+
+        Raises:
+            MedstError: a row is unaccounted for.
+        """
+        left_out_rows = self.check_rows(kept)
         digest, written = hashlib.sha256(json.dumps(self.digests).encode()), {}
         for name, table in {"images": images, **tables}.items():
             parquet = BytesIO()
@@ -212,14 +206,15 @@ class Writer:
             written[f"{name}.parquet"] = hashlib.sha256(parquet.getbuffer()).hexdigest()
             digest.update(f"{name}\n{table.schema}\n".encode())
             digest.update(table.write_ndjson().encode())
-        rejected = pl.concat([pl.DataFrame(schema=REJECTED), *self.rejected])
+        rejected = self.lines()
         write_text(self.part / "rejected.csv", rejected.write_csv())
-        left_out = rejected.filter(~pl.col("reason").str.starts_with("kept"))
+        left_out = rejected.filter(LEFT_OUT)
         meta = {
             "schema": SCHEMA,
             **self.header,
             "counts": counts | {f"rejected_{kind}s": left_out.filter(kind=kind).height for kind in COUNTED},
             "seen": self.seen,
+            "rows": {"read": len(self.rows), "kept": len(self.rows) - left_out_rows, "left_out": left_out_rows},
             "medst_version": __version__,
             "fingerprint": digest.hexdigest(),
             "files": written,
