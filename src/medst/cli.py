@@ -6,6 +6,7 @@ Unusual here: nothing heavy is imported at the top, so that `medst --help` answe
 import contextlib
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,17 @@ def prepare(
             progress=display.stage("prepare"),
         )
     print(f"{cohort}: " + _counts(meta["counts"]))
-    if any(count for name, count in meta["counts"].items() if name.startswith("rejected")):
+    rows, columns = meta.get("rows", {}), meta.get("columns", {})  # cohorts of earlier versions have neither
+    if rows:
+        print("Rows: " + _counts(rows))
+    if columns.get("unused"):
+        print("Columns that are not used: " + ", ".join(name or "(no name)" for name in columns["unused"]))
+    if columns.get("like_labels"):
+        names = " ".join(shlex.quote(name) for name in columns["like_labels"])
+        print(
+            f"Columns of only 1, 0, -1 and blanks; to keep them as labels, prepare another cohort with --labels {names}"
+        )
+    if rows.get("left_out") or any(n for name, n in meta["counts"].items() if name.startswith("rejected")):
         print(f"What was left out, and why: {cohort / 'rejected.csv'}")
 
 

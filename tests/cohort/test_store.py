@@ -2,6 +2,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from medst.cohort.prepare import prepare
-from medst.cohort.store import open_cohort, part_path
+from medst.cohort.store import digest_table, open_cohort, part_path
 from medst.errors import MedstError
 
 
@@ -208,3 +209,49 @@ def test_nothing_in_a_cohort_names_a_place_or_a_moment(cohort: Path, raw: Path) 
 def test_the_part_folder_of_here_is_beside_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert part_path(Path(".")) == tmp_path.with_name(tmp_path.name + ".part")
+
+
+def table_to_digest() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "text": ["a", None, "", "bc"],
+            "number": [1, None, 0, -5],
+            "time": pl.Series([datetime(2150, 3, 1, 5, 6, 7, 8), None, None, None], dtype=pl.Datetime("us")),
+            "labels": [{"Edema": 1.0}, None, {"Edema": None}, {"Edema": 0.5}],
+            "boxes": [[[1.0, 2.0]], [], None, [[3.0, 4.0], [5.0, 6.0]]],
+        }
+    )
+
+
+def test_the_digest_of_a_table_does_not_depend_on_how_polars_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded once; another version of polars, or another print of its types, must give the same."""
+    recorded = "9e5f116a4bc6266bed73d01970d1610bc8e3b7fdfe50343237140949bc89f667"
+    assert digest_table(table_to_digest()) == recorded
+    monkeypatch.setattr(pl.Schema, "__str__", lambda self: "another")
+    monkeypatch.setattr(pl.DataFrame, "write_ndjson", None)
+    assert digest_table(table_to_digest()) == recorded
+    chunks = pl.concat([table_to_digest()[:1], table_to_digest()[1:]], rechunk=False)
+    assert digest_table(chunks) == recorded
+
+
+def test_the_digest_of_a_table_is_of_every_name_type_and_value() -> None:
+    table = table_to_digest()
+    others = [
+        table.rename({"text": "texts"}),
+        table.reverse(),
+        table.head(3),
+        table.with_columns(text=pl.Series([None, "a", "", "bc"])),
+        table.with_columns(text=pl.Series(["a", None, "b", "c"])),
+        table.with_columns(text=pl.Series(["a", "", None, "bc"])),
+        table.with_columns(pl.col("number").cast(pl.Float64)),
+        table.with_columns(pl.col("number").fill_null(0)),
+        table.with_columns(time=pl.col("time") + pl.duration(microseconds=1)),
+        table.with_columns(labels=pl.struct(Edema=pl.col("labels").struct.field("Edema").fill_null(0.0))),
+        table.with_columns(boxes=pl.Series([[[1.0], [2.0]], [], None, [[3.0, 4.0], [5.0, 6.0]]])),
+        table.with_columns(boxes=pl.Series([[[1.0, 2.0]], None, [], [[3.0, 4.0], [5.0, 6.0]]])),
+        table.select(reversed(table.columns)),
+    ]
+    digests = [digest_table(other) for other in [table, *others]]
+    assert len(set(digests)) == len(digests)
+    with pytest.raises(TypeError, match="column odd has the type Duration"):
+        digest_table(table.select(odd=pl.duration(days=1)))

@@ -10,6 +10,8 @@
 What is here has no clock time and no absolute path in it: the same input gives the same bytes.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,17 @@ COLUMNS: dict[str, dict[str, Any]] = {
     | {"label": pl.Int64},
 }
 """Columns that the tables have at least."""
+TYPES = {
+    "text": (pl.String,),
+    "whole": (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32),
+    "float": (pl.Float32, pl.Float64),
+    "truth": (pl.Boolean,),
+    "microseconds": (pl.Datetime("us"),),
+    "fields": (pl.Struct,),
+    "list": (pl.List,),
+}
+"""What a table may hold, by the name that goes into the fingerprint."""
+BYTES = {"whole": "<i8", "float": "<f8", "truth": "<u1", "microseconds": "<i8"}
 POINTERS = {"pairs": ("frontal", "lateral"), "comparisons": ("current", "previous"), "labelled": ("image",)}
 """Columns that hold rows of images.npy."""
 MAY_BE_NULL = ("lateral", "image")
@@ -202,3 +215,36 @@ def read_meta(path: Path) -> dict[str, Any] | None:
 def part_path(path: Path) -> Path:
     """Where a cohort grows until it is whole."""
     return part_of(path)
+
+
+def digest_table(table: pl.DataFrame) -> str:
+    """sha256, hexadecimal, of a table's names, types and values; the same whatever version of polars holds it.
+
+    Raises:
+        TypeError: a column has a type that cohorts don't have.
+    """
+    digest = hashlib.sha256(str(table.height).encode())
+    for column in table:
+        _digest_column(digest, column)
+    return digest.hexdigest()
+
+
+def _digest_column(digest: "hashlib._Hash", column: pl.Series) -> None:
+    kind = next((name for name, dtypes in TYPES.items() if column.dtype in dtypes), None)
+    if kind is None:
+        raise TypeError(f"column {column.name} has the type {column.dtype}, which has no fingerprint")
+    digest.update(json.dumps([column.name, kind, len(column)]).encode())
+    digest.update(column.is_null().to_numpy().tobytes())
+    known = column.drop_nulls()
+    if isinstance(column.dtype, pl.Struct):
+        for field in known.struct.fields:
+            _digest_column(digest, known.struct.field(field))
+    elif isinstance(column.dtype, pl.List):
+        digest.update(known.list.len().to_numpy().astype("<i8").tobytes())
+        _digest_column(digest, known.filter(known.list.len() > 0).explode())
+    elif kind == "text":
+        texts = [text.encode() for text in known]
+        digest.update(np.array([len(text) for text in texts], dtype="<i8").tobytes())
+        digest.update(b"".join(texts))
+    else:
+        digest.update(known.to_physical().to_numpy().astype(BYTES[kind]).tobytes())

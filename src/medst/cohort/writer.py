@@ -28,7 +28,7 @@ from medst import __version__
 from medst.cohort.images import AS_RELEASED, SIDE, Reading, UnreadableImage, read_guarded
 from medst.cohort.ledger import COUNTED, LEFT_OUT, Ledger
 from medst.cohort.options import DEFAULTS
-from medst.cohort.store import SCHEMA, Cohort, part_path, read_meta
+from medst.cohort.store import SCHEMA, Cohort, digest_table, part_path, read_meta
 from medst.errors import MedstError
 from medst.files import atomic, is_free, is_leftover, read_json, write_bytes, write_json, write_text
 from medst.jobs import Workers
@@ -204,8 +204,7 @@ class Writer(Ledger):
             table.write_parquet(parquet)
             write_bytes(self.part / f"{name}.parquet", parquet.getbuffer())
             written[f"{name}.parquet"] = hashlib.sha256(parquet.getbuffer()).hexdigest()
-            digest.update(f"{name}\n{table.schema}\n".encode())
-            digest.update(table.write_ndjson().encode())
+            digest.update(f"{name}\n{digest_table(table)}\n".encode())
         rejected = self.lines()
         write_text(self.part / "rejected.csv", rejected.write_csv())
         left_out = rejected.filter(LEFT_OUT)
