@@ -1,4 +1,4 @@
-"""Rows and sums over all devices of a run, with gradients.
+"""The default device; rows and sums over all devices of a run, with gradients.
 
 Unusual here: gradients follow one rule. Each device has a loss of its own, and what is learnt from is their mean, which
 DDP sees to. So what a device's rows did to another device's loss comes back to it as the sum over the devices.
@@ -11,6 +11,11 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
+
+
+def default_device() -> torch.device:
+    """The accelerator that torch finds (CUDA, XPU, MPS), else the CPU: where everything runs unless told otherwise."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
     tokenizer/         the word pieces
     metrics.csv        a row a training step, a row a validation
     tensorboard/       the same, to look at
+    wandb.json         id of the run at Weights & Biases, with that logger
     state/step-*/      what it takes to go on: weights, optimiser, random states, place in the data; the last few
     failed-step-*/     the batch whose loss exploded or is no number
     best/, last/       models in the format of `medst.load`
@@ -16,6 +17,7 @@ import csv
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +60,8 @@ FREE_TO_CHANGE = frozenset(
         "run.checkpoint_activations",
         "optimiser.accumulate",
         "run.logger",
+        "run.project",
+        "run.name",
     )
 )
 
@@ -113,6 +117,13 @@ class RunFolder:
         file = self.path / "environment.json"
         before = json.loads(file.read_text()) if file.is_file() else []
         write_json(file, [*before, describe_environment(processes)])
+
+    def tracker(self) -> str:
+        """Id of this run at Weights & Biases: drawn once, so that a run that resumes stays one run."""
+        file = self.path / "wandb.json"
+        if not file.is_file():
+            write_json(file, {"id": secrets.token_hex(8)})
+        return str(json.loads(file.read_text())["id"])
 
     def states(self) -> list[Path]:
         """Complete states, newest first."""

@@ -43,7 +43,7 @@ def plain(recipe: Recipe, **text: float) -> Recipe:
     return replace(recipe, run=run, model=replace(model, text=replace(model.text, **text)))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["small", "paper"])
+@pytest.mark.parametrize("kind", ["small", "paper", "no local loss", "local loss alone"])
 def test_parts_give_the_losses_and_gradients_of_the_whole_batch(
     phantom_cohort: Path, small_recipe: Recipe, kind: str
 ) -> None:
@@ -51,6 +51,10 @@ def test_parts_give_the_losses_and_gradients_of_the_whole_batch(
     if kind == "paper":  # blank laterals, padding words, statistics over both
         model = replace(recipe.model, phantom_tokens=True)
         recipe = replace(recipe, model=model, objective=RECIPES["paper"].objective)
+    if kind == "no local loss":
+        recipe = replace(recipe, objective=replace(recipe.objective, local_weight=0.0))
+    if kind == "local loss alone":
+        recipe = replace(recipe, objective=replace(recipe.objective, global_weight=0.0, temporal_weight=0.0))
     engine, batches = parts_of(phantom_cohort, recipe, 3)
     assert len({batch.pieces.shape[1] for batch in batches}) > 1
     engine.bare.train()
@@ -104,3 +108,17 @@ def test_blocks_stay_compiled_where_that_pays(
     assert f"a block takes {1000 * compiled:.1f} ms compiled and 2000.0 ms" in line
     assert all((block in asked) == kept for block in engine.bare.model.vision.blocks)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("zero", [("local",), ("global",), ("global", "temporal"), ("global", "forward", "reverse")])
+def test_what_no_loss_reaches_is_frozen_and_the_rest_has_a_gradient(
+    phantom_cohort: Path, small_recipe: Recipe, zero: tuple[str, ...]
+) -> None:
+    """DDP stops at a parameter that could learn and has no gradient."""
+    weights_of = {f"{name}_weight": 0.0 for name in zero}
+    recipe = replace(small_recipe, objective=replace(small_recipe.objective, **weights_of))  # type: ignore[arg-type]
+    engine, batches = parts_of(phantom_cohort, plain(recipe), 1)
+    engine.forward(batches, 1.0)[1]()
+    learn = {name for name, p in engine.bare.named_parameters() if p.requires_grad}
+    assert set(gradients(engine)) == learn
+    assert len(learn) < len(dict(engine.bare.named_parameters())) or zero == ("global",)

@@ -1,6 +1,7 @@
 """`torchrun ... medst pretrain` with two processes, as a user starts it."""
 
 import csv
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -98,6 +99,20 @@ def test_a_state_of_two_processes_is_gone_on_with_by_shards_but_not_by_one(start
     assert "was begun with 2 batches a step" in alone.stderr
     assert start("moved", 2, "--run.engine", "fsdp").returncode == 0
     assert start.losses("moved") == pytest.approx(two, rel=1e-4)
+
+
+def test_every_process_has_random_numbers_of_its_own(start: Started, two: list[float]) -> None:
+    state = max((start.folder / "two" / "state").glob("step-*"))
+    first, second = (load_file(state / f"random-{rank}.safetensors")["cpu"] for rank in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_two_processes_learn_without_a_loss_that_has_no_weight(start: Started) -> None:
+    done = start("no-local", 2, "--objective.local-weight", "0")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = start.losses("no-local")
+    assert len(found) > 2
+    assert all(map(math.isfinite, found))
 
 
 @pytest.mark.slow

@@ -2,22 +2,29 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import LoggerType
 from safetensors.torch import load_file
 
 from medst import weights
 from medst.batch import Batch
 from medst.errors import MedstError
 from medst.pretrain import Step, pretrain
+from medst.pretrain.run import _Run
 from medst.recipes.settings import Recipe
 from medst.run_folder import RunFolder
 
@@ -291,6 +298,84 @@ def test_averaged_weights_are_what_is_kept_and_a_stopped_run_averages_on(
     pretrain(phantom_cohort, tmp_path / "run", recipe)
     assert losses(tmp_path / "run", "valid") == losses(tmp_path / "whole", "valid")
     assert same_weights(tmp_path / "run" / "last", tmp_path / "whole" / "last")
+
+
+def test_the_averaged_model_has_batch_statistics_of_its_own(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, ema=0.9, epochs=1))
+    pretrain(phantom_cohort, tmp_path / "run", recipe)
+    kept = load_file(tmp_path / "run" / "last" / "model.safetensors")
+    state = RunFolder(tmp_path / "run").states()[0]
+    live, averaged = load_file(state / "weights.safetensors"), load_file(state / "average.safetensors")
+    names = [name for name in kept if "running" in name]
+    assert names
+    for name in names:
+        assert not torch.equal(kept[name], live[f"model.{name}"])
+        assert torch.equal(kept[name], averaged[f"model.{name}"])
+
+
+def test_a_validation_loss_that_is_nan_never_stays_the_best(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate: Callable[..., dict[str, float]] = _Run._validate
+    found = iter([math.nan, 5.0, math.nan, 4.0])
+
+    def given(self: _Run, epoch: int) -> dict[str, float]:
+        return validate(self, epoch) | {"loss": next(found)}
+
+    monkeypatch.setattr(_Run, "_validate", given)
+    recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, epochs=4))
+    summary = pretrain(phantom_cohort, tmp_path / "run", recipe)
+    assert (summary["best_loss"], summary["best_epoch"]) == (4.0, 4)
+    assert [note for note in summary["notes"] if "is nan" in note][1].startswith("the validation loss after epoch 3")
+    assert same_weights(tmp_path / "run" / "best", tmp_path / "run" / "last")
+
+
+def test_weights_and_biases_sees_one_named_run_across_resumes(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, logged, finished = list[dict[str, Any]](), list[int | None](), list[bool]()
+
+    class Run:
+        def log(self, values: object, step: int | None = None) -> None:
+            logged.append(step)
+
+        def finish(self) -> None:
+            finished.append(True)
+
+    def init(**options: Any) -> Run:
+        begun.append(options)
+        return Run()
+
+    wandb = ModuleType("wandb")
+    wandb.__spec__ = ModuleSpec("wandb", None)
+    wandb.init = init  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.WANDB])
+    settings = replace(small_recipe.run, logger="wandb", project="chest")
+    recipe = replace(small_recipe, run=settings)
+    stopped = replace(recipe, optimiser=replace(recipe.optimiser, stop_after=2))
+    pretrain(phantom_cohort, tmp_path / "first", stopped)
+    pretrain(phantom_cohort, tmp_path / "first", recipe)
+    pretrain(phantom_cohort, tmp_path / "second", replace(stopped, run=replace(settings, name="mine")))
+    first, again, second = begun
+    assert (first["project"], first["name"], first["resume"]) == ("chest", "first", "allow")
+    assert first["id"] == again["id"] != second["id"]
+    assert second["name"] == "mine"
+    assert len(finished) == 3
+    steps = [int(step) for step, _ in losses(tmp_path / "first")]
+    assert list(dict.fromkeys(logged)) == steps
+    assert first["config"]["optimiser"]["lr"] == recipe.optimiser.lr
+
+
+def test_a_logger_that_is_not_installed_is_refused(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medst.pretrain.engine.find_spec", lambda name: None)
+    recipe = replace(small_recipe, run=replace(small_recipe.run, logger="wandb"))
+    with pytest.raises(MedstError, match=r"wandb is not installed; pip install 'medst\[wandb\]'"):
+        pretrain(phantom_cohort, tmp_path / "run", recipe)
 
 
 def test_a_loss_that_explodes_stops_the_run(

@@ -1,4 +1,4 @@
-"""Learning rate, weight decay and the averaged weights."""
+"""Learning rate, weight decay and the averaged model."""
 
 from pathlib import Path
 
@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from medst import weights
+from medst.pretrain.engine import Step
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
-from medst.recipes.settings import OptimiserSettings
+from medst.recipes.settings import OptimiserSettings, Recipe
+from medst.tokenizer import learn_tokenizer
 
 
 @settings(max_examples=50, deadline=None)
@@ -62,3 +65,36 @@ def test_weight_decay_falls_on_everything_or_on_matrices() -> None:
     assert [len(group["params"]) for group in everything.param_groups] == [4]
     matrices = make_optimiser(module, OptimiserSettings(decay_matrices_only=True))
     assert [(len(g["params"]), g["weight_decay"]) for g in matrices.param_groups] == [(1, 0.05), (3, 0.0)]
+
+
+def test_the_averaged_model_has_statistics_of_its_own() -> None:
+    module = nn.BatchNorm1d(2)
+    average, expected = Average(module, 0.5), torch.zeros(2)
+    for step in range(1, 8):
+        module(torch.randn(5, 2, generator=torch.Generator().manual_seed(step)) + step)
+        average.update(step)
+        own = min(0.5, (1 + step) / (10 + step))
+        expected = own * expected + (1 - own) * module.running_mean
+    live = module.running_mean.clone()
+    with average.in_place():
+        torch.testing.assert_close(module.running_mean, expected)
+        assert not torch.allclose(module.running_mean, live)
+    assert torch.equal(module.running_mean, live)
+
+
+def test_only_matrices_decay_and_no_table_that_is_added_to_tokens(small_recipe: Recipe) -> None:
+    tokenizer = learn_tokenizer(["the effusion has resolved"], 60)
+    step = Step(*weights.build(small_recipe, tokenizer), small_recipe.data)
+    groups = make_optimiser(step, OptimiserSettings(decay_matrices_only=True)).param_groups
+    names = {id(p): name for name, p in step.named_parameters()}
+    decay, spared = ({names[id(p)] for p in group["params"]} for group in groups)
+    assert {name.split(".")[-1] for name in decay} == {"weight"}
+    assert not any("norm" in name.lower() or "position" in name or "token_type" in name for name in decay)
+    assert "model.text.bert.embeddings.word_embeddings.weight" in decay
+    assert {
+        "model.vision.pos_embed",
+        "model.vision.cls_token",
+        "model.text.bert.embeddings.position_embeddings.weight",
+        "model.text.bert.embeddings.token_type_embeddings.weight",
+    } <= spared
+    assert decay | spared == {name for name, p in step.named_parameters() if p.requires_grad}

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medst import weights
 from medst.batch import Batches
-from medst.pretrain.engine import Step, native_bf16
+from medst.devices import default_device
+from medst.pretrain.engine import Step, computes_in_bf16
 from medst.pretrain.run import make_tokenizer, open_fit
 from medst.recipes.settings import Recipe
 
@@ -144,9 +145,9 @@ def _measure(step: Step, sample: Batches, recipe: Recipe) -> tuple[float, float]
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     step = step.to(device).train()
-    bf16 = recipe.run.precision == "bf16" or (recipe.run.precision == "auto" and native_bf16(device))
+    bf16 = computes_in_bf16(recipe, device)
     with FlopCounterMode(display=False) as counter:
         hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
         with hooks, torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 
 import torch
 import torch.distributed as dist
@@ -32,11 +33,22 @@ BUCKET = 2**25
 
 
 class Step(nn.Module):
-    """Model and objective behind one forward call, so that every engine sees all parameters that take part."""
+    """Model and objective behind one forward call, so that every engine sees all parameters that take part.
+
+    Heads and weightings that no loss with a weight looks at are frozen.
+    """
 
     def __init__(self, model: MedST, objective: Objective, data: DataSettings) -> None:
         super().__init__()
         self.model, self.objective, self.crop = model, objective, data.crop
+        # DDP waits for a gradient of everything that could learn; what no loss reaches must not be among it.
+        idle: list[nn.Module] = []
+        if not objective.settings.local_weight:
+            idle += [objective.local, model.image_local, model.text_local]
+        if not objective.settings.learns_globally:
+            idle += [model.image_global, model.text_global]
+        for module in idle:
+            module.requires_grad_(False)
 
     def forward(
         self,
@@ -68,13 +80,26 @@ def native_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16 by itself, so that it pays."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return device.type == "xpu" and torch.xpu.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def computes_in_bf16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the recipe's encoders compute in bf16 on this device."""
+    return recipe.run.precision == "bf16" or (recipe.run.precision == "auto" and native_bf16(device))
+
+
 def make_accelerator(recipe: Recipe, folder: str) -> Accelerator:
-    """accelerate's view of all processes, with the trackers that the recipe asks for."""
+    """accelerate's view of all processes, with the trackers that the recipe asks for.
+
+    Raises:
+        MedstError: the logger isn't installed; accelerate would log nowhere and say nothing.
+    """
     logger = recipe.run.logger
+    if logger == "wandb" and find_spec("wandb") is None:
+        raise MedstError("run.logger is 'wandb', but wandb is not installed; pip install 'medst[wandb]'.")
     return Accelerator(
         # Said, for without it several processes on a CPU are taken for as many runs.
         cpu=not torch.accelerator.is_available(),
@@ -97,8 +122,7 @@ class Engine:
         self.accelerator, self.recipe = accelerator, recipe
         self.device = accelerator.device
         self.world, self.rank = accelerator.num_processes, accelerator.process_index
-        wanted = recipe.run.precision
-        self.bf16 = wanted == "bf16" or (wanted == "auto" and native_bf16(self.device))
+        self.bf16 = computes_in_bf16(recipe, self.device)
         if recipe.run.checkpoint_activations:
             step.model.checkpoint_activations()
         if self.world > 1 and recipe.objective.across_devices:
@@ -148,8 +172,9 @@ class Engine:
                 set_random_state(state, self.device)
                 with self.autocast():
                     again = self.module(batch, encode_only=True)
-                learn = {name: leaf for name, leaf in vars(part).items() if leaf.requires_grad}
-                torch.autograd.backward([again[name] for name in learn], [leaf.grad for leaf in learn.values()])
+                # Features that no loss looked at have no gradient.
+                learn = {name: leaf.grad for name, leaf in vars(part).items() if leaf.grad is not None}
+                torch.autograd.backward([again[name] for name in learn], [*learn.values()])
             set_random_state(after, self.device)
             if self.world > 1 and not self.sharded:
                 self._average_gradients()
@@ -230,8 +255,11 @@ class Engine:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without dropout and gradients."""
+        """Without dropout and gradients, and with the first device's statistics on all."""
         self.bare.eval()
+        if self.world > 1:
+            for buffer in filter(Tensor.is_floating_point, self.bare.buffers()):
+                dist.broadcast(buffer, 0)
         with torch.no_grad(), self.autocast():
             yield
         self.bare.train()

@@ -28,7 +28,7 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.pretrain.engine import Engine, Step, make_accelerator
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
-from medst.pretrain.states import load_state, save_state, whole
+from medst.pretrain.states import draw_apart, load_state, save_state, whole
 from medst.pretrain.watch import REMEMBERED, keep_batches, verdict
 from medst.recipes.settings import Recipe, to_dict
 from medst.run_folder import RunFolder, write_json
@@ -144,6 +144,7 @@ class _Run:
             "compiled": None,
             "batches_a_step": together,
         }
+        draw_apart(recipe.run.seed, self.rank)
         self.interrupted = False
         self.saved_at, self.saved_step, self.damaged = time.monotonic(), -1, list[str]()
         self.notes: list[str] = []
@@ -167,6 +168,7 @@ class _Run:
                         self._save_state()
                     if stop or self.at["step"] >= limit < self.steps:
                         self._save_state()
+                        self.accelerator.end_training()
                         return self._summary(finished=False)
             else:
                 self._epoch_ended(self.recipe.optimiser.epochs - 1)
@@ -278,12 +280,16 @@ class _Run:
             return bool(self.at["stopped_early"])
         with self.average.in_place() if self.average else contextlib.nullcontext():
             losses = self._validate(epoch)
-            if self.at["best_loss"] is None or losses["loss"] < self.at["best_loss"]:
+            if is_better(losses["loss"], self.at["best_loss"]):
                 self.at["best_loss"], self.at["best_epoch"] = losses["loss"], epoch + 1
                 self._save_model("best")
             self._save_model("last")
         self.at["validated"] = epoch + 1
         self._log(losses, epoch, "valid")
+        if not math.isfinite(losses["loss"]):
+            self.notes.append(
+                f"the validation loss after epoch {epoch + 1} is {losses['loss']}, which no number loses to"
+            )
         patience = self.recipe.optimiser.patience
         self.at["stopped_early"] = bool(patience and epoch + 1 - self.at["best_epoch"] >= patience)
         if not self.recipe.run.save_every:
@@ -316,8 +322,15 @@ class _Run:
     def _start_trackers(self) -> None:
         if self.accelerator.is_main_process:
             self.folder.cut_metrics(self.at["step"])
-        purge = {"tensorboard": {"purge_step": self.at["step"] + 1}} if self.at["step"] else {}
-        self.accelerator.init_trackers("tensorboard", init_kwargs=purge)
+        # accelerate's project is TensorBoard's folder, but the project of that name at Weights & Biases.
+        run, kinds = self.recipe.run, dict[str, dict[str, Any]]()
+        if run.logger == "wandb":
+            same = {"id": self.folder.tracker(), "resume": "allow"} if self.accelerator.is_main_process else {}
+            name = run.name or self.folder.path.absolute().name
+            kinds["wandb"] = {"name": name, "dir": str(self.folder.path), "config": to_dict(self.recipe), **same}
+        elif self.at["step"]:
+            kinds["tensorboard"] = {"purge_step": self.at["step"] + 1}
+        self.accelerator.init_trackers(run.project if run.logger == "wandb" else "tensorboard", init_kwargs=kinds)
 
     def _save_model(self, name: str) -> None:
         model, objective = self.engine.bare.model, self.engine.bare.objective
@@ -389,6 +402,17 @@ class _Run:
         finally:
             for number, handler in zip(caught, before, strict=True):
                 signal.signal(number, handler)
+
+
+def is_better(loss: float, best: float | None) -> bool:
+    """Whether a validation loss takes the place of the best so far; the first one does, and a number always beats NaN.
+
+    >>> is_better(1.0, 2.0), is_better(1.0, float("nan")), is_better(float("nan"), 2.0), is_better(2.0, 2.0)
+    (True, True, False, False)
+    """
+    if best is None:
+        return True
+    return loss < best or (math.isfinite(loss) and not math.isfinite(best))
 
 
 def _clock(seconds: float) -> str:

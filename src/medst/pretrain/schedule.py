@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from medst.recipes.settings import OptimiserSettings
 
+SPARED = ("pos_embed", "cls_token", "position_embeddings", "token_type_embeddings")
+"""Parts of the names of tables that are added to tokens, as biases are; they decay no more than biases do."""
+
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
     """Linear warm-up from `lr_min`, then cosine down to `lr_min` (method as released).
@@ -29,7 +32,7 @@ def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
 def make_optimiser(step: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
     """AdamW over all parameters that learn; on everything the same weight decay, unless only matrices decay."""
     learn = [(name, p) for name, p in step.named_parameters() if p.requires_grad]
-    spared = [p for name, p in learn if p.ndim < 2 or "pos_embed" in name or "cls_token" in name]
+    spared = [p for name, p in learn if p.ndim < 2 or any(part in name for part in SPARED)]
     if not settings.decay_matrices_only:
         spared = []
     ids = {id(p) for p in spared}
@@ -40,26 +43,37 @@ def make_optimiser(step: nn.Module, settings: OptimiserSettings) -> torch.optim.
 
 
 class Average:
-    """An exponential moving average of all parameters that learn.
+    """An exponential moving average of all parameters that learn and of the heads' running statistics.
 
-    Early on it forgets faster, by (1 + step) / (10 + step) a step where that is below its decay, so that the random
-    weights of the beginning leave it soon.
+    The averaged model has statistics of its own: the average of those that the model had over the same steps. Early on it
+    forgets faster, by (1 + step) / (10 + step) a step where that is below its decay, so that the random weights of the
+    beginning leave it soon.
+
+    Attributes:
+        live: the model's own tensors by name.
+        values: their averages.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.values: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.parameters.items()}
+        learn = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        statistics = {name: b for name, b in module.named_buffers() if b.is_floating_point()}
+        self.live: dict[str, Tensor] = learn | statistics
+        self.values: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in self.live.items()}
+        # Apart, for parameters may be sharded and statistics never are.
+        self._groups = [[*learn], [*statistics]]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the weights after `step` steps in."""
+        """Take the model after `step` steps in."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), 1 - decay)
+        for names in filter(None, self._groups):
+            values, live = [self.values[name] for name in names], [self.live[name] for name in names]
+            torch._foreach_lerp_(values, live, 1 - decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model have the averaged weights while the block runs."""
+        """Let the model have the averages while the block runs."""
         self._swap()
         try:
             yield
@@ -68,7 +82,7 @@ class Average:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, parameter in self.parameters.items():
-            kept = parameter.clone()
-            parameter.copy_(self.values[name])
+        for name, tensor in self.live.items():
+            kept = tensor.clone()
+            tensor.copy_(self.values[name])
             self.values[name].copy_(kept)

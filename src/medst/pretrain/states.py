@@ -10,6 +10,7 @@ run.json                 where the run stands
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -37,16 +38,27 @@ def placed(value: Tensor, like: Tensor) -> Tensor:
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """Random states of torch: of the CPU, and of the device where it is another."""
     found = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type != "cpu":
+        found[device.type] = torch.get_device_module(device).get_rng_state(*_which(device))
     return found
 
 
 def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
     """Go on with random numbers where `random_state` was asked."""
     torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type != "cpu" and device.type in state:
+        torch.get_device_module(device).set_rng_state(state[device.type], *_which(device))
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    """There is one device of type MPS, so its functions take none."""
+    return () if device.type == "mps" else (device,)
+
+
+def draw_apart(seed: int, rank: int) -> None:
+    """Give each process but the first its own random numbers: weights were drawn alike on all, dropout must not be."""
+    if rank:
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0]))
 
 
 def save_state(
@@ -106,8 +118,10 @@ def load_state(
                 m: placed(value, parameter) if value.ndim else value.to(device) for m, value in found.items()
             }
     if average is not None:
-        for name, value in read_safetensors(folder / "average.safetensors").items():
-            average.values[name].copy_(placed(value, average.values[name]))
+        averaged = read_safetensors(folder / "average.safetensors")
+        for name, value in average.values.items():
+            # States from before statistics were averaged lack them; there the model's own are the average.
+            value.copy_(placed(averaged[name], value) if name in averaged else average.live[name])
     states = folder / f"random-{rank}.safetensors"
     if states.is_file():
         set_random_state(read_safetensors(states), device)

@@ -231,6 +231,10 @@ class RunSettings:
     """Compute the encoders' activations again in the backward pass instead of keeping them: less memory, more time."""
     logger: Literal["tensorboard", "wandb", "csv"] = "tensorboard"
     """Where metrics go besides metrics.csv."""
+    project: str = "medst"
+    """Project at Weights & Biases."""
+    name: str = ""
+    """Name of the run at Weights & Biases; the run folder's if empty. A run that resumes stays one run there."""
 
 
 @dataclass(frozen=True)

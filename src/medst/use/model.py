@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medst.batch import centre, tokenize
+from medst.devices import default_device
 from medst.errors import MedstError
 from medst.use.geometry import Geometry
 from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, Study, TextEmbeddings, Timeline
@@ -36,13 +37,13 @@ def load(path: Path | str, *, tokenizer: Path | str | None = None, device: str |
         path: a model folder, a released Med-ST or MGCA checkpoint, or a Hugging Face hub id.
         tokenizer: for a released checkpoint, the folder with Bio_ClinicalBERT's vocab.txt, or its hub id; if not given,
             the checkpoint's own folder.
-        device: as torch names it; if not given, the GPU where there is one.
+        device: as torch names it; if not given, the accelerator where there is one, as `pretrain` does.
 
     Raises:
         MedstError: there is no such model, or it is damaged, carries pickled code or lacks its tokenizer; or no such device.
     """
     loaded = load_weights(path, tokenizer=tokenizer)
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = device or default_device()
     try:
         loaded.model.to(chosen)
     except (RuntimeError, AssertionError) as error:
