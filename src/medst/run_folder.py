@@ -1,13 +1,13 @@
 """What a run leaves on disk, and how it is found again.
 
     settings.json      recipe, cohort, version; written first
-    environment.json   what it ran on and with, an entry each time it was begun or gone on with
+    environment.json   what it ran on and with, an entry each time it was begun or resumed
     tokenizer/         the word pieces
-    metrics.csv        a row a training step, a row a validation
+    metrics.csv        one row per training step, one per validation
     tensorboard/       the same, to look at
     wandb.json         id of the run at Weights & Biases, with that logger
-    state/step-*/      what it takes to go on: weights, optimiser, random states, place in the data; the last few
-    failed-step-*/     the batch whose loss exploded or is no number
+    state/step-*/      what resuming needs: weights, optimiser, random states, place in the data; the last few
+    failed-step-*/     the batch whose loss exploded or is not finite
     best/, last/       models in the format of `medst.load`
 
 A state is written beside its final name and moved there whole, so a folder named step-* is always complete.
@@ -15,8 +15,8 @@ A state is written beside its final name and moved there whole, so a folder name
 
 import csv
 import hashlib
+import io
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from typing import Any
 from medst import NUMERICS, __version__
 from medst.environment import describe_environment
 from medst.errors import MedstError
+from medst.files import is_free, read_json, read_regular, sha256, write_json, write_text
 from medst.recipes.settings import Recipe, from_dict, to_dict
 
 COLUMNS = (
@@ -47,6 +48,8 @@ COLUMNS = (
 )
 DIGESTS = "sha256.json"
 PLACE = "run.json"
+SETTINGS = {"medst_version": str, "recipe": dict, "cohort": {"dataset": str, "fingerprint": str}}
+"""What settings.json has, see `medst.files.misfit`."""
 FREE_TO_CHANGE = frozenset(
     (
         "name",
@@ -81,7 +84,7 @@ class RunFolder:
             cohort: `dataset` and `fingerprint` of the cohort.
 
         Returns:
-            Whether there was a run here to go on with.
+            Whether there was a run here to resume.
 
         Raises:
             MedstError: the folder holds something else, or a run with other settings or another cohort.
@@ -94,7 +97,7 @@ class RunFolder:
             "cohort": dict(cohort),
         }
         if file.is_file():
-            old = json.loads(file.read_text())
+            old = read_json(file, "give another run folder", SETTINGS)
             # Fields that came after that run was begun have their defaults in it.
             before = to_dict(from_dict(Recipe, old["recipe"]))
             changed = [n for n in differing(before, settings["recipe"]) if n not in FREE_TO_CHANGE]
@@ -106,24 +109,25 @@ class RunFolder:
             if old["cohort"] != settings["cohort"]:
                 raise MedstError(f"{self.path} holds a run on another cohort; give that cohort, or another run folder.")
             return True
-        if self.path.exists() and any(self.path.iterdir()):
+        if not is_free(self.path):
             raise MedstError(f"{self.path} is not empty and holds no run; give an empty or a new folder.")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(file, settings)
+        write_json(file, settings, indent=2)
         return False
 
     def note_environment(self, processes: int) -> None:
         """Add what the run is about to run on to environment.json."""
         file = self.path / "environment.json"
-        before = json.loads(file.read_text()) if file.is_file() else []
-        write_json(file, [*before, describe_environment(processes)])
+        before = (
+            read_json(file, "remove that file, which only notes what the run ran on", list) if file.is_file() else []
+        )
+        write_json(file, [*before, describe_environment(processes)], indent=2)
 
     def tracker(self) -> str:
         """Id of this run at Weights & Biases: drawn once, so that a run that resumes stays one run."""
         file = self.path / "wandb.json"
         if not file.is_file():
             write_json(file, {"id": secrets.token_hex(8)})
-        return str(json.loads(file.read_text())["id"])
+        return str(read_json(file, "remove that file; the run then gets a new id", {"id": str})["id"])
 
     def states(self) -> list[Path]:
         """Complete states, newest first."""
@@ -154,11 +158,16 @@ class RunFolder:
             )
         return []
 
+    def drop_unfinished_states(self) -> None:
+        """Remove what a kill left of a state; its files are those of another number of processes, perhaps."""
+        for part in (self.path / "state").glob("step-*.part"):
+            shutil.rmtree(part)
+
     def seal(self, part: Path) -> None:
-        """Note the digests of a state's files and give it its name; from then on it counts."""
+        """Write the digests of a state's files and give it its name; from then on it counts."""
         # run.json is written again, in one move, when an epoch was validated after its last step.
         files = [path for path in sorted(part.iterdir()) if path.name != PLACE]
-        write_json(part / DIGESTS, {path.name: _digest(path) for path in files})
+        write_json(part / DIGESTS, {path.name: sha256(path) for path in files})
         part.rename(part.with_suffix(""))
 
     def check_room(self, needed: int) -> None:
@@ -183,22 +192,39 @@ class RunFolder:
         for state in self.states()[keep:]:
             shutil.rmtree(state)
 
-    def cut_metrics(self, step: int) -> None:
-        """Forget rows of steps after `step`, which will be taken again."""
-        rows = [row for row in self.read_metrics() if int(row["step"]) <= step]
-        part = self.metrics.with_suffix(".part")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, self.metrics)
+    def cut_metrics(self, step: int, validated: int) -> None:
+        """Forget rows of steps after `step` and of epochs after the first `validated`, which will be computed again."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        for row in self.read_metrics():
+            if int(row["epoch"]) <= validated if row["split"] == "valid" else int(row["step"]) <= step:
+                writer.writerow({name: row.get(name, "") for name in COLUMNS})
+        write_text(self.metrics, text.getvalue())
 
     def read_metrics(self) -> list[dict[str, str]]:
-        """All rows of metrics.csv, a torn last line left out."""
+        """All rows of metrics.csv, a torn last line left out.
+
+        Raises:
+            MedstError: it is damaged otherwise.
+        """
         if not self.metrics.is_file():
             return []
-        with self.metrics.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if None not in row.values()]
+        whole = [line for line in read_regular(self.metrics).splitlines(keepends=True) if line.endswith(b"\n")]
+        try:
+            lines = [line.decode() for line in whole]
+            head, *rows = csv.reader(lines) if lines else [list(COLUMNS)]
+            found = [dict(zip(head, row, strict=True)) for row in rows]
+            for row in found:
+                int(row["step"]), int(row["epoch"])
+                [float(value) for name, value in row.items() if value and name != "split"]
+                if row["split"] not in ("train", "valid"):
+                    raise ValueError(f"split {row['split']!r}")
+        except (ValueError, KeyError, csv.Error) as error:
+            raise MedstError(
+                f"{self.metrics} is damaged ({error}); move it away: the run resumes without it and writes the rows to come."
+            ) from error
+        return found
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.csv."""
@@ -206,24 +232,34 @@ class RunFolder:
             csv.DictWriter(file, COLUMNS).writerow(row)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its final name and move it there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(part, path)
+def write_place(state: Path, at: Mapping[str, Any]) -> None:
+    """Write where the run stands to a state's run.json, with a digest: no other file vouches for this one."""
+    write_json(state / PLACE, {**at, "sha256": _digest(at)}, indent=2)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_place(state: Path) -> dict[str, Any]:
+    """What `write_place` wrote.
+
+    Raises:
+        MedstError: it is missing or damaged.
+    """
+    at: dict[str, Any] = read_json(state / PLACE, "resume from an earlier state", {"step": int})
+    digest = at.pop("sha256", None)  # states of earlier versions have none
+    if digest is not None and digest != _digest(at):
+        raise MedstError(f"{state / PLACE} is damaged; resume from an earlier state.")
+    return at
+
+
+def _digest(at: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(at, sort_keys=True).encode()).hexdigest()
 
 
 def _is_whole(state: Path) -> bool:
     try:
-        json.loads((state / PLACE).read_text())
-        digests = json.loads((state / DIGESTS).read_text())
-        return all(_digest(state / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError, AttributeError):
+        read_place(state)
+        digests = read_json(state / DIGESTS, "", {str: str})
+        return all(sha256(state / name) == digest for name, digest in digests.items())
+    except (OSError, MedstError):
         return False
 
 

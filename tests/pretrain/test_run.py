@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -101,6 +101,39 @@ def test_a_state_that_was_never_saved_is_computed_again(
     assert pretrain(phantom_cohort, run, small_recipe)["finished"]
     assert losses(run) == losses(undisturbed)
     assert same_weights(run / "last", undisturbed / "last")
+
+
+def apart_from_times(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in ("seconds", "waited")} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("lost", ["nothing", "rest of a row"])
+def test_metrics_of_a_killed_run_are_those_of_an_undisturbed_one(
+    undisturbed: Path,
+    phantom_cohort: Path,
+    small_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: str,
+) -> None:
+    run, log = tmp_path / "run", RunFolder.log
+    an_epoch = len(losses(undisturbed)) // small_recipe.optimiser.epochs
+    recipe = replace(small_recipe, run=replace(small_recipe.run, save_every=an_epoch))
+
+    def die(self: RunFolder, row: Mapping[str, object]) -> None:
+        log(self, row)
+        if row["split"] == "valid":  # the state is saved by now, and doesn't know of this validation
+            if lost == "rest of a row":
+                self.metrics.write_bytes(self.metrics.read_bytes()[:-9])
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", die)
+        with pytest.raises(MemoryError):
+            pretrain(phantom_cohort, run, recipe)
+    pretrain(phantom_cohort, run, recipe)
+    assert apart_from_times(run) == apart_from_times(undisturbed)
 
 
 def test_ctrl_c_finishes_the_step_saves_and_leaves(

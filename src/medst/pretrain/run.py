@@ -6,7 +6,6 @@ leaves.
 """
 
 import contextlib
-import json
 import math
 import signal
 import time
@@ -26,19 +25,20 @@ from medst import weights
 from medst.batch import Batch, Batches
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
+from medst.files import claim, disk_errors, recover_folder
 from medst.pretrain.engine import Engine, Step, make_accelerator
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
 from medst.pretrain.states import draw_apart, load_state, save_state, whole
 from medst.pretrain.watch import REMEMBERED, keep_batches, verdict
 from medst.recipes.settings import Recipe, to_dict
-from medst.run_folder import RunFolder, write_json
+from medst.run_folder import RunFolder, read_place, write_place
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 
 Progress = Callable[[int, int, str], None]
 
 
 def pretrain(cohort: Path, run: Path, recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
-    """Train a model on a cohort, or go on with the run that `run` holds.
+    """Train a model on a cohort, or resume the run that `run` holds.
 
     Args:
         cohort: folder of a prepared cohort with pairs.
@@ -51,24 +51,26 @@ def pretrain(cohort: Path, run: Path, recipe: Recipe, progress: Progress | None 
         `skipped`.
 
     Raises:
-        MedstError: impossible settings, another run in the folder, an unfit cohort, or a loss that explodes or is no number.
+        MedstError: impossible settings, another run in the folder or another process that writes it, an unfit cohort, or a
+            loss that explodes or is not finite.
     """
     recipe.check()
     data = open_fit(cohort, recipe)
     folder = RunFolder(run)
     processes = PartialState(cpu=not torch.accelerator.is_available())
-    with processes.main_process_first():  # which makes the folder; the others hold their settings against it
-        folder.start(recipe, {"dataset": data.meta["dataset"], "fingerprint": data.fingerprint})
-        tokenizer = _tokenizer(folder, data, recipe)
-        if processes.is_main_process:
-            folder.note_environment(processes.num_processes)
-    set_seed(recipe.run.seed)
-    model, objective = weights.build(recipe, tokenizer)
-    if not folder.states():
-        given = {name: Path(path) for name, path in to_dict(recipe.start).items() if path}
-        if given:
-            weights.start(model, **given)
-    return _Run(folder, recipe, data, tokenizer, Step(model, objective, recipe.data), progress).go()
+    with claim(run) if processes.is_main_process else contextlib.nullcontext():
+        with processes.main_process_first():  # which makes the folder; the others hold their settings against it
+            folder.start(recipe, {"dataset": data.meta["dataset"], "fingerprint": data.fingerprint})
+            tokenizer = _tokenizer(folder, data, recipe)
+            if processes.is_main_process:
+                folder.note_environment(processes.num_processes)
+        set_seed(recipe.run.seed)
+        model, objective = weights.build(recipe, tokenizer)
+        if not folder.states():
+            given = {name: Path(path) for name, path in to_dict(recipe.start).items() if path}
+            if given:
+                weights.start(model, **given)
+        return _Run(folder, recipe, data, tokenizer, Step(model, objective, recipe.data), progress).go()
 
 
 def open_fit(path: Path, recipe: Recipe) -> Cohort:
@@ -98,7 +100,8 @@ def _tokenizer(folder: RunFolder, cohort: Cohort, recipe: Recipe) -> PreTrainedT
     place = folder.path / "tokenizer"
     if not place.is_dir():
         part = place.with_suffix(".part")
-        make_tokenizer(cohort, recipe).save_pretrained(str(part))
+        with disk_errors(place):
+            make_tokenizer(cohort, recipe).save_pretrained(str(part))
         part.rename(place)
     return load_tokenizer(place)
 
@@ -321,7 +324,7 @@ class _Run:
 
     def _start_trackers(self) -> None:
         if self.accelerator.is_main_process:
-            self.folder.cut_metrics(self.at["step"])
+            self.folder.cut_metrics(self.at["step"], self.at["validated"])
         # accelerate's project is TensorBoard's folder, but the project of that name at Weights & Biases.
         run, kinds = self.recipe.run, dict[str, dict[str, Any]]()
         if run.logger == "wandb":
@@ -347,14 +350,14 @@ class _Run:
         final = self.folder.state_path(self.at["step"])
         if self.saved_step == self.at["step"]:  # same weights; but an epoch may have been validated since
             if self.accelerator.is_main_process:
-                write_json(final / "run.json", self.at)
+                write_place(final, self.at)
             return
         part = final.with_suffix(".part")
         module, device = self.engine.bare, self.engine.device
         save_state(part, module, self.optimiser, self.average, rank=self.rank, device=device)
         self.accelerator.wait_for_everyone()  # each has written its random state
         if self.accelerator.is_main_process:
-            write_json(part / "run.json", self.at)
+            write_place(part, self.at)
             self.folder.seal(part)
             self.folder.drop_old_states(self.recipe.run.keep_states)
         self.accelerator.wait_for_everyone()
@@ -363,6 +366,9 @@ class _Run:
     def _resume(self) -> None:
         if self.accelerator.is_main_process:
             self.damaged = self.folder.set_damaged_aside()
+            self.folder.drop_unfinished_states()
+            for name in ("best", "last"):
+                recover_folder(self.folder.path / name, weights.is_model)
         self.accelerator.wait_for_everyone()
         state = next(iter(self.folder.states()), None)
         # Weights and two moments, while the states to be dropped are still there; and a model for `best` or `last`.
@@ -370,7 +376,7 @@ class _Run:
         self.folder.check_room(4 * numbers * (3 + 1 + (self.average is not None)))
         if state is None:
             return
-        at = json.loads((state / "run.json").read_text())
+        at = read_place(state)
         together = at.get("batches_a_step", self.at["batches_a_step"])
         if together != self.at["batches_a_step"]:
             raise MedstError(

@@ -1,15 +1,16 @@
 """All that a page is drawn from, read and held against each other before anything is drawn."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medst import weights
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
-from medst.run_folder import RunFolder
-from medst.weights import Loaded, load
+from medst.files import find_folder, read_json
+from medst.run_folder import SETTINGS, RunFolder
+from medst.weights import Loaded
 
 
 @dataclass
@@ -45,7 +46,9 @@ def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | No
     Raises:
         MedstError: something is missing or damaged, or belongs to another run, model or cohort.
     """
-    settings = _read_json(run / "settings.json", f"{run}: no run here (there is no settings.json).")
+    if not (run / "settings.json").is_file():
+        raise MedstError(f"{run}: no run here (there is no settings.json); give the folder of one.")
+    settings = read_json(run / "settings.json", "give another run", SETTINGS)
     found = read_results(results, f"`medst evaluate all {run / 'best'} COHORT`")
     opened = open_cohort(cohort)
     if opened.pairs is None:
@@ -61,17 +64,8 @@ def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | No
 
 def _model_of(run: Path, fingerprint: str, results: Path) -> Loaded:
     for name in ("best", "last"):
-        if (run / name).is_dir():
-            loaded = load(run / name)
+        if weights.is_model(find_folder(run / name, weights.is_model)):
+            loaded = weights.load(run / name)
             if loaded.fingerprint == fingerprint:
                 return loaded
     raise MedstError(f"{results} is about a model that is not in {run}; evaluate {run / 'best'} again.")
-
-
-def _read_json(path: Path, missing: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise MedstError(missing)
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise MedstError(f"{path} is damaged: {error}.") from error

@@ -4,7 +4,6 @@ Unusual here: nothing on the page was picked by how good it looks. Every result 
 model, and the patients are chosen without regard to what the model says of them.
 """
 
-import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from medst import __version__
 from medst.errors import MedstError
 from medst.evaluate.temporal_image import PROGRESSIONS
+from medst.files import write_text
 from medst.look import finding_colour, plain
 from medst.report import figures
 from medst.report.evidence import Evidence, read_evidence
@@ -84,10 +84,7 @@ def build(
 
 def write_page(out_html: Path, html: str) -> Path:
     """Write a page beside its final name first."""
-    out_html.parent.mkdir(parents=True, exist_ok=True)
-    part = out_html.with_name(out_html.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    os.replace(part, out_html)
+    write_text(out_html, html)
     return out_html
 
 

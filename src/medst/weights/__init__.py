@@ -5,7 +5,7 @@ files, `checkpoint` takes models from them and writes them back, `initial` fills
 """
 
 from medst.weights.checkpoint import convert, export, load
-from medst.weights.folder import Loaded, build, build_empty, save, untrained
+from medst.weights.folder import Loaded, build, build_empty, is_model, save, untrained
 from medst.weights.initial import start
 
-__all__ = ["Loaded", "build", "build_empty", "convert", "export", "load", "save", "start", "untrained"]
+__all__ = ["Loaded", "build", "build_empty", "convert", "export", "is_model", "load", "save", "start", "untrained"]
