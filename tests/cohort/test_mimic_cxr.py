@@ -103,6 +103,17 @@ def test_two_studies_of_the_same_minute_stay_and_are_named(tree: Any, rejections
     assert cohort.meta["counts"]["same_minute_studies"] == 3
 
 
+def test_clocks_that_do_not_exist_lose_no_image_and_keep_the_order(tree: Any, rejections: Rejections) -> None:
+    for study, clock in enumerate(("50571.5", "50575", "50559", "250000", "50600", "235971"), 50000001):
+        tree.add(study, date="21500301", time=clock)
+    tree.add(50000007, date="21500302", time="0")
+    cohort = cohort_of(tree, max_rejected=0)
+    assert cohort.pairs is not None
+    assert cohort.pairs["study_id"].to_list() == [f"s5000000{n}" for n in (3, 1, 2, 5, 6, 4, 7)]
+    assert cohort.pairs["time"].dt.day().to_list() == [1, 1, 1, 1, 1, 1, 2]
+    assert {row[0] for row in rejections(cohort.path)} == {"study"}  # of the same minute, as are 05:05:59 and 05:05:71
+
+
 def test_two_frontals_of_one_study_are_not_two_studies_of_a_minute(tree: Any, rejections: Rejections) -> None:
     tree.add(50000001, views=("PA", "AP"))
     assert rejections(cohort_of(tree).path) == []

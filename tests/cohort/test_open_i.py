@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import polars as pl
 import pytest
 from tests.cohort.conftest import picture
 from tests.cohort.dicoms import dicom
@@ -84,6 +85,18 @@ def test_views_are_those_of_the_table_or_of_the_headers_or_the_order(collection:
     assert found(given) == pairs
     assert given.image_table["path"].to_list()[0].endswith(".png")
     assert given.meta["time"] == "order"
+
+
+def test_by_order_third_images_are_named_and_no_error(collection: Collection) -> None:
+    """Many reports of the real collection have three images or more."""
+    ids = [collection.add(number, "FLLF") for number in range(1, 4)]
+    cohort = collection.cohort(max_rejected=0, views="order")
+    assert found(cohort) == [(one[0], one[1]) for one in ids]
+    lines = pl.read_csv(cohort.path / "rejected.csv", infer_schema=False)
+    assert lines["id"].to_list() == [name for one in ids for name in one[2:]]
+    assert set(lines["kind"]) == {"unused"}
+    assert lines["rows"].to_list() == ["3", "4", "7", "8", "11", "12"]
+    assert cohort.meta["rows"] == {"read": 12, "kept": 6, "left_out": 6}
 
 
 def test_reports_splits_and_one_study_a_patient(collection: Collection) -> None:

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cohort.conftest import jpeg, picture
 
+from medst.cli import main
 from medst.cohort.options import Options
 from medst.cohort.own_table import read_time, text_of
 from medst.cohort.prepare import prepare
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
+from medst.inspect.summary import summarise
 
 Row = dict[str, Any]
 Rejections = Callable[[Path], list[tuple[str, str, str]]]
@@ -227,3 +229,168 @@ def test_images_may_lie_elsewhere(hospital: Hospital, tmp_path: Path) -> None:
     hospital.rows[0]["frontal"] = "f0.jpg"
     cohort = hospital.cohort(options=Options(images=hospital.folder / "images"), max_rejected=0)
     assert cohort.meta["counts"]["images"] == 1
+
+
+def test_text_and_labels_come_from_any_row_of_a_study(hospital: Hospital, rejections: Rejections) -> None:
+    """A study whose first row has neither is not lost: neither of its rows is, and neither is its text."""
+    hospital.add(study="1", report=None, Edema=None, Pneumonia="1")
+    hospital.add(study="1", report="The lungs are clear now.", Edema="-1", Pneumonia="0")
+    hospital.add(study="1", report=" ", Edema=None, Pneumonia=None)
+    cohort = hospital.cohort(max_rejected=0)
+    assert cohort.pairs is not None
+    assert cohort.pairs["report"].to_list() == ["the lungs are clear now"] * 3
+    labels = cohort.pairs["labels"].to_list()
+    assert [(row["Edema"], row["Pneumonia"]) for row in labels] == [(-1.0, 1.0)] * 3
+    assert rejections(cohort.path) == [
+        ("row", "1", "kept; an earlier row of its study has another Pneumonia, which counts")
+    ]
+    assert cohort.meta["rows"] == {"read": 3, "kept": 3, "left_out": 0}
+
+
+def test_columns_that_are_not_used_are_named_and_labels_suggested(
+    hospital: Hospital, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for study, nodule in (("1", "1"), ("2", ""), ("3", "-1.0")):
+        hospital.add(
+            study=study, Nodule=nodule, **{"Old scar": " 0"}, age=str(60 + int(study)), Laterl="x.jpg", empty=""
+        )
+    arguments = ["prepare", "table", str(hospital.write()), str(hospital.folder / "cohort")]
+    for _ in range(2):  # the second time the cohort is there
+        main(arguments)
+        said = capsys.readouterr().out
+        assert "Rows: 3 read, 3 kept, 0 left out" in said
+        assert "Columns that are not used: Nodule, Old scar, age, Laterl, empty\n" in said
+        assert "--labels Nodule 'Old scar'\n" in said
+    arguments[3] += "-2"
+    main([*arguments, "--labels", "nodule", "Old scar"])
+    assert "Columns that are not used: age, Laterl, empty\n" in capsys.readouterr().out
+    pairs = open_cohort(hospital.folder / "cohort-2").pairs
+    assert pairs is not None
+    assert [(row["nodule"], row["Old scar"]) for row in pairs["labels"]] == [(1.0, 0.0), (None, 0.0), (-1.0, 0.0)]
+    found = summarise(open_cohort(hospital.folder / "cohort-2"))["labels"]
+    assert sum(row["present"] for row in found if row["label"] == "nodule") == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (("Nodul",), "has no column Nodul"),
+        (("age",), "'61' is no value for age"),
+        (("Split",), "--labels Split: a label cannot have the name of another column"),
+        (("patient_id",), "--labels patient_id: a label cannot"),
+    ],
+)
+def test_labels_that_are_none_are_refused(hospital: Hospital, labels: tuple[str, ...], sentence: str) -> None:
+    hospital.add(age="61", split="train")
+    with pytest.raises(MedstError, match=sentence):
+        hospital.cohort(options=Options(labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding", "end"),
+    [
+        (";", "utf-8", "\r\n"),
+        ("\t", "utf-16", "\n"),
+        ("|", "utf-8-sig", "\r"),
+        (",", "utf-8", "\r\n"),
+    ],
+)
+def test_separators_encodings_and_line_ends_change_nothing(
+    hospital: Hospital, separator: str, encoding: str, end: str
+) -> None:
+    images = [hospital.image(f"f{n}.jpg") for n in range(2)]
+    text = 'Größe 5" ' + separator + " klar."
+    rows = [
+        ["Patient", " STUDY", "time", "Frontal", "Report", "Pleural effusion"],
+        ["00123", "007", "2150-01-01", images[0], '"' + text.replace('"', '""') + end + 'Zweite; Zeile, hier."', "1"],
+        ["00123", "7", "2150-01-02", images[1], 'Kein 5" Befund heute.', ""],
+    ]
+    path = hospital.folder / "table.csv"
+    path.write_bytes((end.join(separator.join(row) for row in rows) + end).encode(encoding))
+    prepare("table", path, hospital.folder / "cohort", Options(text="whole"), workers=1, max_rejected=0)
+    pairs = open_cohort(hospital.folder / "cohort").pairs
+    assert pairs is not None
+    assert pairs.select("patient_id", "study_id", "report").rows() == [
+        ("00123", "007", "größe 5 klar zweite zeile hier"),
+        ("00123", "7", "kein 5 befund heute"),
+    ]
+    assert pairs["labels"][0]["Pleural Effusion"] == 1.0
+
+
+def test_a_separator_that_is_given_is_not_sniffed(hospital: Hospital) -> None:
+    hospital.add()
+    with pytest.raises(MedstError, match="has no column patient, study, time, frontal"):
+        hospital.cohort(options=Options(separator="tab"))
+
+
+def test_a_table_in_latin_1_is_refused_with_a_remedy(hospital: Hospital) -> None:
+    hospital.add(report="Größe")
+    path = hospital.write()
+    path.write_bytes(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode().encode("latin-1"))
+    with pytest.raises(
+        MedstError, match=r"table.csv can't be read as a CSV file \(not UTF-8 text: byte 0xf6\); save it as CSV"
+    ):
+        prepare("table", path, hospital.folder / "cohort")
+
+
+def test_blank_rows_are_counted_and_left_out(hospital: Hospital, rejections: Rejections) -> None:
+    hospital.add()
+    path = hospital.write()
+    path.write_bytes(path.read_bytes() + b"\n,,,,\n , ,,,\n")
+    meta = prepare("table", path, hospital.folder / "cohort", workers=1, max_rejected=0)
+    assert meta["rows"] == {"read": 4, "kept": 1, "left_out": 3}
+    lines = pl.read_csv(hospital.folder / "cohort" / "rejected.csv", infer_schema=False)
+    assert lines.select("kind", "reason", "rows").rows() == [("unused", "the row is blank", n) for n in "234"]
+
+
+@pytest.mark.parametrize(
+    ("form", "times", "expected"),
+    [
+        ("%d/%m/%Y", ["04/09/2023", "4/9/2023 05:06"], [datetime(2023, 9, 4), datetime(2023, 9, 4, 5, 6)]),
+        ("%m/%d/%Y", ["04/09/2023", "12/31/2023"], [datetime(2023, 4, 9), datetime(2023, 12, 31)]),
+        ("%d.%m.%y", ["04.09.23", "2023-09-04"], [datetime(2023, 9, 4), None]),
+        ("%d/%m/%Y %H:%M", ["04/09/2023 05:06", "04/09/2023"], [datetime(2023, 9, 4, 5, 6), None]),
+        ("%Y%m", ["202309", "202301"], [datetime(2023, 9, 1), datetime(2023, 1, 1)]),
+    ],
+)
+def test_dates_in_other_forms(form: str, times: list[str], expected: list[datetime | None]) -> None:
+    assert read_time(pl.DataFrame({"time": times}), form).to_list() == expected
+
+
+def test_a_date_that_can_be_read_in_two_ways_is_asked_for(hospital: Hospital, rejections: Rejections) -> None:
+    for study, time in (("1", "04/09/2023"), ("2", "05/09/2023"), ("3", "31/13/2023")):
+        hospital.add(study=study, time=time)
+    with pytest.raises(MedstError, match=r"'04/09/2023' can be read in two ways; say which with --date-format"):
+        hospital.cohort()
+    cohort = hospital.cohort(options=Options(date_format="%d/%m/%Y"))
+    assert cohort.pairs is not None
+    assert cohort.pairs["time"].to_list() == [datetime(2023, 9, 4), datetime(2023, 9, 5)]
+    assert rejections(cohort.path) == [("row", "images/f2.jpg", "time is not of the form %d/%m/%Y")]
+
+
+@pytest.mark.parametrize("form", ["dd/mm/yyyy", "%d/%m", "%Y", "%H:%M", "%", "%Q", ""])
+def test_a_form_that_gives_no_day_is_refused(hospital: Hospital, form: str) -> None:
+    hospital.add()
+    with pytest.raises(MedstError, match=r"--date-format .*does not give a day; write it like %d/%m/%Y"):
+        hospital.cohort(options=Options(date_format=form))
+
+
+def test_lists_in_a_parquet_column_are_refused_by_name_where_they_are_used(hospital: Hospital) -> None:
+    hospital.add()
+    table = pl.DataFrame(hospital.rows).with_columns(tags=pl.lit([1, 2], dtype=pl.List(pl.Int64)), raw=pl.lit(b"x"))
+    path = hospital.folder / "table.parquet"
+    table.write_parquet(path)
+    meta = prepare("table", path, hospital.folder / "cohort", workers=1, max_rejected=0)
+    assert meta["columns"] == {"unused": ["tags", "raw"], "like_labels": []}
+    for odd, kind in ((pl.struct("report"), "Struct"), (pl.concat_list("report"), "List"), (pl.lit(b"x"), "Binary")):
+        table.with_columns(report=odd).write_parquet(path)
+        with pytest.raises(MedstError, match=rf"table.parquet: column report holds {kind}.*, not texts or numbers"):
+            prepare("table", path, hospital.folder / "another")
+
+
+def test_a_lateral_that_two_studies_share_is_named(hospital: Hospital, rejections: Rejections) -> None:
+    side = hospital.image("side.jpg")
+    for study in "12":
+        hospital.add(study=study, lateral=side)
+    cohort = hospital.cohort()
+    assert rejections(cohort.path) == [("row", side, "lateral image of another study in an earlier row, which counts")]

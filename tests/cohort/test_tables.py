@@ -1,12 +1,15 @@
+import csv
 import gzip
+import tempfile
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medst.cohort import tables
 from medst.cohort.tables import clock_number, digest, order_clocks, read_table, study_time
 from medst.errors import MedstError
 
@@ -34,6 +37,12 @@ def test_gzipped_and_plain_and_marked_files_are_the_same_table(tmp_path: Path) -
         (WHOLE[:-6], "can't be read as a CSV file"),
         (b"x,y\n1,2,3\n", "can't be read as a CSV file"),
         (b"x,y\n1,\xe9\n", "can't be read as a CSV file"),
+        (b"x,y,x\n1,2,3\n", "it has the column x more than once"),
+        (b"x,y,,\n1,2,,3\n,,4,\n", "two of its columns have no name"),
+        (b"x,y\n1,2\n3\n", "row 2 has 1 fields, the header has 2"),
+        (b'x,y\n1,"2\n3,4\n', "is a quotation mark not closed"),
+        (b'x,y\n1,"2"3\n', "line 2: ',' expected after '\"'"),
+        (gzip.compress(b"x,y\n" + b"0" * 70_000_000), "it inflates to more than 67 MB"),
         (b"x,z\n1,2\n", "t.csv.gz has no column y; it has x, z."),
         (b"\x01\x02\xc3\xa9\n", "t.csv.gz has no column x, y; it has "),
     ],
@@ -45,6 +54,38 @@ def test_what_is_no_such_table_is_refused_with_a_sentence(tmp_path: Path, conten
     assert sentence in str(caught.value)
     assert "t.csv.gz" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_spreadsheets_add_is_no_harm(tmp_path: Path) -> None:
+    """Columns without name and content, lines of blanks, quotation marks within a field, a column of row numbers."""
+    (tmp_path / "t.csv").write_bytes(b'\r\n,x,y,,\r\n0,007,5" tube,,\r\n\r\n1,"two\r\nlines","say ""a""",,\r\n')
+    table = read_table(tmp_path / "t.csv", ("x", "y"))
+    assert table.columns == ["", "x", "y"]
+    assert table.rows() == [("0", "007", '5" tube'), (None, None, None), ("1", "two\r\nlines", 'say "a"')]
+
+
+def test_what_a_gzipped_table_inflates_to_is_limited_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "SMALL", 1000)
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(b"x\n" + b"0\n" * 100_000))
+    with pytest.raises(MedstError, match="it inflates to more than"):
+        read_table(path, ("x",))
+    path.write_bytes(gzip.compress(b"x\n0\n"))
+    assert read_table(path, ("x",)).height == 1
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), max_size=5)))
+def test_whatever_a_csv_file_quotes_is_read_as_it_was_written(rows: list[list[str]]) -> None:
+    names = [f"c{i}" for i in range(len(rows[0]) if rows else 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows([names, *rows])
+        assert read_table(path, ()).rows() == [tuple(cell or None for cell in row) for row in rows]
 
 
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:

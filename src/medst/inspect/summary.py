@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from medst.cohort.pairs import LABELS, SPLITS
+from medst.cohort.pairs import SPLITS
 from medst.cohort.sequences import chunk
 from medst.cohort.store import Cohort
 
@@ -133,7 +133,7 @@ def _sequences(pairs: pl.DataFrame) -> dict[str, Any]:
 def _labels(studies: pl.DataFrame) -> list[dict[str, Any]]:
     """For each label and split, how many studies say what."""
     spread = studies.select("split", "labels").unnest("labels")
-    long = spread.unpivot([name for name in LABELS if name in spread.columns], index="split", variable_name="label")
+    long = spread.unpivot(index="split", variable_name="label")
     if long["value"].is_null().all():
         return []
     answers = [(pl.col("value") == value).sum().alias(name) for name, value in ANSWERS.items()]
