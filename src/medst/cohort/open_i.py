@@ -208,10 +208,11 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     images = writer.reject_where(
         images, ~pl.col("image_id").is_first_distinct(), "row", "named more than once; its first report counts"
     )
-    if options.views == "order":
-        later = "its report names two images before it; --views order uses these alone"
-        images = writer.reject_where(images, pl.col("view").is_null(), "unused", later)
-    images = writer.reject_where(images, pl.col("view").is_null(), "row", "neither frontal nor lateral, or not said")
+    # Not the kind `row`: whole copies have both, headers without a view and reports of three images.
+    given = "nothing says whether it is frontal or lateral"
+    ordered = "its report names two images before it; --views order uses these alone"
+    why = ordered if options.views == "order" else given
+    images = writer.reject_where(images, pl.col("view").is_null(), "unused", why)
     if images.filter(view="frontal").is_empty():
         raise MedstError(f"{raw}: no report names a frontal image; see --views.")
     texts = reports.filter(pl.col("images").list.len() > 0)
