@@ -22,6 +22,7 @@ def evaluate(
     finetune: bool = False,
     precision: Literal["fp32", "bf16"] = "fp32",
     untrained: int = 3,
+    leaks: Literal["warn", "refuse"] = "warn",
     cache: bool = True,
     out: Path | None = None,
     replace: bool = False,
@@ -44,6 +45,8 @@ def evaluate(
         finetune: let probe train the image encoder too.
         precision: arithmetic of the encoders.
         untrained: how many untrained models to measure beside it.
+        leaks: if the model was pre-trained on a benchmark's patients: warn, and with protocol strict report the rows without
+            them beside; or refuse, also where nobody noted whom the model was pre-trained on.
         cache: keep image features in a folder features beside MODEL, so that they are computed once.
         out: file for the results; results.json beside MODEL if not given, results-strict.json for protocol strict.
         replace: measure everything anew and write a new file, which loses the numbers that the old one holds.
@@ -78,6 +81,7 @@ def evaluate(
             question=question,
             baseline_seeds=tuple(range(untrained)),
             keep=not replace,
+            leaks=leaks,
             progress=display.stage("evaluate"),
         )
     for row in results["results"]:

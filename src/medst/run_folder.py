@@ -8,6 +8,7 @@
     wandb.json         id of the run at Weights & Biases, with that logger
     state/step-*/      what resuming needs: weights, optimiser, random states, place in the data; the last few
     failed-step-*/     the batch whose loss exploded or is not finite
+    trained_on.json    salted digests of the patients' ids; the same in each model
     best/, last/       models in the format of `medst.load`
 
 A state is written beside its final name and moved there whole, so a folder named step-* is always complete.

@@ -22,11 +22,13 @@ from safetensors.torch import load_file
 
 from medst import weights
 from medst.batch import Batch
+from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.pretrain import Step, pretrain
 from medst.pretrain.run import _Run
 from medst.recipes.settings import Recipe
 from medst.run_folder import RunFolder
+from medst.weights.patients import TRAINED_ON, read_trained_on
 
 
 def losses(run: Path, split: str = "train") -> list[tuple[str, str]]:
@@ -84,6 +86,13 @@ def test_stopped_in_the_middle_and_gone_on_gives_the_same_bits(
     assert losses(run) == losses(undisturbed)
     assert losses(run, "valid") == losses(undisturbed, "valid")
     assert same_weights(run / "last", undisturbed / "last")
+    noted = {(run / place / TRAINED_ON).read_bytes() for place in (".", "best", "last")}
+    assert len(noted) == 1
+    pairs, found = open_cohort(phantom_cohort).pairs, read_trained_on(run / "best")
+    assert pairs is not None
+    assert found is not None
+    for split in ("train", "valid"):
+        assert found.seen("mimic-cxr", pairs["patient_id"], split) == set(pairs.filter(split=split)["patient_id"])
     assert same_weights(run / "best", undisturbed / "best")
 
 

@@ -19,6 +19,7 @@ from medst.errors import MedstError
 from medst.recipes.settings import ObjectiveSettings, Recipe
 from medst.tokenizer import learn_tokenizer
 from medst.weights import Loaded
+from medst.weights.patients import TRAINED_ON
 
 TOKENIZER = learn_tokenizer(["no acute process", "the effusion has grown"], 50)
 RECIPE = Recipe(
@@ -69,6 +70,15 @@ def test_the_same_model_is_the_same_bytes_and_has_the_same_fingerprint(tmp_path:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
     assert weights.load(tmp_path / "a").fingerprint == weights.load(tmp_path / "b").fingerprint
     assert len(weights.load(tmp_path / "a").fingerprint) == 64
+
+
+def test_training_s_patients_stay_in_the_folder_and_are_never_shared(tmp_path: Path) -> None:
+    made, noted = make(), tmp_path / "noted.json"
+    noted.write_text("{}")
+    weights.save(tmp_path / "model", made.model, None, made.tokenizer, made.recipe, trained_on=noted)
+    assert (tmp_path / "model" / TRAINED_ON).read_bytes() == noted.read_bytes()
+    weights.load(tmp_path / "model").save_pretrained(tmp_path / "shared")
+    assert not (tmp_path / "shared" / TRAINED_ON).exists()
 
 
 def test_an_older_model_is_replaced_whole(saved: Path) -> None:

@@ -43,7 +43,7 @@ def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any
     wrong = misfit(found, _FORM)
     if wrong:
         raise MedstError(f"{path} is damaged ({wrong}); {made_by} writes it.")
-    return {"numerics": 1} | found  # the only version before it was written down
+    return {"numerics": 1, "leaks": {}} | found  # what they were before they were written down
 
 
 class Results:
@@ -53,15 +53,25 @@ class Results:
         path: the file; None keeps everything in memory.
         head: `schema`, `medst_version`, `numerics`, `protocol`, `switches` and `model` of all numbers.
         cohorts: fingerprint of each data set that is to be measured.
+        leaks: for each data set that names patients, what is known of those in pre-training.
         keep: whether to add to what the file holds.
 
     Raises:
         MedstError: with `keep`, the file is damaged or its numbers can't stand beside the new ones.
     """
 
-    def __init__(self, path: Path | None, head: dict[str, Any], cohorts: dict[str, str], keep: bool) -> None:
-        self.path, self.cohorts = path, cohorts
-        empty: dict[str, Any] = {"cohorts": {}, "results": [], "left_out": [], "warnings": [], "details": {}}
+    def __init__(
+        self, path: Path | None, head: dict[str, Any], cohorts: dict[str, str], leaks: dict[str, Any], keep: bool
+    ) -> None:
+        self.path, self.cohorts, self.leaks = path, cohorts, leaks
+        empty: dict[str, Any] = {
+            "cohorts": {},
+            "leaks": {},
+            "results": [],
+            "left_out": [],
+            "warnings": [],
+            "details": {},
+        }
         before = (
             read_results(path, "`medst evaluate --replace`") if keep and path is not None and path.exists() else empty
         )
@@ -115,6 +125,7 @@ class Results:
 
         self.content = old | {
             "cohorts": old["cohorts"] | {dataset: self.cohorts[dataset]},
+            "leaks": old["leaks"] | {name: found for name, found in self.leaks.items() if name == dataset},
             "results": ordered("results", rows),
             "left_out": ordered("left_out", left_out),
             "warnings": list(

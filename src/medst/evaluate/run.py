@@ -6,9 +6,9 @@ machine.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate import probe, retrieval, temporal_image, temporal_text, zero_shot
+from medst.evaluate.leaks import overlaps
 from medst.evaluate.prompts import RELEASED, read_prompts
 from medst.evaluate.results import SCHEMA, Results
-from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score, Task
+from medst.evaluate.task import ALL, PAPER, UNSEEN, LeftOut, Outcome, Question, Score, Task
 from medst.files import claim
 from medst.weights import Loaded, load, untrained
 
@@ -63,6 +64,7 @@ def evaluate(
     question: Question = PAPER,
     baseline_seeds: Sequence[int] = (0, 1, 2),
     keep: bool = False,
+    leaks: Literal["warn", "refuse", "ignore"] = "warn",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Hold a model, and untrained ones of its shape, against benchmarks.
@@ -76,18 +78,21 @@ def evaluate(
         question: protocol and switches.
         baseline_seeds: one untrained model is drawn from each; none leaves them out.
         keep: whether to add to what `out` holds and not to measure that again; False writes a new file.
+        leaks: what to do about patients that the model was pre-trained on: warn, and under protocol `strict` measure the
+            rows without them beside; refuse to measure anything; or ignore, which warns only.
         progress: called with (models done, models in all, what is being done).
 
     Returns:
         What was written: `results`, one row per number; `details`, for each task and data set the confusion matrices,
         calibration and predictions of the trained model and how it was `asked`; `left_out`, what could not be measured, by
-        name; `warnings`. An untrained row's value is the mean and its `std` the standard deviation over `seeds`, the
+        name; `leaks`, for each data set that names patients how many of them were in pre-training, or "unknown"; `warnings`.
+        An untrained row's value is the mean and its `std` the standard deviation over `seeds`, the
         models; a trained row's `std` is over `seeds`, what its rows were shuffled or drawn with.
 
     Raises:
         MedstError: an unknown task, no model or no cohort there, two cohorts of one data set, nothing that can be measured,
-            with `tasks` a cohort without what a task needs, or with `keep` an `out` of another model, cohort, protocol,
-            numerics version or switches.
+            with `tasks` a cohort without what a task needs, with `leaks="refuse"` patients of pre-training or none known, or
+            with `keep` an `out` of another model, cohort, protocol, numerics version or switches.
     """
     unknown = [task for task in tasks or () if task not in _TASK_OF]
     if unknown or (tasks is not None and not tasks):
@@ -103,21 +108,30 @@ def evaluate(
     plan = [(task, dataset) for dataset, cohort in opened.items() for task in (tasks or fitting(cohort, question))]
     if not plan:
         raise MedstError(f"{cohort.path}: there is no benchmark for a {dataset} cohort.")
+    seen = overlaps(model_folder, opened, refuse=leaks == "refuse")
+    known = {dataset: one.written() for dataset, one in seen.items()}
+    models, left_out = 1 + len(baseline_seeds), []
     with nullcontext() if out is None else claim(out):
         fingerprints = {dataset: cohort.fingerprint for dataset, cohort in opened.items()}
-        results = Results(out, _head(loaded, question), fingerprints, keep)
-        total, left_out = len(plan) * (1 + len(baseline_seeds)), []
+        results = Results(out, _head(loaded, question), fingerprints, known, keep)
         for number, (task, dataset) in enumerate(plan):
+            beside = None if task == temporal_text.TASK else seen.get(dataset)  # whose sentences name no patient
             asked = _asked(task, question, baseline_seeds)
+            if beside is not None:
+                asked["leaks"] = "ignored" if leaks == "ignore" else known[dataset]
             if results.holds(task, dataset, asked):
                 continue
-
-            def say(place: int, note: str, before: int = number * (1 + len(baseline_seeds))) -> None:
-                if progress is not None:
-                    progress(before + place, total, note)
-
+            unseen = (
+                beside.unseen() if beside is not None and question.protocol == "strict" and leaks != "ignore" else None
+            )
+            measure = _Measure(task, opened[dataset], unseen, question)
             try:
-                outcomes = _outcomes(task, loaded, opened[dataset], question, baseline_seeds, say)
+                outcomes = []
+                for place, seed in enumerate((None, *baseline_seeds)):
+                    if progress is not None:
+                        note = task if seed is None else f"{task}, untrained {seed}"
+                        progress(number * models + place, len(plan) * models, note)
+                    outcomes.append(measure.trained(loaded) if seed is None else measure.untrained(loaded, seed))
             except MedstError as error:
                 if tasks is not None:
                     raise
@@ -126,29 +140,46 @@ def evaluate(
                 row = asdict(LeftOut(task, ALL, 0, reason)) | {"dataset": dataset}
                 results.put(task, dataset, rows=[], left_out=[row])
             else:
+                if beside is not None:
+                    outcomes[0].warnings += beside.sentences(question.protocol == "strict")
                 _put(results, task, dataset, outcomes, list(baseline_seeds), asked)
         if len(left_out) == len(plan):
             raise MedstError(f"Nothing could be measured ({'; '.join(left_out)}).")
         if progress is not None:
-            progress(total, total, f"{len(results.content['results'])} numbers")
+            progress(len(plan) * models, len(plan) * models, f"{len(results.content['results'])} numbers")
     return results.content
 
 
-def _outcomes(
-    task: str,
-    loaded: Loaded,
-    cohort: Cohort,
-    question: Question,
-    seeds: Sequence[int],
-    say: Callable[[int, str], None],
-) -> list[Outcome]:
-    """What a task finds out about the model, then about each untrained one."""
-    outcomes = []
-    for place, seed in enumerate((None, *seeds)):
-        say(place, task if seed is None else f"{task}, untrained {seed}")
-        asked = question if seed is None else replace(question, cache=None, bootstrap=False)
-        outcomes.append(_TASK_OF[task](loaded if seed is None else untrained(loaded, seed), cohort, asked))
-    return outcomes
+@dataclass(frozen=True)
+class _Measure:
+    """A task on a cohort, and on `unseen`, the same cohort without patients of pre-training, where there are such."""
+
+    task: str
+    cohort: Cohort
+    unseen: Cohort | None
+    question: Question
+
+    def trained(self, loaded: Loaded) -> Outcome:
+        return self._of(loaded, self.question)
+
+    def untrained(self, loaded: Loaded, seed: int) -> Outcome:
+        return self._of(untrained(loaded, seed), replace(self.question, cache=None, bootstrap=False))
+
+    def _of(self, loaded: Loaded, question: Question) -> Outcome:
+        outcome = _TASK_OF[self.task](loaded, self.cohort, question)
+        if self.unseen is None:
+            return outcome
+        try:
+            beside = _TASK_OF[self.task](loaded, self.unseen, question)
+        except MedstError as error:
+            reason = _without_paths(str(error), self.cohort, question)
+            outcome.left_out.append(LeftOut(self.task, ALL + UNSEEN, 0, reason))
+            return outcome
+        outcome.scores += [replace(score, finding=score.finding + UNSEEN) for score in beside.scores]
+        outcome.left_out += [replace(left, finding=left.finding + UNSEEN) for left in beside.left_out]
+        outcome.confusion |= {finding + UNSEEN: matrix for finding, matrix in beside.confusion.items()}
+        outcome.calibration |= {finding + UNSEEN: curve for finding, curve in beside.calibration.items()}
+        return outcome
 
 
 def _head(loaded: Loaded, question: Question) -> dict[str, Any]:

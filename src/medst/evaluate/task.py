@@ -10,6 +10,8 @@ from medst.weights import Loaded
 
 AVERAGE, ALL = "average", "all"
 """In place of a finding: the mean over all findings, and all subsets together."""
+UNSEEN = ", unseen patients"
+"""Ends a finding that was measured without the patients that the model was pre-trained on."""
 
 Protocol = Literal["paper", "strict"]
 

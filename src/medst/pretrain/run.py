@@ -33,6 +33,7 @@ from medst.pretrain.watch import REMEMBERED, keep_batches, verdict
 from medst.recipes.settings import Recipe, to_dict
 from medst.run_folder import RunFolder, read_place, write_place
 from medst.tokenizer import learn_tokenizer, load_tokenizer
+from medst.weights.patients import note_patients
 
 Progress = Callable[[int, int, str], None]
 
@@ -119,6 +120,7 @@ class _Run:
         progress: Progress | None,
     ) -> None:
         self.folder, self.recipe, self.tokenizer, self.progress = folder, recipe, tokenizer, progress
+        self.cohort = cohort
         self.accelerator = make_accelerator(recipe, str(folder.path))
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.parts = recipe.optimiser.accumulate
@@ -344,7 +346,9 @@ class _Run:
                 values = {key: whole(value) for key, value in theirs.state_dict().items()}
                 mine.load_state_dict(values, assign=True)
         if self.accelerator.is_main_process:
-            weights.save(self.folder.path / name, model, objective, self.tokenizer, self.recipe)
+            patients = note_patients(self.folder.path, self.cohort, complete=not self.recipe.start.checkpoint)
+            place = self.folder.path / name
+            weights.save(place, model, objective, self.tokenizer, self.recipe, trained_on=patients)
 
     def _save_state(self) -> None:
         final = self.folder.state_path(self.at["step"])

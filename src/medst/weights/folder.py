@@ -27,6 +27,7 @@ from medst.objective import Objective
 from medst.recipes.settings import Recipe, from_dict, to_dict
 from medst.tokenizer import check_rows, continuing_pieces, load_tokenizer
 from medst.weights.card import TEMPLATE
+from medst.weights.patients import TRAINED_ON
 from medst.weights.pickles import check_finite, read_safetensors, write_safetensors
 from medst.weights.released import WORDS, Taken, describe
 
@@ -127,6 +128,7 @@ def save(
     recipe: Recipe,
     *,
     released: Taken | None = None,
+    trained_on: Path | None = None,
 ) -> None:
     """Write a model folder beside its final name and move it there whole; an older one is replaced.
 
@@ -137,6 +139,7 @@ def save(
         tokenizer: the one that it was trained with.
         recipe: the settings of its run.
         released: for a converted checkpoint, where the model came from; keeps what the way back needs.
+        trained_on: a run's file of this name, which goes along.
     """
     recover_folder(folder, is_model)
     part = part_of(folder)
@@ -147,6 +150,8 @@ def save(
         if released is not None:
             about = {"names": json.dumps(released.names), "lateral": json.dumps(released.lateral)}
             write_safetensors(part / UNUSED, released.unused, about)
+        if trained_on is not None:
+            shutil.copyfile(trained_on, part / TRAINED_ON)
         _write(part, model, objective, tokenizer, recipe)
     replace_folder(folder)
 
