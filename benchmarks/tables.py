@@ -143,7 +143,9 @@ def main() -> None:
         writer = Unread(folder / "cohort", {"dataset": "mimic-cxr", "options": {}, "source": {}})
         writer.start()
         images = read_images(writer, folder)
-        meta = write_pairs(writer, folder, Sources(images, reports, read_labels(folder)), Options().frontal, "nothing")
+        meta = write_pairs(
+            writer, folder, Sources(images, reports, read_labels(writer, folder)), Options().frontal, "nothing"
+        )
         tables = time.perf_counter() - start
         pairs = pl.read_parquet(folder / "cohort" / "pairs.parquet")
         start = time.perf_counter()

@@ -176,6 +176,14 @@ def test_the_sectioned_table_gives_the_same_text(split_up: Path, name: str) -> N
     assert read_reports(place, studies, ALONE, whole=True)["report"][2] == "stable chest since then"
 
 
+def test_a_study_of_several_rows_loses_no_section(split_up: Path) -> None:
+    place = split_up.parent / "mimic_cxr_sectioned.csv"
+    place.write_text(
+        "study,impression,findings\ns50000001, ,\n50000001,,The lungs are clear.\ns50000001,No change.,Other.\n"
+    )
+    assert read_reports(place, STUDIES, ALONE)["report"].to_list() == ["no change the lungs are clear"]
+
+
 def test_a_folder_goes_before_a_zip_file_and_that_before_a_table(split_up: Path, zipped: Path) -> None:
     (split_up.parent / "mimic_cxr_sectioned.csv").write_text("study,impression,findings\n")
     assert find_reports(split_up, None, STUDIES) == zipped

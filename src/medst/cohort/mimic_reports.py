@@ -118,12 +118,18 @@ def _read_files(place: Path, paths: list[str], workers: Workers, whole: bool) ->
 
 
 def _read_sectioned(place: Path, studies: list[str], whole: bool) -> list[Found]:
-    """From the sections that a table holds; its first column names the study, with or without the s."""
+    """From the sections that a table holds; its first column names the study, with or without the s.
+
+    Of several rows of a study, the first that has a section gives it.
+    """
     table = read_table(place, ("impression", "findings"))
     first = table.columns[0]
-    table = table.with_columns(study="s" + pl.col(first).str.strip_prefix("s")).unique("study", keep="first")
     columns = ["impression", "findings", *(["last_paragraph"] if "last_paragraph" in table.columns else [])]
-    sections = dict(zip(table["study"], table.select(pl.col(columns).fill_null("")).iter_rows(), strict=True))
+    table = table.select(
+        pl.col(columns).str.strip_chars().replace("", None), study="s" + pl.col(first).str.strip_prefix("s")
+    )
+    table = table.group_by("study", maintain_order=True).agg(pl.col(columns).drop_nulls().first().fill_null(""))
+    sections = dict(zip(table["study"], table.select(columns).iter_rows(), strict=True))
 
     def text(study: str) -> Found:
         if study not in sections:
