@@ -37,6 +37,15 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
         assert verb in done.stdout
 
 
+def test_without_a_word_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert not stop.value.code
+    said = capsys.readouterr()
+    assert "pretrain" in said.out
+    assert not said.err
+
+
 def test_version() -> None:
     assert medst("--version").stdout.strip() == __version__
 

@@ -3,7 +3,6 @@
 Unusual here: nothing heavy is imported at the top, so that `medst --help` answers at once.
 """
 
-import contextlib
 import errno
 import os
 import shlex
@@ -16,7 +15,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from medst import __version__, cli_measure, cli_use
-from medst.cli_arguments import CohortPath, Out, Raw, Run, Source
+from medst.cli_arguments import CohortPath, Out, Raw, RecipeName, Run, Source
 from medst.cohort.options import Options
 from medst.errors import MedstError
 from medst.recipes import RECIPES
@@ -158,7 +157,7 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
         cohort: CohortPath,
         run: Run,
         /,
-        recipe: Literal["paper", "modern", "tiny"] = "tiny",
+        recipe: RecipeName = "tiny",
         dry_run: bool = False,
         settings: Annotated[Recipe, arg(name="")] = default,
     ) -> None:
@@ -168,7 +167,7 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
             cohort: folder of a prepared cohort with pairs.
             run: folder of the run.
             recipe: where the settings below start from.
-            dry_run: only say what the run would be and take: parameters, FLOPs, memory, data; writes nothing.
+            dry_run: only say what the run would take: hours, memory, which GPUs hold it, disk; writes nothing.
             settings: all settings.
         """
         from medst.pretrain import pretrain as go
@@ -179,19 +178,19 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
 
             print(estimate(cohort, settings))
             return
-        speaks = os.environ.get("RANK", "0") == "0"  # one of several processes
-        with Display(["pretrain"]) if speaks else contextlib.nullcontext() as display:
-            outcome = go(cohort, run, settings, progress=display.stage("pretrain") if display else None)
-        if not speaks:
+        if os.environ.get("RANK", "0") != "0":  # one of several processes, of which the first one speaks
+            go(cohort, run, settings)
             return
-        for note in outcome.get("notes", ()):
-            print(f"{run}: {note}", file=sys.stderr)
+        with Display(["pretrain"]) as display:
+            stage = display.stage("pretrain")
+            outcome = go(cohort, run, settings, stage, say=lambda note: print(f"Note: {note}", file=sys.stderr))
         for state in outcome.get("damaged_states", ()):
             print(f"{run}: {state} was damaged and is set aside; the run went on from the one before.", file=sys.stderr)
         if not outcome["finished"]:
             print(f"Stopped after {outcome['steps']} steps; the same command goes on from there.", file=sys.stderr)
             raise SystemExit(INTERRUPTED)
         print(f"{run}: {outcome['epochs']} epochs, best validation loss {outcome['best_loss']:.4f} in {run / 'best'}")
+        print(f"Next: {shlex.join(['medst', 'evaluate', 'all', str(run / 'best'), str(cohort)])}")
 
     return pretrain
 
@@ -218,21 +217,22 @@ def _counts(counts: dict[str, Any]) -> str:
 
 
 def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
-    # Which recipe the flags of `pretrain` start from must be known before tyro reads them.
+    # Which recipe the flags of `pretrain` and `ablate` start from must be known before tyro reads them.
     name = "tiny"
     for i, word in enumerate(argv):
         if word == "--recipe" and i + 1 < len(argv):
             name = argv[i + 1]
         elif word.startswith("--recipe="):
             name = word.partition("=")[2]
+    default = RECIPES.get(name, RECIPES["tiny"])
     return {
         "demo": demo,
         "phantom": phantom,
         "prepare": prepare,
         "inspect": inspect,
-        "pretrain": _pretrain_verb(RECIPES.get(name, RECIPES["tiny"])),
+        "pretrain": _pretrain_verb(default),
         "evaluate": cli_measure.evaluate,
-        "ablate": cli_measure.ablate,
+        "ablate": cli_measure.ablate_verb(default),
         "report": cli_measure.report,
         "embed": cli_use.embed,
         "app": cli_use.app,
@@ -246,6 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     if argv == ["--version"]:
         print(__version__)
         return
+    argv = argv or ["--help"]
     try:
         tyro.extras.subcommand_cli_from_dict(_verbs(argv), prog="medst", description=_DESCRIPTION, args=argv)
     except MedstError as error:

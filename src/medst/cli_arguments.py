@@ -1,7 +1,7 @@
 """The positional arguments that several verbs share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -13,3 +13,4 @@ Run = Annotated[Path, Positional, arg(metavar="RUN")]
 Runs = Annotated[tuple[Path, ...], Positional, arg(metavar="RUN...")]
 Source = Annotated[Path, Positional, arg(metavar="SOURCE")]
 Model = Annotated[Path, Positional, arg(metavar="MODEL")]
+RecipeName = Literal["paper", "modern", "tiny"]

@@ -1,11 +1,13 @@
 """The verbs that measure models and show what was measured; heavy imports stay inside of them, as in `cli.py`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from medst.cli_arguments import CohortPath, Cohorts, Model, Out, Runs
+from medst.cli_arguments import CohortPath, Cohorts, Model, Out, RecipeName, Runs
+from medst.recipes.settings import Recipe
 
 
 def evaluate(
@@ -148,42 +150,49 @@ def report(
     print(page)
 
 
-def ablate(
-    cohort: CohortPath,
-    out: Out,
-    /,
-    comparisons: Path | None = None,
-    recipe: Literal["paper", "modern", "tiny"] = "tiny",
-    seeds: int = 3,
-    only: tuple[str, ...] = (),
-    epochs: int | None = None,
-    jobs: int = 1,
-) -> None:
-    """Train a recipe's variants, each without or with one thing, and report what each thing is worth.
+def ablate_verb(default: Recipe) -> Callable[..., None]:
+    """The verb `ablate`, whose settings start from a recipe."""
 
-    Args:
-        cohort: folder of a prepared cohort with pairs.
-        out: folder for all runs and the table; a job that was stopped goes on where it was.
-        comparisons: an ms-cxr-t cohort to measure on; retrieval on COHORT is always measured.
-        recipe: what the variants vary.
-        seeds: runs of each variant.
-        only: names of variants; all of them if not given.
-        epochs: passes over the training sequences, if not those of the recipe.
-        jobs: runs at a time.
-    """
-    from medst.ablate import ablate as run
-    from medst.progress import Display
+    def ablate(
+        cohort: CohortPath,
+        out: Out,
+        /,
+        comparisons: Path | None = None,
+        recipe: RecipeName = "tiny",
+        seeds: int = 3,
+        only: tuple[str, ...] = (),
+        epochs: int | None = None,
+        jobs: int = 1,
+        settings: Annotated[Recipe, arg(name="")] = default,
+    ) -> None:
+        """Train a recipe's variants, each without or with one thing, and report what each thing is worth.
 
-    with Display(["ablate"]) as display:
-        table = run(
-            cohort,
-            out,
-            comparisons=comparisons,
-            recipe=recipe,
-            seeds=seeds,
-            only=only,
-            epochs=epochs,
-            jobs=jobs,
-            progress=display.stage("ablate"),
-        )
-    print(table)
+        Args:
+            cohort: folder of a prepared cohort with pairs.
+            out: folder for all runs and the table; a job that was stopped goes on where it was.
+            comparisons: an ms-cxr-t cohort to measure on; retrieval on COHORT is always measured.
+            recipe: where the settings below start from; the variants vary the result.
+            seeds: runs of each variant; they take the place of --run.seed.
+            only: names of variants; all of them if not given.
+            epochs: passes over the training sequences; the same as --optimiser.epochs.
+            jobs: runs at a time.
+            settings: all settings.
+        """
+        from medst.ablate import ablate as run
+        from medst.progress import Display
+
+        with Display(["ablate"]) as display:
+            table = run(
+                cohort,
+                out,
+                comparisons=comparisons,
+                recipe=settings,
+                seeds=seeds,
+                only=only,
+                epochs=epochs,
+                jobs=jobs,
+                progress=display.stage("ablate"),
+            )
+        print(table)
+
+    return ablate

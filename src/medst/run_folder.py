@@ -76,27 +76,24 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.csv"
+        self.tokenizer = path / "tokenizer"
+        self.settings = path / "settings.json"
 
-    def start(self, recipe: Recipe, cohort: Mapping[str, Any]) -> bool:
-        """Write the settings, or hold them against those of the run that is already here.
+    def check(self, recipe: Recipe, cohort: Mapping[str, Any]) -> bool:
+        """Hold the settings against those of the run that is already here; write nothing.
 
         Args:
             recipe: all settings.
             cohort: `dataset` and `fingerprint` of the cohort.
 
         Returns:
-            Whether there was a run here to resume.
+            Whether there is a run here to resume.
 
         Raises:
             MedstError: the folder holds something else, or a run with other settings or another cohort.
         """
-        file = self.path / "settings.json"
-        settings: dict[str, Any] = {
-            "medst_version": __version__,
-            "numerics": NUMERICS,
-            "recipe": to_dict(recipe),
-            "cohort": dict(cohort),
-        }
+        file = self.settings
+        settings = {"recipe": to_dict(recipe), "cohort": dict(cohort)}
         if file.is_file():
             old = read_json(file, "give another run folder", SETTINGS)
             # Fields that came after that run was begun have their defaults in it.
@@ -112,8 +109,31 @@ class RunFolder:
             return True
         if not is_free(self.path):
             raise MedstError(f"{self.path} is not empty and holds no run; give an empty or a new folder.")
-        write_json(file, settings, indent=2)
         return False
+
+    def start(self, recipe: Recipe, cohort: Mapping[str, Any]) -> bool:
+        """Write the settings, unless the same run is already here.
+
+        Args:
+            recipe: all settings.
+            cohort: `dataset` and `fingerprint` of the cohort.
+
+        Returns:
+            Whether there was a run here to resume.
+
+        Raises:
+            MedstError: as `check`.
+        """
+        resumes = self.check(recipe, cohort)
+        if not resumes:
+            settings = {
+                "medst_version": __version__,
+                "numerics": NUMERICS,
+                "recipe": to_dict(recipe),
+                "cohort": dict(cohort),
+            }
+            write_json(self.settings, settings, indent=2)
+        return resumes
 
     def note_environment(self, processes: int) -> None:
         """Add what the run is about to run on to environment.json."""
@@ -177,7 +197,8 @@ class RunFolder:
         Raises:
             MedstError: the disk has fewer than `needed` bytes free.
         """
-        free = shutil.disk_usage(self.path).free
+        place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(place).free
         if free < needed:
             raise MedstError(
                 f"{self.path}: the next checkpoint takes {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; make "

@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from medst import weights
 from medst.batch import Batches
 from medst.cohort.store import open_cohort
+from medst.pretrain.begin import make_tokenizer
 from medst.pretrain.dry_run import estimate
 from medst.pretrain.engine import Step
-from medst.pretrain.run import make_tokenizer, pretrain
+from medst.pretrain.run import pretrain
 from medst.recipes.settings import Recipe
 
 
@@ -58,5 +59,30 @@ def test_computing_activations_again_shards_and_averages_show(phantom_cohort: Pa
         "GiB",
         "GB of stored pixels",
         "a checkpoint",
+        "16 GB yes",
+        "h on this cpu (",
+        "at 40% of the bf16 peak",
+        "note:       the vocabulary is learnt from the training reports",
     ):
         assert word in text
+
+
+def test_what_a_gpu_holds_is_fixed_memory_and_its_share_of_sequences(
+    phantom_cohort: Path, small_recipe: Recipe
+) -> None:
+    found = estimate(phantom_cohort, small_recipe)
+    assert found.seconds_a_step > 0
+    # In bf16, as on a GPU, at most what is kept here for the largest batch, and not less than half an average batch.
+    assert found.sequence_bytes * found.sequences > 0.5 * found.activation_bytes
+    tight = replace(found, fixed_bytes=20 * 2**30, sequence_bytes=2**29, sequences=10)
+    assert [tight.room_for(size) for size in (16, 24, 40, 80)] == [0, 1, 30, 102]
+    assert "16 GB no, 24 GB no, 40 GB yes, 80 GB yes; for less memory: --run.checkpoint-activations" in str(tight)
+    assert "24 GB no (up to 3)" in str(replace(tight, sequence_bytes=2**27 * 1.3))
+    twice = replace(small_recipe, data=replace(small_recipe.data, sequences_per_batch=12))
+    assert estimate(phantom_cohort, twice).sequence_bytes == pytest.approx(found.sequence_bytes, rel=0.3)
+
+
+def test_an_hour_is_an_hour(phantom_cohort: Path, small_recipe: Recipe) -> None:
+    found = replace(estimate(phantom_cohort, small_recipe), steps=3600, seconds_a_step=2.0, flops_a_step=4 * 312e12)
+    assert "about 2.0 h on this cpu (624 TFLOPs a second" in found.hours()
+    assert "10.0 h on an A100" in found.hours()

@@ -1,7 +1,8 @@
 """The training run, over everything below it.
 
-`run` is the loop, `engine` what carries a step out on any hardware, `schedule` the optimiser with its learning rate and its
-averaged weights, `states` what a run needs to go on, `watch` what stops it, `dry_run` what it would take.
+`run` is the loop, `begin` what a run begins with, `engine` what carries a step out on any hardware, `schedule` the optimiser
+with its learning rate and its averaged weights, `states` what a run needs to resume, `watch` what stops it, `dry_run` what
+it would take.
 """
 
 from medst.pretrain.engine import Step, native_bf16

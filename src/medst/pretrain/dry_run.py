@@ -1,6 +1,7 @@
 """What a run would take, before it takes it: measured on a few sequences of the cohort itself, then scaled up."""
 
 import os
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,24 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from medst import weights
-from medst.batch import Batches
+from medst.batch import Batch, Batches
 from medst.devices import default_device
+from medst.pretrain.begin import make_tokenizer, open_fit, remarks, start_weights
 from medst.pretrain.engine import Step, computes_in_bf16
-from medst.pretrain.run import make_tokenizer, open_fit
 from medst.recipes.settings import Recipe
 
 SAMPLE = 2
+"""Sequences that are measured."""
+GPUS = (16, 24, 40, 80)
+"""Sizes of GPU memory to hold the batch against, in GiB, which is what makers call GB."""
+SPARE = 0.1
+"""Share of the memory that fragments take; a guess on the safe side, not measured."""
+CONTEXT = 2**30
+"""Bytes that CUDA and its kernels take; likewise."""
+PEAKS = {"A100": 312e12, "H100": 989e12}
+"""FLOPs a second of the dense bf16 peak, as the maker states it."""
+REACHED = 0.4
+"""Share of the peak that training reaches; usual for transformers, not measured here."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,44 @@ class Estimate:
     """Word pieces of an average report."""
     laterals: float
     """Share of pairs with a lateral."""
+    seconds_a_step: float
+    """On the device here, by a batch of `SAMPLE` sequences."""
+    device: str
+    """Type of that device."""
+    sequence_bytes: float
+    """Activations of one sequence in the largest batch, in the precision of a GPU."""
+    sequences: int
+    """Of a batch and device."""
+    notes: tuple[str, ...]
+    """What the run would say when it begins."""
+
+    def room_for(self, gibibytes: int) -> int:
+        """Sequences per batch that a GPU of this memory holds, weights and moments included."""
+        left = gibibytes * 2**30 * (1 - SPARE) - CONTEXT - self.fixed_bytes
+        return max(0, int(left / self.sequence_bytes))
+
+    def hours(self) -> str:
+        """How long all steps would take, and on what basis that is said."""
+        flops = self.flops_a_step * self.steps
+        here = self.seconds_a_step * self.steps / 3600
+        rate = self.flops_a_step / self.seconds_a_step / 1e12
+        reckoned = ", ".join(f"{_hours(flops / REACHED / peak / 3600)} on an {name}" for name, peak in PEAKS.items())
+        return (
+            f"about {_hours(here)} on this {self.device} ({rate:.3g} TFLOPs a second, measured on {SAMPLE} sequences); "
+            f"{reckoned}, reckoned at {REACHED:.0%} of the bf16 peak; without validation, saving and what devices exchange"
+        )
+
+    def gpus(self) -> str:
+        """Which GPUs hold the batch."""
+        verdicts = []
+        for size in GPUS:
+            most = self.room_for(size)
+            if most >= self.sequences:
+                verdicts.append(f"{size} GB yes")
+            else:
+                verdicts.append(f"{size} GB no" + (f" (up to {most})" if most >= 2 else ""))
+        remedy = "" if self.room_for(GPUS[0]) >= self.sequences else "; for less memory: --run.checkpoint-activations"
+        return f"batch of {self.sequences} sequences on a GPU of " + ", ".join(verdicts) + remedy
 
     def __str__(self) -> str:
         memory = self.fixed_bytes + self.activation_bytes
@@ -69,9 +119,12 @@ class Estimate:
                 f"{self.activation_bytes / 2**30:.2f} for activations of an average batch; "
                 f"the largest ones take more",
             ),
+            ("fits", self.gpus()),
+            ("time", self.hours()),
             ("data", f"{self.read_bytes / 1e9:.3g} GB of stored pixels an epoch"),
             ("disk", f"{self.checkpoint_bytes / 1e9:.3g} GB a checkpoint, {self.disk_bytes / 1e9:.3g} GB in all"),
         ]
+        rows += [("note", note) for note in self.notes]
         return "\n".join(f"{name + ':':<12}{text}" for name, text in rows)
 
 
@@ -101,41 +154,91 @@ def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Esti
     with torch.random.fork_rng():
         torch.manual_seed(recipe.run.seed)
         model, objective = weights.build(recipe, tokenizer)
+        start_weights(model, recipe)
         if recipe.run.checkpoint_activations:
             model.checkpoint_activations()
         step = Step(model, objective, recipe.data)
-        flops, kept = _measure(step, sample, recipe)
+        found = _measure(step, sample, recipe)
     learn = sum(p.numel() for p in step.parameters() if p.requires_grad)
     fixed = sum(p.numel() for p in step.parameters() if not p.requires_grad)
     views = 1 + (batches.lateral >= 0)
-    tokens = sum(batches.cost) / len(batches.sequences)
-    scale = recipe.data.sequences_per_batch * tokens / sum(sample.cost[row] for row in _rows(sample))
+    # Where every pair is filled up to the same tokens, pairs are what costs.
+    costs = np.ones_like(batches.cost) if recipe.model.phantom_tokens else batches.cost
+    sequences = np.array([costs[rows].sum() for rows in batches.sequences])
+    size, measured = recipe.data.sequences_per_batch, sum(costs[row] for row in _rows(sample))
+    scale = size * sequences.mean() / measured
+    plan = sequences[batches.plan()][: len(sequences) // size * size]
+    largest = plan.reshape(-1, size).sum(1).max() / measured
+    again = 4 / 3 if recipe.optimiser.accumulate > 1 else 1  # each part is encoded once more
     averaged = bool(recipe.optimiser.ema)
     on_device = 4 * (learn * (4 + averaged) + fixed)
     state = 4 * (learn * (3 + averaged) + fixed)
-    size = data.images.shape[1] ** 2
+    pixels = data.images.shape[1] ** 2
     return Estimate(
         parameters=learn,
         processes=processes,
         steps=per_epoch * recipe.optimiser.epochs,
         pairs_a_step=len(batches.pair) / len(batches.sequences) * recipe.data.sequences_per_batch * parts,
-        flops_a_step=flops * scale * recipe.optimiser.accumulate,
+        flops_a_step=found.flops * scale * recipe.optimiser.accumulate,
         fixed_bytes=on_device // processes if recipe.run.engine == "fsdp" else on_device,
-        activation_bytes=kept * scale,
-        read_bytes=float(views.sum() * size),
+        activation_bytes=found.kept * scale,
+        read_bytes=float(views.sum() * pixels),
         checkpoint_bytes=state,
         disk_bytes=(recipe.run.keep_states + 1) * state + 2 * 4 * (learn + fixed),
         pieces=float(np.mean([len(ids) for ids in batches.pieces])),
         laterals=float((batches.lateral >= 0).mean()),
+        seconds_a_step=found.seconds * scale * recipe.optimiser.accumulate * again,
+        device=found.device,
+        sequence_bytes=found.kept_on_gpu * largest / size,
+        sequences=size,
+        notes=tuple(remarks(data, recipe, tokenizer)),
     )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 0.1 else "less than 0.1 h"
 
 
 def _rows(sample: Batches) -> list[int]:
     return [row for sequence in sample.members(0) for row in sample.sequences[sequence]]
 
 
-def _measure(step: Step, sample: Batches, recipe: Recipe) -> tuple[float, float]:
-    """FLOPs of forward and backward over the sample's first batch, and the bytes that are kept in between."""
+@dataclass(frozen=True)
+class _Measured:
+    """Of forward and backward over the sample's first batch."""
+
+    flops: float
+    seconds: float
+    kept: float
+    """Bytes that are kept in between."""
+    kept_on_gpu: float
+    """The same in the precision that a GPU would take."""
+    device: str
+
+
+def _measure(step: Step, sample: Batches, recipe: Recipe) -> _Measured:
+    device = default_device()
+    step = step.to(device).train()
+    batch = sample[0].to(device)
+    bf16 = computes_in_bf16(recipe, device)
+    loss, kept = _forward(step, batch, bf16)
+    with FlopCounterMode(display=False) as counter:
+        loss.backward()
+    backward = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        _, kept_on_gpu = _forward(step, batch, recipe.run.precision != "fp32")
+    seconds = []
+    for _ in range(2):  # the first one is slower
+        began = time.perf_counter()
+        loss, _ = _forward(step, batch, bf16)
+        loss.backward()
+        loss.item()
+        seconds.append(time.perf_counter() - began)
+    return _Measured(float(backward + counter.get_total_flops()), min(seconds), kept, kept_on_gpu, device.type)
+
+
+def _forward(step: Step, batch: Batch, bf16: bool) -> tuple[Tensor, float]:
+    """The loss of a batch, and the bytes that are kept for the backward pass."""
     own = {p.untyped_storage().data_ptr() for p in step.parameters()}
     kept: dict[int, int] = {}
 
@@ -145,13 +248,7 @@ def _measure(step: Step, sample: Batches, recipe: Recipe) -> tuple[float, float]
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    device = default_device()
-    step = step.to(device).train()
-    bf16 = computes_in_bf16(recipe, device)
-    with FlopCounterMode(display=False) as counter:
-        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-        with hooks, torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            losses = step(sample[0].to(device), 1.0)
-        bytes_kept = float(sum(kept.values()))
-        losses["loss"].backward()
-    return float(counter.get_total_flops()), bytes_kept
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with hooks, torch.autocast(batch.frontal.device.type, dtype=torch.bfloat16, enabled=bf16):
+        losses = step(batch, 1.0)
+    return losses["loss"], float(sum(kept.values()))

@@ -23,22 +23,29 @@ from transformers import PreTrainedTokenizerBase
 
 from medst import weights
 from medst.batch import Batch, Batches
-from medst.cohort.store import Cohort, open_cohort
+from medst.cohort.store import Cohort
 from medst.errors import MedstError
-from medst.files import claim, disk_errors, recover_folder
+from medst.files import claim, recover_folder
+from medst.pretrain.begin import keep_tokenizer, make_tokenizer, open_fit, remarks, start_weights
 from medst.pretrain.engine import Engine, Step, make_accelerator
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
 from medst.pretrain.states import draw_apart, load_state, save_state, whole
 from medst.pretrain.watch import REMEMBERED, keep_batches, verdict
 from medst.recipes.settings import Recipe, to_dict
 from medst.run_folder import RunFolder, read_place, write_place
-from medst.tokenizer import learn_tokenizer, load_tokenizer
+from medst.tokenizer import load_tokenizer
 from medst.weights.patients import note_patients
 
 Progress = Callable[[int, int, str], None]
 
 
-def pretrain(cohort: Path, run: Path, recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
+def pretrain(
+    cohort: Path,
+    run: Path,
+    recipe: Recipe,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Train a model on a cohort, or resume the run that `run` holds.
 
     Args:
@@ -46,10 +53,11 @@ def pretrain(cohort: Path, run: Path, recipe: Recipe, progress: Progress | None 
         run: the run's folder; see `medst.run_folder` for what it holds.
         recipe: all settings.
         progress: called with (steps done, steps in all, a line on loss and time left).
+        say: called, before the first step, with what the user should know about the run.
 
     Returns:
         `finished` (False after Ctrl-C or `stop_after`), `interrupted`, `steps`, `epochs`, `best_loss`, `best_epoch`,
-        `skipped`.
+        `skipped`; and `notes`, what `say` was called with, if there is any.
 
     Raises:
         MedstError: impossible settings, another run in the folder or another process that writes it, an unfit cohort, or a
@@ -57,54 +65,29 @@ def pretrain(cohort: Path, run: Path, recipe: Recipe, progress: Progress | None 
     """
     recipe.check()
     data = open_fit(cohort, recipe)
+    about = {"dataset": data.meta["dataset"], "fingerprint": data.fingerprint}
     folder = RunFolder(run)
     processes = PartialState(cpu=not torch.accelerator.is_available())
     with claim(run) if processes.is_main_process else contextlib.nullcontext():
-        with processes.main_process_first():  # which makes the folder; the others hold their settings against it
-            folder.start(recipe, {"dataset": data.meta["dataset"], "fingerprint": data.fingerprint})
-            tokenizer = _tokenizer(folder, data, recipe)
-            if processes.is_main_process:
-                folder.note_environment(processes.num_processes)
+        with processes.main_process_first():  # so that a hub id is fetched once
+            folder.check(recipe, about)
+            begun = folder.tokenizer.is_dir()
+            tokenizer = load_tokenizer(folder.tokenizer) if begun else make_tokenizer(data, recipe)
         set_seed(recipe.run.seed)
         model, objective = weights.build(recipe, tokenizer)
         if not folder.states():
-            given = {name: Path(path) for name, path in to_dict(recipe.start).items() if path}
-            if given:
-                weights.start(model, **given)
-        return _Run(folder, recipe, data, tokenizer, Step(model, objective, recipe.data), progress).go()
-
-
-def open_fit(path: Path, recipe: Recipe) -> Cohort:
-    """Open a cohort that the recipe can train on.
-
-    Raises:
-        MedstError: it has no pairs, or no dates where the recipe asks for days.
-    """
-    cohort = open_cohort(path)
-    if cohort.pairs is None:
-        raise MedstError(f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on.")
-    if recipe.objective.time_axis == "days" and cohort.meta.get("time") == "order":
-        said = "knows only the order of a patient's studies, not their dates; set objective.time_axis to 'steps'."
-        raise MedstError(f"{cohort.path} {said}")
-    return cohort
-
-
-def make_tokenizer(cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The tokenizer that the recipe names, or one learnt from the training reports."""
-    if recipe.data.tokenizer:
-        return load_tokenizer(Path(recipe.data.tokenizer))
-    assert cohort.pairs is not None
-    return learn_tokenizer(cohort.pairs.filter(split="train")["report"], recipe.data.vocabulary)
-
-
-def _tokenizer(folder: RunFolder, cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
-    place = folder.path / "tokenizer"
-    if not place.is_dir():
-        part = place.with_suffix(".part")
-        with disk_errors(place):
-            make_tokenizer(cohort, recipe).save_pretrained(str(part))
-        part.rename(place)
-    return load_tokenizer(place)
+            start_weights(model, recipe)
+        going = _Run(folder, recipe, data, tokenizer, Step(model, objective, recipe.data), progress, say)
+        # Nothing is written up to here, so that a refused run leaves no folder behind.
+        processes.wait_for_everyone()
+        with processes.main_process_first():  # which makes the folder; the others hold their settings against it
+            folder.start(recipe, about)
+            keep_tokenizer(tokenizer, folder.tokenizer)
+            if processes.is_main_process:
+                folder.note_environment(processes.num_processes)
+        for note in [] if begun else remarks(data, recipe, tokenizer):
+            going.note(note)
+        return going.go()
 
 
 class _Run:
@@ -118,6 +101,7 @@ class _Run:
         tokenizer: PreTrainedTokenizerBase,
         step: Step,
         progress: Progress | None,
+        say: Callable[[str], None] | None,
     ) -> None:
         self.folder, self.recipe, self.tokenizer, self.progress = folder, recipe, tokenizer, progress
         self.cohort = cohort
@@ -153,6 +137,15 @@ class _Run:
         self.interrupted = False
         self.saved_at, self.saved_step, self.damaged = time.monotonic(), -1, list[str]()
         self.notes: list[str] = []
+        self._say = say or (lambda note: None)
+        # Weights and two moments, while the states to be dropped are still there; and a model for `best` or `last`.
+        numbers = sum(p.numel() for p in self.engine.bare.parameters())
+        folder.check_room(4 * numbers * (3 + 1 + (self.average is not None)))
+
+    def note(self, note: str) -> None:
+        """Tell the user about the run, now and in its summary."""
+        self.notes.append(note)
+        self._say(note)
 
     def go(self) -> dict[str, Any]:
         """Take all steps that are left."""
@@ -234,7 +227,7 @@ class _Run:
             views = int((1 + (self.train.lateral >= 0)).sum() / len(self.train.sequences))
             pictures = views * self.recipe.data.sequences_per_batch
             self.at["compiled"], note = self.engine.compile(pictures, always=wanted == "on")
-            self.notes.append(note)
+            self.note(note)
         elif self.at["compiled"]:
             self.engine.compile(0, always=True)
         self.at["compiled"] = bool(self.at["compiled"])
@@ -375,9 +368,6 @@ class _Run:
                 recover_folder(self.folder.path / name, weights.is_model)
         self.accelerator.wait_for_everyone()
         state = next(iter(self.folder.states()), None)
-        # Weights and two moments, while the states to be dropped are still there; and a model for `best` or `last`.
-        numbers = sum(p.numel() for p in self.engine.bare.parameters())
-        self.folder.check_room(4 * numbers * (3 + 1 + (self.average is not None)))
         if state is None:
             return
         at = read_place(state)

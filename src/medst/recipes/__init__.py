@@ -5,4 +5,7 @@ from medst.recipes.settings import Recipe
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (paper.RECIPE, modern.RECIPE, tiny.RECIPE)}
 
-__all__ = ["RECIPES", "Recipe"]
+EXPECTED: dict[str, dict[str, tuple[str, str]]] = {"modern": modern.COHORT}
+"""For each recipe that cares: option of `medst prepare` -> value that it is meant for, and why."""
+
+__all__ = ["EXPECTED", "RECIPES", "Recipe"]

@@ -9,4 +9,11 @@ full size: that takes MIMIC-CXR and a GPU.
 
 from medst.recipes.settings import ObjectiveSettings, Recipe
 
+COHORT = {
+    "frontal": ("one-per-study", "else a study with two frontal images counts as two points in time"),
+    "text": ("whole", "else decimals, dates and one-word findings are missing from the reports"),
+    "intensity": ("window", "else DICOM intensities are scaled by their maximum, not as a viewer shows them"),
+}
+"""Options of `medst prepare` that this recipe is meant for, and what their absence does."""
+
 RECIPE = Recipe(name="modern", objective=ObjectiveSettings(temporal_warmup=0.1))

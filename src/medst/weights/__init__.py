@@ -4,8 +4,21 @@
 files, `checkpoint` takes models from them and writes them back, `initial` fills a fresh model.
 """
 
-from medst.weights.checkpoint import convert, export, load
+from medst.weights.checkpoint import convert, export, folder_of_tokenizer, load
 from medst.weights.folder import Loaded, build, build_empty, is_model, save, untrained
-from medst.weights.initial import start
+from medst.weights.initial import PUBLISHED, start
 
-__all__ = ["Loaded", "build", "build_empty", "convert", "export", "is_model", "load", "save", "start", "untrained"]
+__all__ = [
+    "PUBLISHED",
+    "Loaded",
+    "build",
+    "build_empty",
+    "convert",
+    "export",
+    "folder_of_tokenizer",
+    "is_model",
+    "load",
+    "save",
+    "start",
+    "untrained",
+]

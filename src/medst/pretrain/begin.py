@@ -1,0 +1,95 @@
+"""What a run begins with, found and checked before anything is written: the cohort, the vocabulary, the start weights."""
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from medst import weights
+from medst.cohort.store import Cohort, open_cohort
+from medst.errors import MedstError
+from medst.files import disk_errors
+from medst.model.medst import MedST
+from medst.recipes import EXPECTED
+from medst.recipes.settings import Recipe, to_dict
+from medst.tokenizer import learn_tokenizer, load_tokenizer
+
+
+def open_fit(path: Path, recipe: Recipe) -> Cohort:
+    """Open a cohort that the recipe can train on.
+
+    Raises:
+        MedstError: it has no pairs, or no dates where the recipe asks for days.
+    """
+    cohort = open_cohort(path)
+    if cohort.pairs is None:
+        raise MedstError(f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on.")
+    if recipe.objective.time_axis == "days" and cohort.meta.get("time") == "order":
+        said = "knows only the order of a patient's studies, not their dates; set objective.time_axis to 'steps'."
+        raise MedstError(f"{cohort.path} {said}")
+    return cohort
+
+
+def make_tokenizer(cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer that the recipe names, or that of its start weights; without either, one learnt from the reports.
+
+    Raises:
+        MedstError: the tokenizer can't be read, or the start weights come without theirs.
+    """
+    data, start = recipe.data, recipe.start
+    if data.tokenizer:
+        return load_tokenizer(data.tokenizer, "--data.tokenizer")
+    if start.bert:
+        return load_tokenizer(start.bert, "--start.bert")
+    if start.checkpoint:
+        place = weights.folder_of_tokenizer(Path(start.checkpoint), "--data.tokenizer")
+        return load_tokenizer(place, "--start.checkpoint")
+    assert cohort.pairs is not None
+    return learn_tokenizer(cohort.pairs.filter(split="train")["report"], data.vocabulary)
+
+
+def keep_tokenizer(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:
+    """Write the tokenizer as a folder, whole, unless it is there."""
+    if not place.is_dir():
+        part = place.with_suffix(".part")
+        with disk_errors(place):
+            tokenizer.save_pretrained(str(part))
+        part.rename(place)
+
+
+def start_weights(model: MedST, recipe: Recipe) -> None:
+    """Fill a fresh model with the weights that the recipe names, if it names any.
+
+    Raises:
+        MedstError: they can't be read or don't fit.
+    """
+    given = {name: place for name, place in to_dict(recipe.start).items() if place}
+    if given:
+        weights.start(model, **given)
+
+
+def remarks(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What the user should know about a run that begins: where its vocabulary is from, and what the cohort lacks."""
+    found = []
+    start = recipe.start
+    if not (recipe.data.tokenizer or start.bert or start.checkpoint):
+        found.append(
+            f"the vocabulary is learnt from the training reports ({len(tokenizer)} pieces, at most --data.vocabulary "
+            f"{recipe.data.vocabulary}), so the text encoder starts from random weights: those of a published BERT or "
+            "Med-ST checkpoint need their own vocabulary. To start from a BERT, give --start.bert, for instance "
+            f"{weights.PUBLISHED}."
+        )
+    options = cohort.meta.get("options", {})
+    unlike = {
+        name: (value, reason)
+        for name, (value, reason) in EXPECTED.get(recipe.name, {}).items()
+        if options.get(name, value) != value
+    }
+    if unlike:
+        has = " ".join(f"--{name} {options[name]}" for name in unlike)
+        wants = " ".join(f"--{name} {value}" for name, (value, _) in unlike.items())
+        reasons = "; ".join(reason for _, reason in unlike.values())
+        found.append(
+            f"{cohort.path} was prepared with {has}, but recipe {recipe.name} expects {wants} ({reasons}). Training "
+            f"continues; to change it, prepare the cohort again with {wants}."
+        )
+    return found
