@@ -64,6 +64,24 @@ def test_a_stopped_job_goes_on_to_the_same_bytes(model: Path, phantom_cohort: Pa
     assert {p.name: p.read_bytes() for p in stopped.iterdir()} == {p.name: p.read_bytes() for p in calm.iterdir()}
 
 
+def test_leftovers_and_damaged_parts_are_written_again(model: Path, phantom_comparisons: Path, tmp_path: Path) -> None:
+    calm, out = tmp_path / "calm", tmp_path / "out"
+    embed(model, phantom_comparisons, calm, rows=40)
+    out.mkdir()
+    for name in ("embed.json.part", "embed.json.9.part", ".lock"):
+        (out / name).touch()
+    embed(model, phantom_comparisons, out, rows=40)
+    whole = (out / "part-00000.parquet").read_bytes()
+    for content in (b"", whole[:-9], whole[len(whole) // 2 :]):
+        (out / "part-00000.parquet").write_bytes(content)
+        embed(model, phantom_comparisons, out, rows=40)
+        assert {p.name: p.read_bytes() for p in out.glob("[!.]*")} == {p.name: p.read_bytes() for p in calm.iterdir()}
+    for content in (b"", b"[]", b"{"):
+        (out / "embed.json").write_bytes(content)
+        with pytest.raises(MedstError, match=r"embed\.json is damaged"):
+            embed(model, phantom_comparisons, out, rows=40)
+
+
 def test_a_folder_with_something_else_is_refused(
     model: Path, phantom_cohort: Path, phantom_comparisons: Path, tmp_path: Path
 ) -> None:
@@ -72,7 +90,7 @@ def test_a_folder_with_something_else_is_refused(
         embed(model, phantom_cohort, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(MedstError, match="no folder of embeddings"):
+    with pytest.raises(MedstError, match="holds no embeddings"):
         embed(model, phantom_cohort, tmp_path / "mine")
     with pytest.raises(MedstError, match="rows is 0"):
         embed(model, phantom_cohort, tmp_path / "new", rows=0)

@@ -3,7 +3,6 @@
 Unusual here: nothing heavy is imported at the top, so that `medst --help` answers at once.
 """
 
-import errno
 import os
 import shlex
 import sys
@@ -18,10 +17,13 @@ from medst import __version__, cli_measure, cli_use
 from medst.cli_arguments import CohortPath, Out, Raw, RecipeName, Run, Source
 from medst.cohort.options import Options
 from medst.errors import MedstError
+from medst.files import is_full
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 
 INTERRUPTED = 130
+RESUMING = ("demo", "phantom", "prepare", "pretrain", "evaluate", "ablate", "embed")
+"""Verbs that continue what the same command began."""
 AS_RELEASED = Options()
 
 
@@ -31,7 +33,7 @@ def demo(
     """Phantom data, prepare, pretrain, evaluate, report: the whole road once, on a laptop's CPU.
 
     Args:
-        out: folder for everything; a demo that was stopped goes on where it was.
+        out: folder for everything; a demo that was stopped is resumed.
         patients: phantom patients to draw.
         seed: of the phantom and of the run.
         epochs: passes over the training sequences.
@@ -41,7 +43,7 @@ def demo(
 
     outcome = run_demo(out, patients=patients, seed=seed, epochs=epochs, workers=workers)
     if not outcome.finished:
-        print(f"Stopped. `medst demo {out}` with the same options goes on where it was.", file=sys.stderr)
+        print(f"Stopped. `medst demo {out}` with the same options resumes it.", file=sys.stderr)
         raise SystemExit(INTERRUPTED)
     print(outcome.headline)
     print(f"Look at a patient over time: medst app {out / 'run' / 'last'} {out / 'cohort'}")
@@ -60,7 +62,7 @@ def phantom(
     """Write synthetic patients in the raw layouts of MIMIC-CXR-JPG and MS-CXR-T, or of other data sets.
 
     Args:
-        out: new folder, or one whose phantom was not finished.
+        out: new folder, or one whose phantom was not finished, which is resumed.
         patients: how many, in each tree.
         seed: the same seed writes the same bytes, whatever the number of workers.
         workers: processes; 0: one a core.
@@ -102,7 +104,7 @@ def prepare(
     Args:
         dataset: which data set RAW holds.
         raw: its folder, as downloaded; for table the CSV or Parquet file.
-        cohort: folder to write; a preparation that was stopped goes on where it was.
+        cohort: folder to write; a preparation that was stopped is resumed.
         options: what to do otherwise than released.
         workers: processes; 0: one a core.
         cluster: read the pictures on a cluster instead: dask:ADDRESS, ray or ray:ADDRESS.
@@ -142,14 +144,15 @@ def inspect(cohort: CohortPath, /, out: Path | None = None, pairs: int = 12, see
 
     Args:
         cohort: folder of a finished cohort of any data set.
-        out: the page; beside the cohort, under its name, if not given. The JSON file lies beside it.
+        out: the page; beside the cohort, under its name, if not given. The JSON file lies beside it, as NAME-numbers.json.
         pairs: how many random rows to show.
         seed: draws them.
     """
     from medst.inspect import inspect as run
+    from medst.inspect import numbers_of
 
     page = run(cohort, out, pairs=pairs, seed=seed)
-    print(f"{page}\n{page.with_suffix('.json')}")
+    print(f"{page}\n{numbers_of(page)}")
 
 
 def _pretrain_verb(default: Recipe) -> Callable[..., None]:
@@ -161,7 +164,7 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
         dry_run: bool = False,
         settings: Annotated[Recipe, arg(name="")] = default,
     ) -> None:
-        """Train a model on a cohort; a run that was stopped goes on where it was.
+        """Train a model on a cohort; a run that was stopped is resumed.
 
         Args:
             cohort: folder of a prepared cohort with pairs.
@@ -185,9 +188,9 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
             stage = display.stage("pretrain")
             outcome = go(cohort, run, settings, stage, say=lambda note: print(f"Note: {note}", file=sys.stderr))
         for state in outcome.get("damaged_states", ()):
-            print(f"{run}: {state} was damaged and is set aside; the run went on from the one before.", file=sys.stderr)
+            print(f"{run}: {state} was damaged and is set aside; the run resumed from the one before.", file=sys.stderr)
         if not outcome["finished"]:
-            print(f"Stopped after {outcome['steps']} steps; the same command goes on from there.", file=sys.stderr)
+            print(f"Stopped after {outcome['steps']} steps; the same command resumes from there.", file=sys.stderr)
             raise SystemExit(INTERRUPTED)
         print(f"{run}: {outcome['epochs']} epochs, best validation loss {outcome['best_loss']:.4f} in {run / 'best'}")
         print(f"Next: {shlex.join(['medst', 'evaluate', 'all', str(run / 'best'), str(cohort)])}")
@@ -253,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"medst: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("medst: interrupted; the same command goes on where it was.", file=sys.stderr)
+        print(f"medst: interrupted{_remedy(argv, '; the same command resumes')}.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # the reader of our output (`| head`) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -262,9 +265,16 @@ def main(argv: list[str] | None = None) -> None:
         if os.environ.get("MEDST_DEBUG"):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        print(f"medst: {reason}{where}; what is already written stays.", file=sys.stderr)
+        if is_full(error):
+            ends = _remedy(argv, ", which resumes")
+            print(f"medst: the disk is full{where}; make room and run the same command again{ends}.", file=sys.stderr)
+        else:
+            print(f"medst: {error.strerror or error}{where}.", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _remedy(argv: list[str], promise: str) -> str:
+    return promise if argv and argv[0] in RESUMING else ""
 
 
 _DESCRIPTION = "Learn from chest X-rays and their reports over space (views) and time (a patient's studies)."

@@ -17,8 +17,8 @@ def embed(model: Model, cohort: CohortPath, out: Out, /, rows: int = 4096) -> No
     Args:
         model: folder of a model, for instance RUN/best.
         cohort: folder of a prepared cohort of any data set.
-        out: folder to write; a job that was stopped goes on where it was.
-        rows: a file.
+        out: folder to write; a job that was stopped is resumed.
+        rows: rows per file.
     """
     from medst.embed import embed as run
     from medst.progress import Display

@@ -1,9 +1,10 @@
-"""The whole road once: phantom, prepare, pretrain, evaluate, report. Each stage goes on where it was stopped."""
+"""The whole road once: phantom, prepare, pretrain, evaluate, report. Each stage resumes where it was stopped."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medst.files import claim
 from medst.progress import Display
 from medst.recipes import RECIPES
 
@@ -27,7 +28,7 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
         workers: processes for drawing and reading images; 0: one a core.
 
     Raises:
-        MedstError: `out` holds a demo with other options, or a stage can't go on.
+        MedstError: `out` holds a demo with other options, another process writes it, or a stage can't resume.
     """
     from medst.cohort.options import Options
     from medst.cohort.prepare import prepare
@@ -42,7 +43,7 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
     images = raw / "mimic-cxr-jpg"
     tiny = RECIPES["tiny"]
     recipe = replace(tiny, optimiser=replace(tiny.optimiser, epochs=epochs), run=replace(tiny.run, seed=seed))
-    with Display(["phantom", "prepare", "comparisons", "pretrain", "evaluate", "report"]) as display:
+    with claim(out), Display(["phantom", "prepare", "comparisons", "pretrain", "evaluate", "report"]) as display:
         write_phantom(raw, patients=patients, seed=seed, workers=workers, progress=display.stage("phantom"))
         prepare("mimic-cxr", images, cohort, workers=workers, progress=display.stage("prepare"))
         prepare(

@@ -235,7 +235,7 @@ def is_full(error: OSError) -> bool:
 
 def is_leftover(path: Path) -> bool:
     """Whether a killed process may have left this behind; it never counts as content."""
-    return path.suffix in LEFTOVERS
+    return path.name.endswith(LEFTOVERS)
 
 
 def is_free(path: Path) -> bool:

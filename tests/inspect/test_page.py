@@ -26,8 +26,8 @@ def test_a_page_and_its_numbers_lie_beside_the_cohort_which_stays_as_it_is(
     before = digests(cohort)
     main(["inspect", str(cohort), "--pairs", "5"])
     assert digests(cohort) == before
-    assert {path.name for path in tmp_path.iterdir()} == {"cohort", "cohort.html", "cohort.json"}
-    numbers = json.loads((tmp_path / "cohort.json").read_text())
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"cohort", "cohort.html", "cohort-numbers.json"}
+    numbers = json.loads((tmp_path / "cohort-numbers.json").read_text())
     html = (tmp_path / "cohort.html").read_text()
     assert f"{numbers['splits'][0]['studies']:,}" in html
     assert html.count('<article class="card">') == 5
@@ -37,6 +37,25 @@ def test_a_page_and_its_numbers_lie_beside_the_cohort_which_stays_as_it_is(
     assert (tmp_path / "cohort.html").read_text() == first
     inspect(cohort, pairs=5, seed=1)
     assert (tmp_path / "cohort.html").read_text() != first
+
+
+def test_nothing_is_written_over_in_a_folder_that_has_a_cohort_json(phantom_cohort: Path, tmp_path: Path) -> None:
+    """A cohort inside a cohort's folder, and one whose name is that of the file."""
+    outer = shutil.copytree(phantom_cohort, tmp_path / "outer")
+    inner = shutil.copytree(phantom_cohort, outer / "cohort")
+    before = digests(inner) | {"outer": (outer / "cohort.json").read_bytes().hex()}
+    with pytest.raises(MedstError, match="lies in a cohort"):
+        inspect(inner)
+    assert digests(inner) | {"outer": (outer / "cohort.json").read_bytes().hex()} == before
+    assert not (outer / "cohort.html").exists()
+
+
+def test_a_damaged_list_of_what_was_left_out_is_a_sentence(phantom_cohort: Path, tmp_path: Path) -> None:
+    cohort = shutil.copytree(phantom_cohort, tmp_path / "cohort")
+    for content in (b"", b"\xff\xfe\x00", b"one,two\n1,2\n"):
+        (cohort / "rejected.csv").write_bytes(content)
+        with pytest.raises(MedstError, match=r"rejected\.csv is damaged"):
+            inspect(cohort)
 
 
 def test_the_page_asks_nothing_of_the_network_and_says_nothing_of_a_machine(
@@ -90,7 +109,7 @@ def test_wrong_arguments_are_one_sentence(
     for arguments, sentence in (
         ([str(tmp_path / "none")], "no cohort here"),
         ([str(phantom_cohort), "--pairs", "-1"], "--pairs and --seed must be 0 or more"),
-        ([str(phantom_cohort), "--out", str(phantom_cohort / "page.html")], "lies in the cohort, which stays as it is"),
+        ([str(phantom_cohort), "--out", str(phantom_cohort / "page.html")], "lies in a cohort, which stays as it is"),
         ([str(phantom_cohort), "--out", str(tmp_path / "x.json")], "--out is the page's name, for instance x.html"),
     ):
         with pytest.raises(SystemExit, match="1"):

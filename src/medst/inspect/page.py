@@ -1,6 +1,5 @@
 """The page and the JSON file: a cohort in, two files beside it out; a cohort itself is never written to."""
 
-import json
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +10,7 @@ import jinja2
 from medst import __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
+from medst.files import claim, write_json, write_text
 from medst.inspect import figures
 from medst.inspect.sheet import cards
 from medst.inspect.summary import ANSWERS, LENGTH, is_timed, summarise
@@ -24,7 +24,7 @@ def inspect(cohort: Path, out: Path | None = None, *, pairs: int = 12, seed: int
 
     Args:
         cohort: folder of a finished cohort of any data set.
-        out: the page; beside the cohort, under its name, if not given. The JSON file has its name, and ends in .json.
+        out: the page; beside the cohort, under its name, if not given. The JSON file beside it ends in -numbers.json.
         pairs: rows on the contact sheet.
         seed: draws them.
 
@@ -32,24 +32,30 @@ def inspect(cohort: Path, out: Path | None = None, *, pairs: int = 12, seed: int
         The page's path.
 
     Raises:
-        MedstError: there is no finished cohort, `pairs` or `seed` is negative, or `out` lies in the cohort.
+        MedstError: there is no finished cohort, `pairs` or `seed` is negative, `out` lies in a cohort, or another process
+            writes it.
     """
     if pairs < 0 or seed < 0:
         raise MedstError("--pairs and --seed must be 0 or more.")
     folder = Path(os.path.abspath(cohort))
     page = folder.with_name(folder.name + ".html") if out is None else Path(os.path.abspath(out))
-    if folder == page or folder in page.parents:
-        raise MedstError(f"{page} lies in the cohort, which stays as it is; give another --out.")
+    if folder == page or any((place / "cohort.json").is_file() for place in page.parents):
+        raise MedstError(f"{page} lies in a cohort, which stays as it is; give another --out.")
     if page.suffix == ".json":
         raise MedstError(f"{page}: --out is the page's name, for instance {page.with_suffix('.html').name}.")
     opened = open_cohort(folder)
     summary = summarise(opened)
     content = _content(opened, summary, folder.name, pairs, seed)
     html = _environment().get_template("page.html.j2").render(content)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    _write(page.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
-    _write(page, html)
+    with claim(page):
+        write_json(numbers_of(page), summary)
+        write_text(page, html)
     return page
+
+
+def numbers_of(page: Path) -> Path:
+    """The JSON file beside a page. Not PAGE.json: beside a cohort named cohort that would be a cohort.json."""
+    return page.with_name(f"{page.stem}-numbers.json")
 
 
 def _content(cohort: Cohort, summary: dict[str, Any], name: str, pairs: int, seed: int) -> dict[str, Any]:
@@ -130,9 +136,3 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {"plain": plain, "count": lambda number: f"{number:,}"}
     return environment
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

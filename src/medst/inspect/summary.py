@@ -3,6 +3,7 @@
 What a cohort doesn't have is not in the summary either.
 """
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,6 +11,7 @@ import polars as pl
 from medst.cohort.pairs import SPLITS
 from medst.cohort.sequences import chunk
 from medst.cohort.store import Cohort
+from medst.errors import MedstError
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 ANSWERS = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
@@ -39,15 +41,21 @@ def summarise(cohort: Cohort) -> dict[str, Any]:
         found["sentences"] = _crossed(cohort.sentences, "subset", "category")
     if cohort.labelled is not None and cohort.labelled.height:
         found |= _of_labelled(cohort.labelled, cohort.meta["classes"])
-    rejected = pl.read_csv(cohort.path / "rejected.csv", infer_schema=False).with_columns(
-        pl.col("reason").fill_null("")
-    )
+    rejected = _rejected(cohort.path / "rejected.csv")
     stayed = pl.col("reason").str.starts_with(KEPT)
     seen = cohort.meta.get("seen", {})
     for name, part in (("left_out", rejected.filter(~stayed)), ("kept", rejected.filter(stayed))):
         if part.height:
             found[name] = _reasons(part, seen)
     return found
+
+
+def _rejected(file: Path) -> pl.DataFrame:
+    try:
+        return pl.read_csv(file, infer_schema=False).select("kind", "id", pl.col("reason").fill_null(""))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise MedstError(f"{file} is damaged ({said}); remove the cohort's folder and prepare it again.") from error
 
 
 def is_timed(cohort: Cohort) -> bool:

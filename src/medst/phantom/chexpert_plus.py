@@ -7,10 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from medst.files import write_bytes
 from medst.phantom.anatomy import sample_anatomy
 from medst.phantom.background import sample_background
 from medst.phantom.dicom import Style, deepen, write_dicom
-from medst.phantom.mimic_cxr import LATERAL, write_atomically
+from medst.phantom.mimic_cxr import LATERAL
 from medst.phantom.radiograph import render_study, sample_acquisition
 from medst.phantom.reports import CHEXPERT_LABELS, Report, write_report
 from medst.phantom.rsna import write_csv
@@ -75,7 +76,7 @@ def _write_both(root: Path, stem: str, picture: np.ndarray, number: int, view: s
     png, dcm = root / "PNG" / f"{stem}.png", root / "DICOM" / f"{stem}.dcm"
     for path in (png, dcm):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(png, cv2.imencode(".png", picture)[1].tobytes())
+    write_bytes(png, cv2.imencode(".png", picture)[1].tobytes())
     style = Style()
     write_dicom(dcm, deepen(picture, style.bits, rng), style, number=number, view=view)
 
@@ -87,7 +88,7 @@ def write_tables(root: Path, records: list[dict[str, Any]], rng: np.random.Gener
     lines = "".join(json.dumps(label) + "\n" for record in records for label in record["labels"])
     (root / "chexbert_labels").mkdir(exist_ok=True)
     for section in ("report", "findings", "impression"):
-        write_atomically(root / "chexbert_labels" / f"{section}_fixed.json", lines.encode())
+        write_bytes(root / "chexbert_labels" / f"{section}_fixed.json", lines.encode())
     return {
         "patients": len(records),
         "valid_patients": sum(record["split"] == "valid" for record in records),

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from medst.files import write_bytes
 from medst.phantom.anatomy import sample_anatomy
-from medst.phantom.mimic_cxr import write_atomically
 from medst.phantom.radiograph import render_study, sample_acquisition
 from medst.phantom.truth import Finding
 
@@ -32,7 +32,7 @@ def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str,
         stem = f"{kind} ({index}) {number}" if index % 17 == 3 else f"{index:05d}-{number}"
         name = f"{stem}.{'png' if rng.random() < 0.6 else 'jpg'}"
         pixels = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if rng.random() < 0.3 else picture
-        write_atomically(root / part / name, cv2.imencode(Path(name).suffix, pixels)[1].tobytes())
+        write_bytes(root / part / name, cv2.imencode(Path(name).suffix, pixels)[1].tobytes())
         lines.append(f"p{index} {name} {kind} phantom")
     return {"part": part, "lines": lines, "class": kind}
 
@@ -56,6 +56,6 @@ def write_tables(root: Path, records: list[dict[str, Any]], rng: np.random.Gener
         lists[record["part"]] += record["lines"]
     for part, lines in lists.items():
         (root / part).mkdir(exist_ok=True)
-        write_atomically(root / f"{part}.txt", "".join(f"{line}\n" for line in lines).encode())
+        write_bytes(root / f"{part}.txt", "".join(f"{line}\n" for line in lines).encode())
     kinds = {f"{kind}_patients": sum(record["class"] == kind for record in records) for kind in CLASSES}
     return {"patients": len(records), **{f"{part}_images": len(lines) for part, lines in lists.items()}, **kinds}

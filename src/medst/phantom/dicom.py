@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from medst.errors import MedstError
-from medst.phantom.mimic_cxr import write_atomically
+from medst.files import write_bytes
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -89,10 +89,10 @@ def write_dicom(path: Path, pixels: np.ndarray, style: Style, *, number: int, vi
     stored = (2**style.bits - 1 - pixels).astype(pixels.dtype) if style.inverted else pixels
     dataset = _dataset(stored, style, number, view)
     if style.syntax in (JPEG_LOSSLESS, JPEG_LS):
-        write_atomically(path, _by_gdcm(_to_bytes(dataset), style.syntax))
+        write_bytes(path, _by_gdcm(_to_bytes(dataset), style.syntax))
         return
     _encode(dataset, stored, style.syntax)
-    write_atomically(path, _to_bytes(dataset))
+    write_bytes(path, _to_bytes(dataset))
 
 
 def _dataset(pixels: np.ndarray, style: Style, number: int, view: str) -> "FileDataset":

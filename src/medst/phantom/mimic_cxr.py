@@ -1,6 +1,6 @@
 """Writes studies as MIMIC-CXR-JPG stores them: folders, JPEG files, report files and three gzipped tables.
 
-Unusual here: the tables are not collected in memory. Each patient leaves a small record, and the tables are
+The tables are not collected in memory. Each patient leaves a small record, and the tables are
 written from those records at the end, in one pass and in the patients' order.
 """
 
@@ -8,9 +8,7 @@ import csv
 import gzip
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from medst.files import atomic, write_bytes
 from medst.phantom.reports import CHEXPERT_LABELS, Report
 from medst.phantom.trajectory import StudyTruth
 
@@ -132,10 +131,10 @@ def write_study(
     for position, pixels in images:
         dicom_id = "-".join(rng.bytes(4).hex() for _ in range(5))
         _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        write_atomically(folder / f"{dicom_id}.jpg", jpeg.tobytes())
+        write_bytes(folder / f"{dicom_id}.jpg", jpeg.tobytes())
         height, width = pixels.shape
         records.append(ImageRecord(dicom_id, position, height, width, upright))
-    write_atomically(patient / f"s{study_id}.txt", report.text.encode())
+    write_bytes(patient / f"s{study_id}.txt", report.text.encode())
     lateral = any(position in LATERAL for position, _ in images)
     return StudyRecord(
         study_id=study_id,
@@ -174,41 +173,15 @@ def write_tables(root: Path, patients: Callable[[], Iterator[tuple[PatientRecord
 
 def write_csv_gz(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a gzipped CSV whose bytes depend on nothing but its rows."""
-    partial = _partial(path)
     with (
-        _removed_on_error(partial),
-        partial.open("wb") as raw,
+        atomic(path) as part,
+        part.open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
         io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
     ):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    os.replace(partial, path)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the final name, then move there, so that a file is either whole or absent."""
-    partial = _partial(path)
-    with _removed_on_error(partial):
-        partial.write_bytes(data)
-    os.replace(partial, path)
-
-
-def _partial(path: Path) -> Path:
-    # Always the same name, so that a run that goes on where another was killed overwrites what it left.
-    return path.with_name(f"{path.name}.partial")
-
-
-@contextmanager
-def _removed_on_error(path: Path) -> Iterator[None]:
-    """On a full disk the half-written file is removed, which also gives back its room."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        raise
 
 
 def _by_study(patient: PatientRecord) -> list[StudyRecord]:

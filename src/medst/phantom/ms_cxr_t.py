@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medst.phantom.mimic_cxr import PatientRecord, write_atomically
+from medst.files import write_bytes
+from medst.phantom.mimic_cxr import PatientRecord
 from medst.phantom.sentences import change_words, noun_phrase, pick, sentence, severity_word
 from medst.phantom.trajectory import progression_between
 from medst.phantom.truth import FINDINGS, Finding
@@ -121,7 +122,7 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object
     for row in rows:
         writer.writerow(row)
         count += 1
-    write_atomically(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode())
     return count
 
 

@@ -7,10 +7,11 @@ from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 
+from medst.files import write_bytes
 from medst.phantom.anatomy import sample_anatomy
 from medst.phantom.background import sample_background
 from medst.phantom.dicom import Style, deepen, write_dicom
-from medst.phantom.mimic_cxr import LATERAL, write_atomically
+from medst.phantom.mimic_cxr import LATERAL
 from medst.phantom.radiograph import render_study, sample_acquisition
 from medst.phantom.reports import write_report
 from medst.phantom.rsna import write_csv
@@ -39,14 +40,14 @@ def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str,
         png, dcm = root / PNG / f"CXR{name}.png", root / DCM / str(number) / f"{name}.dcm"
         for path in (png, dcm):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(png, cv2.imencode(".png", picture)[1].tobytes())
+        write_bytes(png, cv2.imencode(".png", picture)[1].tobytes())
         style = Style(windows=0)
         position = "LL" if view in LATERAL else view
         write_dicom(dcm, deepen(picture, style.bits, rng), style, number=number * 10 + place, view=position)
         names.append(name)
     (root / REPORTS).mkdir(parents=True, exist_ok=True)
     text = _xml(number, report.findings, report.impression, [f"CXR{name}" for name in names])
-    write_atomically(root / REPORTS / f"{number}.xml", text.encode())
+    write_bytes(root / REPORTS / f"{number}.xml", text.encode())
     projections = ["Lateral" if view in LATERAL else "Frontal" for view in views]
     return {"uid": number, "images": [[f"{name}.dcm.png", view] for name, view in zip(names, projections, strict=True)]}
 

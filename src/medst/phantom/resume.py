@@ -1,11 +1,10 @@
 """A tree of synthetic patients as it grows: resumable, the same bytes whatever the number of workers.
 
-Unusual here: a patient is the unit of work and of randomness. Each draws from a generator of its own, and leaves a small
+A patient is the unit of work and of randomness. Each draws from a generator of its own, and leaves a small
 record under OUT/.parts when all its files are in place. A run that is started again redoes only patients without a record.
 `phantom.json` is written when everything else is there, so its existence means that the tree is complete.
 """
 
-import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,8 +16,8 @@ import cv2
 import joblib
 
 from medst.errors import MedstError
+from medst.files import claim, is_full, is_leftover, read_json, write_bytes
 from medst.jobs import Workers
-from medst.phantom.mimic_cxr import write_atomically
 
 PARTS, DONE = ".parts", "phantom.json"
 OTHER_TREES = ("rsna", "covidx", "chexpert-plus", "open-i")
@@ -47,19 +46,16 @@ def open_tree(out: Path, options: dict) -> dict | None:
             return found["counts"]
         _check_same(out, {"medst version": found["medst_version"]}, {"medst version": version("medst")})
         return None
-    if out.is_dir() and any(path.name not in (PARTS, *OTHER_TREES) for path in out.iterdir()):
+    known = (PARTS, *OTHER_TREES)
+    if out.is_dir() and not all(path.name in known or is_leftover(path) for path in out.iterdir()):
         raise MedstError(f"{out} is not empty and holds no phantom cohort: name a new or empty folder.")
-    (out / PARTS).mkdir(parents=True, exist_ok=True)
-    write_atomically(begun, to_json({"options": options, "medst_version": version("medst")}))
+    write_bytes(begun, to_json({"options": options, "medst_version": version("medst")}))
     return None
 
 
 def _read_mark(mark: Path) -> dict:
-    try:
-        found = json.loads(mark.read_bytes())
-        return {"medst_version": "", "counts": {}, **found, "options": dict(found["options"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise MedstError(f"{mark} is damaged: empty {mark.parent} and run the command again.") from error
+    found = read_json(mark, f"empty {mark.parent} and run the command again", {"options": dict})
+    return {"medst_version": "", "counts": {}, **found}
 
 
 def _check_same(out: Path, found: dict, asked: dict) -> None:
@@ -74,7 +70,7 @@ def _check_same(out: Path, found: dict, asked: dict) -> None:
 def write_all(out: Path, total: int, workers: int, progress: Callable[[int, int], None] | None, write: Write) -> None:
     """Write every patient who has no record yet; `workers` 0 takes every core that this process may use."""
     workers = workers or joblib.cpu_count()
-    missing = [index for index in range(total) if not part(out, index).exists()]
+    missing = [index for index in range(total) if not _is_recorded(part(out, index))]
     done = total - len(missing)
     if progress:
         progress(done, total)
@@ -86,6 +82,14 @@ def write_all(out: Path, total: int, workers: int, progress: Callable[[int, int]
             done += count
             if progress:
                 progress(done, total)
+
+
+def _is_recorded(record: Path) -> bool:
+    """Whether a patient is complete; one whose record is damaged is drawn again."""
+    try:
+        return bool(read_json(record, ""))
+    except MedstError:
+        return False
 
 
 def _write_block(write: Write, block: list[int]) -> int:
@@ -111,22 +115,27 @@ def part(out: Path, index: int) -> Path:
 
 
 def finish_tree(out: Path, options: dict, counts: dict) -> dict:
-    """Say that the tree is complete."""
-    write_atomically(out / DONE, to_json({"options": options, "medst_version": version("medst"), "counts": counts}))
+    """Remove what killed workers left, and say that the tree is complete."""
+    for place in out.iterdir():
+        if place.is_dir() and place.name not in OTHER_TREES:
+            for leftover in place.rglob("*.part"):
+                leftover.unlink(missing_ok=True)
+    write_bytes(out / DONE, to_json({"options": options, "medst_version": version("medst"), "counts": counts}))
     return counts
 
 
 @contextmanager
 def growing(out: Path) -> Iterator[None]:
-    """What goes wrong while a tree grows, as a sentence; when all went well, its records are removed."""
+    """Claim a tree while it grows, turn what goes wrong into a sentence, and remove the records when all went well."""
     try:
-        yield
-        shutil.rmtree(out / PARTS, ignore_errors=True)
+        with claim(out):
+            yield
+            shutil.rmtree(out / PARTS, ignore_errors=True)
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+        reason = "the disk is full" if is_full(error) else (error.strerror or str(error))
         raise MedstError(
             f"Cannot write the phantom cohort to {out}: {reason}. What was written is kept: mend that and run "
-            "the same command again, and it goes on where this run stopped."
+            "the same command again, it resumes from there."
         ) from error
 
 

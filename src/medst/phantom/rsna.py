@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from medst.files import write_bytes
 from medst.phantom.anatomy import sample_anatomy
 from medst.phantom.dicom import deepen, style_of, write_dicom
-from medst.phantom.mimic_cxr import write_atomically
 from medst.phantom.radiograph import render_study, sample_acquisition
 from medst.phantom.trajectory import sample_trajectory
 from medst.phantom.truth import Finding
@@ -84,4 +84,4 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]])
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medst.errors import MedstError
-from medst.phantom.mimic_cxr import write_atomically
+from medst.files import write_bytes
 from medst.phantom.resume import OTHER_TREES, finish_tree, growing, open_tree, part, write_all
 
 MOST_PATIENTS = 100_000  # so that five-digit ids suffice
@@ -72,4 +72,4 @@ def _write_patients(name: str, out: Path, seed: int, indices: list[int]) -> None
     for index in indices:
         rng = np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=(_stream(name),)))
         record: dict[str, Any] = _module(name).write_patient(out, index, rng)
-        write_atomically(part(out, index), json.dumps(record, sort_keys=True).encode())
+        write_bytes(part(out, index), json.dumps(record, sort_keys=True).encode())

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from medst.errors import MedstError
+from medst.files import write_bytes
 from medst.phantom import ms_cxr_t
 from medst.phantom.anatomy import sample_anatomy
 from medst.phantom.background import sample_background
-from medst.phantom.mimic_cxr import FRONTAL, LATERAL, PatientRecord, write_atomically, write_study, write_tables
+from medst.phantom.mimic_cxr import FRONTAL, LATERAL, PatientRecord, write_study, write_tables
 from medst.phantom.radiograph import render_study, sample_acquisition
 from medst.phantom.reports import write_report
 from medst.phantom.resume import finish_tree, growing, open_tree, part, write_all
@@ -93,7 +94,7 @@ def _check_options(options: dict, workers: int) -> None:
 def _write_patients(out: Path, seed: int, subjects: np.ndarray, studies: np.ndarray, indices: list[int]) -> None:
     for index in indices:
         record = _write_patient(out / JPG_FOLDER, seed, index, int(subjects[index]), studies[index].tolist())
-        write_atomically(part(out, index), record.to_json())
+        write_bytes(part(out, index), record.to_json())
 
 
 def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids: list[int]) -> PatientRecord:
@@ -166,7 +167,7 @@ def _finish(out: Path, options: dict) -> dict:
     )
     packed = io.BytesIO()
     truth.write_parquet(packed)
-    write_atomically(out / TRUTH, packed.getvalue())
+    write_bytes(out / TRUTH, packed.getvalue())
     counts = _count(records()) | {
         "findings": len(truth),
         "comparisons": comparisons,

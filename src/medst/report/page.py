@@ -15,7 +15,7 @@ import numpy as np
 from medst import __version__
 from medst.errors import MedstError
 from medst.evaluate.temporal_image import PROGRESSIONS
-from medst.files import write_text
+from medst.files import claim, write_text
 from medst.look import finding_colour, plain
 from medst.report import figures
 from medst.report.evidence import Evidence, read_evidence
@@ -83,8 +83,13 @@ def build(
 
 
 def write_page(out_html: Path, html: str) -> Path:
-    """Write a page beside its final name first."""
-    write_text(out_html, html)
+    """Write a whole page, or leave the old one.
+
+    Raises:
+        MedstError: another process writes it.
+    """
+    with claim(out_html):
+        write_text(out_html, html)
     return out_html
 
 
