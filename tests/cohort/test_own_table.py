@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import guarded
 from tests.cohort.conftest import jpeg, picture
 
 from medst.cli import main
+from medst.cohort import tables
 from medst.cohort.options import Options
 from medst.cohort.own_table import read_time, text_of
 from medst.cohort.prepare import prepare
@@ -386,6 +388,19 @@ def test_lists_in_a_parquet_column_are_refused_by_name_where_they_are_used(hospi
         table.with_columns(report=odd).write_parquet(path)
         with pytest.raises(MedstError, match=rf"table.parquet: column report holds {kind}.*, not texts or numbers"):
             prepare("table", path, hospital.folder / "another")
+
+
+def test_a_parquet_file_that_aborts_polars_is_one_sentence(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some damage makes it ask for exabytes, which ends the process."""
+    hospital.add()
+    path = hospital.write("table.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "parquet_rows", guarded.abort)
+        with pytest.raises(MedstError, match=r"table.parquet can't be read as a Parquet file \(its decoder crashed"):
+            prepare("table", path, hospital.folder / "cohort")
+    monkeypatch.setattr(tables, "MOST_ROWS", 0)
+    with pytest.raises(MedstError, match="has 1 rows; at most 0 are read"):
+        tables.parquet_rows(path)
 
 
 def test_a_lateral_that_two_studies_share_is_named(hospital: Hospital, rejections: Rejections) -> None:

@@ -5,7 +5,6 @@ row is a frontal image; paths are relative to the table's folder, or to --images
 `findings` and `impression`.
 """
 
-import hashlib
 import re
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +16,10 @@ from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, PAIR_COLUMNS, SPLITS, Sources, read_labels, write_pairs
 from medst.cohort.reports import HEADER, report_text, section_text
 from medst.cohort.splits import draw_splits
-from medst.cohort.tables import read_table
+from medst.cohort.tables import find_table, read_parquet, read_table
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
+from medst.files import sha256
 
 OPTIONS = ("images", "frontal", "text", "decode", "intensity", "labels", "separator", "date_format")
 NEEDED = ("patient", "study", "time", "frontal")
@@ -27,7 +27,6 @@ PATHS, TEXTS = ("frontal", "lateral"), ("report", "findings", "impression")
 USED = ("patient", "study", "time", "split", *PATHS, *TEXTS)
 SEPARATORS = {"auto": None, "comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 AMBIGUOUS = r"^\d{1,2}[/. -]\d{1,2}[/. -]\d{2,4}\b"
-MOST_ROWS = 20_000_000
 RENAMED = {"train": "train", "training": "train", "valid": "valid", "validate": "valid", "val": "valid", "test": "test"}
 INDENT = re.compile(r"(?m)^[ \t]*")
 
@@ -52,7 +51,7 @@ def describe(raw: Path, options: Options) -> dict[str, Any]:
         "dataset": "table",
         "dataset_version": "unknown",
         "options": options.record(OPTIONS),
-        "source": {raw.name: hashlib.sha256(raw.read_bytes()).hexdigest()},
+        "source": {raw.name: sha256(find_table(raw))},
         "time": "order" if _ordered(table, options.date_format) else "timestamps",
         "columns": {"unused": unused, "like_labels": alike},
     }
@@ -71,7 +70,7 @@ def read_own(raw: Path, options: Options = Options()) -> tuple[pl.DataFrame, lis
     if raw.is_dir():
         raise MedstError(f"{raw} is a folder; give the CSV or Parquet file itself (its columns are in docs/data.md).")
     if raw.suffix.lower() in (".parquet", ".pq"):
-        table = _read_parquet(raw)
+        table = read_parquet(raw)
     else:
         remedy = "save it as CSV in UTF-8, or see --separator"
         table = read_table(raw, (), SEPARATORS[options.separator], remedy)
@@ -97,18 +96,6 @@ def read_own(raw: Path, options: Options = Options()) -> tuple[pl.DataFrame, lis
     table = _as_texts(raw, table, [name for name in table.columns if name not in unused])
     _refuse_ambiguous(raw, table, options.date_format)
     return table, unused
-
-
-def _read_parquet(raw: Path) -> pl.DataFrame:
-    try:
-        rows = pl.scan_parquet(raw).select(pl.len()).collect().item()
-        if rows > MOST_ROWS:  # a file of a few kilobytes can claim any number
-            raise MedstError(f"{raw} has {rows} rows; at most {MOST_ROWS} are read, so cut it into several tables.")
-        return pl.read_parquet(raw)
-    except FileNotFoundError as error:
-        raise MedstError(f"{raw}: no such file.") from error
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise MedstError(f"{raw} can't be read as a Parquet file ({str(error).splitlines()[0]}).") from error
 
 
 def _as_texts(raw: Path, table: pl.DataFrame, used: list[str]) -> pl.DataFrame:

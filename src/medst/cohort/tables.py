@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 from io import BytesIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
@@ -15,12 +16,16 @@ from pathlib import Path
 import polars as pl
 
 from medst.errors import MedstError
+from medst.jobs import ChildError, GuardedProcess
 
 GZIP = b"\x1f\x8b"
 MOST_BYTES = 2 * 2**30
 """What a gzipped table may inflate to, and not more than `MOST_RATIO` times its size if that is above `SMALL`."""
 MOST_RATIO, SMALL = 200, 64 * 2**20
 BLOCK = 20_000
+MOST_ROWS = 20_000_000
+SECONDS, MEMORY = 600.0, 16 * 2**30
+"""What reading a Parquet file may take."""
 MICROSECOND = timedelta(microseconds=1)
 CLOCK = r"^(\d{1,6})(?:\.(\d*))?$"
 
@@ -134,6 +139,44 @@ def _rows(reader: Iterator[list[str]], header: list[str], blank: list[str]) -> I
         if row and len(row) != len(header):
             raise _NotCSV(f"row {number} has {len(row)} fields, the header has {len(header)}")
         yield row or blank
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """A Parquet file that somebody else wrote; it is tried in a child process first, for damage can abort polars.
+
+    Raises:
+        MedstError: it is missing, damaged, has more than `MOST_ROWS` rows, or needs too much time or memory.
+    """
+    if not path.is_file():
+        raise MedstError(f"{path}: no such file.")
+    status = path.stat()
+    _try_parquet(path, status.st_mtime_ns, status.st_size)
+    return pl.read_parquet(path)
+
+
+@lru_cache(maxsize=4)
+def _try_parquet(path: Path, changed: int, size: int) -> None:
+    try:
+        with GuardedProcess(seconds=SECONDS, memory=MEMORY) as child:
+            child(parquet_rows, path)
+    except ChildError as error:
+        raise MedstError(f"{path} can't be read as a Parquet file ({error}); write it again, or as CSV.") from None
+
+
+def parquet_rows(path: Path) -> int:
+    """Rows of a Parquet file that can be read as a whole.
+
+    Raises:
+        MedstError: it can't, or has more than `MOST_ROWS`.
+    """
+    try:
+        rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+        if rows > MOST_ROWS:  # a file of a few kilobytes can claim any number
+            raise MedstError(f"{path} has {rows} rows; at most {MOST_ROWS} are read, so cut it into several tables.")
+        return pl.read_parquet(path).height
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MedstError(f"{path} can't be read as a Parquet file ({reason}); write it again, or as CSV.") from None
 
 
 def refuse_twice(names: list[str]) -> None:
