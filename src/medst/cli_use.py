@@ -36,28 +36,41 @@ def app(
     host: str = "127.0.0.1",
     port: int = 0,
     upload: int = 64,
+    allow_host: tuple[str, ...] = (),
+    no_token: bool = False,
 ) -> None:
     """Look at a patient over time, in a browser on this computer.
+
+    Prints the address to open; the token in it keeps others out. MEDST_TOKEN in the environment sets the token.
 
     Args:
         model: folder of a model or a released checkpoint; if not given, that of the demo in medst-demo, with its cohort.
         cohort: folder of a prepared cohort with patients, to choose from and to search in.
         embeddings: folder that `medst embed MODEL COHORT` wrote, to search a large cohort.
-        host: address to listen at; any but 127.0.0.1 lets others on your network see the cohort, without a password.
+        host: address to listen at; any but 127.0.0.1 lets others on your network reach the page.
         port: 0 takes a free one from 7860 on.
         upload: largest file that a visitor may add, in MB.
+        allow_host: host names to answer to beside the address's own, for instance that of a reverse proxy.
+        no_token: ask for no token: everyone who reaches the page can use it.
     """
-    from medst.app.serve import last_demo, listening, serving
+    from medst.app.serve import last_demo, listening, new_token, serving
 
     if model is None:
         model, cohort = last_demo()
+    token = None if no_token else new_token()
     if listening(host):
-        print(f"Note: everyone who can reach {host} can see this page and the cohort on it; there is no password.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that visitors' files go in any case
-    with serving(model, cohort, embeddings=embeddings, host=host, port=port, upload=upload) as address:
+        who = "everyone who can reach" if no_token else "everyone with the address below who can reach"
+        print(f"Note: {who} {host} can use this page and see its cohort; the connection is not encrypted.")
+    for end in ("SIGTERM", "SIGHUP"):  # so that visitors' files go in any case
+        if hasattr(signal, end):
+            signal.signal(getattr(signal, end), signal.default_int_handler)
+    with serving(
+        model, cohort, embeddings=embeddings, host=host, port=port, upload=upload, names=allow_host, token=token
+    ) as address:
         print(f"{address}  (research software, not a medical device; Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)
-        for second in (signal.SIGINT, signal.SIGTERM):  # must not keep visitors' files from being removed
-            signal.signal(second, signal.SIG_IGN)
+        for second in ("SIGINT", "SIGTERM", "SIGHUP"):  # must not keep visitors' files from being removed
+            if hasattr(signal, second):
+                signal.signal(getattr(signal, second), signal.SIG_IGN)

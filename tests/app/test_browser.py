@@ -1,8 +1,6 @@
 """A whole visit in a real browser, and the same questions by HTTP."""
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ def tab(browser: Browser, page: Page) -> Iterator[Tab]:
         "request", lambda r: None if r.url.startswith((page.address, "data:", "blob:")) else outside.append(r.url)
     )
     opened.on("pageerror", lambda error: failed.append(str(error)))
-    opened.goto(page.address)
+    opened.goto(page.opened)
     expect(opened.locator(STUDIES).first).to_be_visible(timeout=20_000)
     yield opened
     opened.close()
@@ -159,7 +157,7 @@ def test_with_the_keyboard_alone(tab: Tab) -> None:
 
 def test_on_a_phone_nothing_sticks_out(browser: Browser, page: Page) -> None:
     phone = browser.new_page(viewport={"width": 375, "height": 800}, is_mobile=True)
-    phone.goto(page.address)
+    phone.goto(page.opened)
     expect(phone.locator(STUDIES).first).to_be_visible(timeout=20_000)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 375
     phone.close()
@@ -167,15 +165,10 @@ def test_on_a_phone_nothing_sticks_out(browser: Browser, page: Page) -> None:
 
 def call(page: Page, name: str, *arguments: Any) -> Any:
     """As the page's own API description says: post, then read the event."""
-    request = urllib.request.Request(
-        f"{page.address}gradio_api/call/{name}",
-        json.dumps({"data": list(arguments)}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as answer:
-        event = json.load(answer)["event_id"]
-    with urllib.request.urlopen(f"{page.address}gradio_api/call/{name}/{event}") as answer:
-        lines = answer.read().decode().splitlines()
+    body = json.dumps({"data": list(arguments)}).encode()
+    status, _, event = page.ask(f"gradio_api/call/{name}", body, Content_Type="application/json")
+    assert status == 200, event
+    lines = page.ask(f"gradio_api/call/{name}/{json.loads(event)['event_id']}")[2].splitlines()
     assert lines[0] == "event: complete", lines
     return json.loads(lines[1].removeprefix("data: "))[0]
 
@@ -205,42 +198,20 @@ def test_the_api_refuses_what_is_not_there(page: Page) -> None:
 @pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "{cohort}/pairs.parquet", "{private}/../said.txt"])
 def test_no_file_of_this_computer_is_given_away(page: Page, phantom_cohort: Path, path: str) -> None:
     asked = path.format(cohort=phantom_cohort, private=page.private[0])
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{page.address}gradio_api/file={asked}")
-    refused.value.close()
-    assert refused.value.code in (403, 404)
-
-
-def test_a_file_that_is_too_large_is_not_taken(page: Page) -> None:
-    edge = "--edge"
-    body = (
-        f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
-        "Content-Type: image/png\r\n\r\n"
-    ).encode() + bytes(3 * 2**20) + f"\r\n--{edge}--\r\n".encode()  # fmt: skip
-    request = urllib.request.Request(
-        f"{page.address}gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={edge}"}
-    )
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request)
-    refused.value.close()
-    assert refused.value.code == 413
+    assert page.ask(f"gradio_api/file={asked}")[0] in (403, 404)
 
 
 def test_a_file_that_was_not_sent_is_not_read(page: Page, phantom_tree: Path) -> None:
     """The handler behind "Add study", given a path of this computer in place of an upload."""
     picture = next((phantom_tree / "mimic-cxr-jpg" / "files").rglob("*.jpg"))
-    with urllib.request.urlopen(f"{page.address}config") as answer:
-        handlers = json.load(answer)["dependencies"]
+    handlers = json.loads(page.ask("config")[2])["dependencies"]
     [number] = [h["id"] for h in handlers if h["api_name"] == "add_study"]
     file = {"path": str(picture), "meta": {"_type": "gradio.FileData"}}
     asked = {"data": [None, "", file, None, "", ""], "fn_index": number, "session_hash": "stranger"}
-    request = urllib.request.Request(
-        f"{page.address}gradio_api/queue/join", json.dumps(asked).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request):
-        pass
-    with urllib.request.urlopen(f"{page.address}gradio_api/queue/data?session_hash=stranger") as answer:
-        said = [json.loads(line.removeprefix("data: ")) for line in answer.read().decode().splitlines() if line]
+    status, _, _ = page.ask("gradio_api/queue/join", json.dumps(asked).encode(), Content_Type="application/json")
+    assert status == 200
+    _, _, answer = page.ask("gradio_api/queue/data?session_hash=stranger")
+    said = [json.loads(line.removeprefix("data: ")) for line in answer.splitlines() if line]
     [done] = [each for each in said if each["msg"] == "process_completed"]
     assert done["success"] is False
     assert "data:image" not in json.dumps(said)

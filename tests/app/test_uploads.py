@@ -40,7 +40,7 @@ def test_nothing_of_a_dicom_file_but_its_pixels_and_its_date_is_kept(dicom: Path
     ("date", "bad", "message"),
     [
         ("", None, "choose a frontal view first"),
-        ("yesterday", "png", "'yesterday' is no date; write it as YYYY-MM-DD"),
+        ("yesterday", "png", "'yesterday' is not a date; write it as YYYY-MM-DD"),
         ("", "garbage", r"the frontal view of study 2: not a picture\."),
         ("", "empty", r"the frontal view of study 2: the file is empty\."),
         ("", "bomb", r"the frontal view of study 2: .* too large\."),

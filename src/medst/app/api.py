@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from medst.app.visits import Desk
+from medst.errors import MedstError
 
 
 def offer(desk: Desk, told: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -36,13 +37,19 @@ def offer(desk: Desk, told: Callable[[Callable[..., Any]], Callable[..., Any]]) 
 
     def compare(patient: str, prior: int, current: int, finding: str) -> dict:
         """Progression of a finding between two studies of a patient, numbered from 1 in time order."""
-        found = desk.compare(desk.visit(patient), prior - 1, current - 1, finding)
+        found = desk.compare(desk.visit(patient), _whole(prior) - 1, _whole(current) - 1, finding)
         return {**vars(found), "change": found.change, "most_likely": found.most_likely}
 
     def similar(patient: str, study: int, count: int = 6) -> list:
         """The most similar studies of other patients."""
-        hits = desk.similar(desk.visit(patient), study - 1, min(max(count, 1), 100))
+        hits = desk.similar(desk.visit(patient), _whole(study) - 1, min(max(_whole(count), 1), 100))
         return [{"patient": h.patient, "study": h.study, "similarity": h.similarity} for h in hits]
 
     for function in (patients, similarity, compare, similar) if desk.cohort is not None else ():
         gr.api(told(function), api_name=function.__name__)
+
+
+def _whole(number: object) -> int:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise MedstError("the number of a study, or of studies, must be a whole number.")
+    return number

@@ -1,7 +1,8 @@
 """The page's controls and what they call; gradio. Nothing is computed here."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
+from html import escape
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -9,8 +10,9 @@ import gradio as gr
 
 from medst.app.api import offer
 from medst.app.pieces import comparison_html, similar_html, timeline_html
-from medst.app.uploads import study_of_upload
-from medst.app.visits import Desk, Visit
+from medst.app.serve import KEPT
+from medst.app.uploads import DATE, REPORT, study_of_upload
+from medst.app.visits import PHRASE, Desk, Visit
 from medst.cohort.ms_cxr_t import FINDINGS
 from medst.errors import MedstError
 
@@ -22,37 +24,39 @@ BANNER = (
     "Don't use what it shows to care for anyone.</p>"
 )
 NAMES = [name.replace("_", " ") for name in FINDINGS]
-IDLE = 3600
-"""Seconds after which a visitor's own pictures are forgotten."""
-FILES = [".jpg", ".jpeg", ".png", ".dcm", ".dicom"]
 
 
-def told(function: Callable[P, T]) -> Callable[P, T]:
-    """The same, with our errors as messages on the page."""
+def told(function: Callable[P, T], say: Callable[[str], str] = escape) -> Callable[P, T]:
+    """The same, with our errors as messages on the page, which shows messages as HTML."""
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
         except MedstError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise gr.Error(say(str(error)), print_exception=False) from None
 
     return wrapped
 
 
-def build_page(desk: Desk) -> gr.Blocks:
-    """The whole page over a model and a cohort or none."""
-    with gr.Blocks(title="medst: a patient over time", analytics_enabled=False, delete_cache=(300, 600)) as page:
+def build_page(desk: Desk, private: Path) -> gr.Blocks:
+    """The whole page.
+
+    Args:
+        desk: a model and a cohort or none.
+        private: folder with visitors' files; no other file is read for them.
+    """
+    with gr.Blocks(title="medst: a patient over time", analytics_enabled=False, delete_cache=(300, KEPT)) as page:
         gr.HTML(f"<h1>A patient over time</h1>{BANNER}", elem_id="medst-top")
-        visit = gr.State(None, time_to_live=IDLE)
-        own = gr.State(None, time_to_live=IDLE)
+        visit = gr.State(None, time_to_live=KEPT)
+        own = gr.State(None, time_to_live=KEPT)
         chooser = _chooser(desk)
         adding = _adding()
         with gr.Row(elem_id="medst-ask"):
             phrase = gr.Textbox(
                 label="Phrase to look for",
                 placeholder="for instance: right pleural effusion",
-                max_length=300,
+                max_length=PHRASE,
                 scale=4,
                 min_width=300,
                 submit_btn="Show",
@@ -75,9 +79,9 @@ def build_page(desk: Desk) -> gr.Blocks:
         prior, current, finding, compare, compared = _comparing()
         study, search, similar = _searching(desk.cohort is not None)
 
-        offer(desk, told)  # first, so that its calls have their names and not the controls' own
+        offer(desk, partial(told, say=str))  # first, so that its calls have their names and not the controls' own
         after = [visit, line, prior, current, study]
-        parts = _Handlers(desk)
+        parts = _Handlers(desk, private)
         if chooser is not None:
             gr.on(
                 [page.load, chooser.change], parts.open_patient, [chooser, phrase], after, api_visibility="private",
@@ -90,7 +94,12 @@ def build_page(desk: Desk) -> gr.Blocks:
             api_visibility="private",
             show_progress_on=line,
         )
-        adding["clear"].click(parts.start_over, None, [own, *after], api_visibility="private")
+        adding["clear"].click(
+            parts.start_over,
+            [adding["frontal"], adding["lateral"]],
+            [own, *after, adding["frontal"], adding["lateral"]],
+            api_visibility="private",
+        )
         phrase.submit(parts.show, [visit, phrase], line, api_visibility="private", show_progress="minimal")
         for button in names:
             button.click(lambda name=button.value: name, None, phrase, api_visibility="private", queue=False).then(
@@ -130,11 +139,13 @@ def _adding() -> dict[str, Any]:
             "forgotten when you leave; a DICOM file's names are not read.</p>"
         )
         with gr.Row():
-            frontal = gr.File(label="Frontal view", file_types=FILES, height=140, elem_id="medst-frontal")
-            lateral = gr.File(label="Lateral view, if there is one", file_types=FILES, height=140)
+            frontal = gr.File(label="Frontal view", height=140, elem_id="medst-frontal")
+            lateral = gr.File(label="Lateral view, if there is one", height=140)
         with gr.Row():
-            date = gr.Textbox(label="Date of the study", placeholder="YYYY-MM-DD", max_length=20, elem_id="medst-date")
-            report = gr.Textbox(label="Report, if there is one", max_length=10_000, scale=2)
+            date = gr.Textbox(
+                label="Date of the study", placeholder="YYYY-MM-DD", max_length=DATE, elem_id="medst-date"
+            )
+            report = gr.Textbox(label="Report, if there is one", max_length=REPORT, scale=2)
         with gr.Row():
             add = gr.Button("Add study", variant="primary", elem_id="medst-add")
             clear = gr.Button("Start over", elem_id="medst-clear")
@@ -162,8 +173,8 @@ def _searching(shown: bool) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
 class _Handlers:
     """What the controls call: values of components in, values of components out."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, desk: Desk, private: Path) -> None:
+        self.desk, self.private = desk, private
         for name in ("open_patient", "add_study", "show", "compare", "similar"):
             setattr(self, name, told(getattr(self, name)))
 
@@ -173,18 +184,19 @@ class _Handlers:
     def add_study(
         self, own: Visit | None, date: str, frontal: str | None, lateral: str | None, report: str, phrase: str
     ) -> list[Any]:
-        try:
-            number = 1 if own is None else len(own) + 1
-            own = self.desk.add(own, study_of_upload(date, frontal, lateral, report, number=number))
-        finally:
-            for file in (frontal, lateral):
-                if file is not None:
-                    Path(file).unlink(missing_ok=True)
-        return [own, *self._shown(own, phrase), "", None, None, ""]
+        self._check_sent(frontal, lateral)
+        number = 1 if own is None else len(own) + 1
+        own = self.desk.add(own, study_of_upload(date, frontal, lateral, report, number=number))
+        shown = self._shown(own, phrase)
+        _forget(frontal, lateral)  # only now: what was refused can be corrected and sent again
+        return [own, *shown, "", None, None, ""]
 
-    def start_over(self) -> list[Any]:
+    def start_over(self, frontal: str | None, lateral: str | None) -> list[Any]:
+        self._check_sent(frontal, lateral)
+        _forget(frontal, lateral)
         empty = gr.Dropdown(choices=[], value=None)
-        return [None, None, '<p class="medst-muted">Choose a patient or add a study.</p>', empty, empty, empty]
+        nothing = '<p class="medst-muted">Choose a patient or add a study.</p>'
+        return [None, None, nothing, empty, empty, empty, None, None]
 
     def show(self, visit: Visit | None, phrase: str) -> str:
         visit = _opened(visit)
@@ -203,11 +215,22 @@ class _Handlers:
             raise MedstError("choose a study.")
         return similar_html(self.desk.similar(visit, int(number)))
 
+    def _check_sent(self, *files: str | None) -> None:
+        for file in files:
+            if file is not None and not Path(file).resolve().is_relative_to(self.private.resolve()):
+                raise MedstError("this file was not sent to the page.")
+
     def _shown(self, visit: Visit, phrase: str) -> list[Any]:
         names = [(visit.name(number), number) for number in range(len(visit))]
         last = len(visit) - 1
         picked = [gr.Dropdown(choices=names, value=number) for number in (max(last - 1, 0), last, last)]
         return [visit, self.show(visit, phrase), *picked]
+
+
+def _forget(*files: str | None) -> None:
+    for file in files:
+        if file is not None:
+            Path(file).unlink(missing_ok=True)
 
 
 def _opened(visit: Visit | None) -> Visit:

@@ -6,8 +6,6 @@ import gradio as gr
 
 from medst.app.drawing import legend_css
 
-HEAD = '<meta name="referrer" content="no-referrer">'
-
 
 def theme() -> gr.themes.Base:
     """Gradio's plain theme with the fonts that a computer has; its own would be fetched from a server."""

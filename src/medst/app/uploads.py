@@ -3,10 +3,13 @@
 from datetime import datetime
 from pathlib import Path
 
-from medst.app.visits import read_upload
+from medst.app.visits import limited, read_upload
 from medst.cohort.dicom import read_element
 from medst.errors import MedstError
 from medst.use import Study
+
+DATE, REPORT = 40, 10_000
+"""Characters that are taken."""
 
 
 def study_of_upload(date: str, frontal: str | None, lateral: str | None, report: str, *, number: int) -> Study:
@@ -20,8 +23,10 @@ def study_of_upload(date: str, frontal: str | None, lateral: str | None, report:
         number: what to call the study in a message.
 
     Raises:
-        MedstError: there is no frontal view, a file can't be read or used, or the date is none.
+        MedstError: there is no frontal view, a file can't be read or used, the report is too long, or the date is not one.
     """
+    limited(report, REPORT, "the report")
+    limited(date, DATE, "the date")
     if frontal is None:
         raise MedstError("choose a frontal view first.")
     front = read_upload(frontal, f"the frontal view of study {number}")
@@ -34,7 +39,7 @@ def _parse(date: str) -> datetime:
     try:
         return datetime.fromisoformat(date.strip()).replace(tzinfo=None)
     except ValueError:
-        raise MedstError(f"'{date.strip()[:20]}' is no date; write it as YYYY-MM-DD.") from None
+        raise MedstError(f"'{date.strip()[:20]}' is not a date; write it as YYYY-MM-DD.") from None
 
 
 def _of_dicom(file: Path) -> datetime | None:

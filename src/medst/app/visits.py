@@ -23,6 +23,8 @@ MOST_STUDIES = 24
 """Of one visit; a patient's latest ones are kept."""
 RECENT = 32
 """Patients whose embeddings are kept."""
+PHRASE, NAME = 300, 100
+"""Characters of a phrase or a finding, and of a patient's id, that are taken."""
 LISTED = 200
 """Patients in the list; every other one of the cohort opens by its id."""
 
@@ -128,7 +130,7 @@ class Desk:
         Raises:
             MedstError: there is no such patient, or no cohort.
         """
-        return self._recent(str(patient).strip())
+        return self._recent(limited(patient, NAME, "the patient's id").strip())
 
     @cached_property
     def _recent(self) -> Callable[[str], Visit]:
@@ -172,8 +174,12 @@ class Desk:
         return Visit("", tuple(studies[i] for i in order), images.take(order))
 
     def ground(self, visit: Visit, phrase: str) -> list[Grounding]:
-        """Heat maps of a phrase on every study."""
-        return self.model.ground(visit.images, phrase)
+        """Heat maps of a phrase on every study.
+
+        Raises:
+            MedstError: the phrase is empty or too long.
+        """
+        return self.model.ground(visit.images, limited(phrase, PHRASE, "the phrase"))
 
     def compare(self, visit: Visit, prior: int, current: int, finding: str) -> Progression:
         """What became of a finding between two studies of a visit.
@@ -182,8 +188,8 @@ class Desk:
             MedstError: there are no such studies, or no finding.
         """
         for number in (prior, current):
-            if not 0 <= number < len(visit):
-                raise MedstError(f"there is no study {number + 1} of {len(visit)}.")
+            _check_number(visit, number)
+        limited(finding, PHRASE, "the finding")
         return self.model.compare(visit.images.take([prior]), visit.images.take([current]), finding)
 
     def similar(self, visit: Visit, number: int, count: int = 6) -> list[Hit]:
@@ -192,8 +198,7 @@ class Desk:
         Raises:
             MedstError: there is no such study, or no cohort.
         """
-        if not 0 <= number < len(visit):
-            raise MedstError(f"there is no study {number + 1} of {len(visit)}.")
+        _check_number(visit, number)
         pairs = self._pairs
         own = pairs.with_row_index("pair").filter(patient_id=visit.patient)["pair"].to_numpy()
         found = self.indexing.get().nearest(visit.images.embedding[number].numpy(), count, without=own)
@@ -211,6 +216,24 @@ class Desk:
                 )
             )
         return hits
+
+
+def limited(text: str, most: int, name: str) -> str:
+    """The text, if it is one of at most so many characters.
+
+    Raises:
+        MedstError: it isn't.
+    """
+    if not isinstance(text, str):
+        raise MedstError(f"{name} must be a text.")
+    if len(text) > most:
+        raise MedstError(f"{name} has {len(text):,} characters; at most {most:,} are taken.")
+    return text
+
+
+def _check_number(visit: Visit, number: int) -> None:
+    if not 0 <= number < len(visit):
+        raise MedstError(f"there is no study {number + 1} of {len(visit)}.")
 
 
 def read_upload(file: str | Path, name: str) -> Picture:
