@@ -1,6 +1,7 @@
 """A whole visit in a real browser, and the same questions by HTTP."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
 from tests.app.pages import Page
 
+from medst.app.serve import LOCK
 from medst.app.visits import Desk
 
 STUDIES = "#medst-timeline .medst-study"
@@ -128,11 +130,101 @@ def test_own_pictures(tab: Tab, page: Page, dicom: Path, tmp_path: Path) -> None
 
     assert "Doe" not in tab.content()
     assert "Jane" not in (page.temporary / "said.txt").read_text()
-    left = [file for folder in page.private for file in folder.rglob("*") if file.is_file()]
-    assert [file.suffix for file in left if file.suffix in (".dcm", ".png")] == []
+    assert [file.name for file in visitors_files(page)] == ["DOE_JOHN.dcm"]
 
     tab.locator("#medst-clear").click()
     expect(tab.locator(STUDIES)).to_have_count(0)
+    assert visitors_files(page) == []
+
+
+def visitors_files(page: Page) -> list[Path]:
+    """Those with something in them; gradio adds empty ones."""
+    files = [file for folder in page.private for file in folder.rglob("*") if file.is_file()]
+    return [file for file in files if file.stat().st_size and file.name != LOCK]
+
+
+def test_a_refused_study_is_corrected_and_sent_again(tab: Tab, page: Page, dicom: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "IM0001"  # as on a hospital's disc
+    shutil.copy(dicom, bare)
+    tab.get_by_text("Your own pictures").click()
+    with tab.expect_response(lambda response: "/upload" in response.url):
+        tab.locator("#medst-frontal input[type=file]").set_input_files(bare)
+    expect(tab.locator("#medst-frontal")).to_contain_text("KB")
+    tab.get_by_label("Report, if there is one").fill("No change.")
+    tab.get_by_label("Date of the study").fill("01.03.2150")
+    tab.locator("#medst-add").click()
+    expect(tab.locator(".toast-body")).to_contain_text("'01.03.2150' is not a date")
+    assert [file.name for file in visitors_files(page)] == ["IM0001"]
+    tab.get_by_label("Date of the study").fill("2150-03-01")
+    tab.locator("#medst-add").click()
+    expect(tab.locator(STUDIES)).to_have_count(1)
+    expect(tab.locator(f"{STUDIES} h3")).to_have_text("Study 1, 2150-03-01")
+    expect(tab.locator(f"{STUDIES} .medst-report")).to_have_text("No change.")
+    assert visitors_files(page) == []
+
+
+HOSTILE = (
+    "<img src=x onerror=hacked()><script>hacked()</script><b id=hostile>bold</b> [link](javascript:hacked()) "
+    "![i](x) ${hacked()} {{ hacked() }} {{{hacked}}} {% raw %} \"'`</p></ol>"
+)
+
+
+def test_html_in_what_is_written_stays_text(tab: Tab, page: Page, dicom: Path, tmp_path: Path) -> None:
+    """In a DICOM's elements, a file's name, a report, a phrase, a patient's id, a finding, a date and every message."""
+    import pydicom
+
+    dataset = pydicom.dcmread(dicom)
+    dataset.PatientName = dataset.PatientID = dataset.StudyDescription = dataset.ImageComments = HOSTILE[:27]
+    file = tmp_path / "<img src=x onerror=hacked()><b id=hostile>.dcm"
+    dataset.save_as(file)
+    tab.evaluate("() => { window.hacked = () => { window.wasHacked = true } }")
+    tab.get_by_text("Your own pictures").click()
+
+    def refused(said: str) -> None:
+        toast = tab.locator(".toast-body").first
+        expect(toast).to_contain_text(said)
+        expect(toast).to_contain_text("<img src=x")
+        toast.get_by_label("Close").click()
+        expect(tab.locator(".toast-body")).to_have_count(0)
+
+    with tab.expect_response(lambda response: "/upload" in response.url):
+        tab.locator("#medst-frontal input[type=file]").set_input_files(file)
+    expect(tab.locator("#medst-frontal")).to_contain_text("KB")
+    tab.get_by_label("Report, if there is one").fill(HOSTILE)
+    tab.get_by_label("Date of the study").fill(HOSTILE[:20])
+    tab.locator("#medst-add").click()
+    refused("is not a date")
+    tab.get_by_label("Date of the study").fill("")
+    tab.locator("#medst-add").click()
+    expect(tab.locator(STUDIES)).to_have_count(1)
+    expect(tab.locator(f"{STUDIES} .medst-report")).to_have_text(HOSTILE)
+    ask(tab, HOSTILE)
+    box = tab.locator("#medst-patient input")
+    box.fill(HOSTILE[:60])
+    box.press("Enter")
+    refused("there is no patient")
+    with tab.expect_response(lambda response: "/queue/data" in response.url):
+        finding = tab.get_by_label("Finding", exact=True)
+        finding.fill(HOSTILE)
+        finding.press("Enter")
+        tab.locator("#medst-compare-go").click()
+    expect(tab.locator(".medst-verdict")).to_contain_text("<img src=x")
+    assert tab.locator("#hostile").count() == 0
+    assert tab.locator("img[src=x]").count() == 0
+    assert tab.locator("[href^=javascript]").count() == 0
+    assert tab.evaluate("window.wasHacked") is None
+
+
+def test_a_script_that_were_written_into_the_page_would_not_run(tab: Tab) -> None:
+    tab.evaluate("() => { window.hacked = () => { window.wasHacked = true } }")
+    tab.evaluate(
+        "document.querySelector('#medst-top').insertAdjacentHTML('beforeend', '<img src=x onerror=hacked()>'); "
+        "const s = document.createElement('script'); s.text = 'hacked()'; document.body.append(s)"
+    )
+    tab.wait_for_function("[...document.images].every(i => i.complete)")
+    assert tab.evaluate("window.wasHacked") is None
+    tab.evaluate("hacked()")
+    assert tab.evaluate("window.wasHacked") is True
 
 
 def test_mistakes_are_told_and_the_page_goes_on(tab: Tab) -> None:

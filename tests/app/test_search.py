@@ -63,15 +63,25 @@ def test_a_search_says_how_far_the_index_is(desk: Desk, monkeypatch: pytest.Monk
     assert len(made.get(30).rows) > 0
 
 
-def test_an_index_that_fails_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_fails_says_so_and_resumes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert desk.cohort is not None
 
-    def fails(*_: object, **__: object) -> None:
-        raise MemoryError("no room")
+    monkeypatch.setattr(search, "AT_ONCE", 32)
+    image_features, calls = search.image_features, []
 
-    monkeypatch.setattr(search, "image_features", fails)
-    with pytest.raises(MedstError, match=r"could not be embedded \(MemoryError: no room\)"):
-        Indexing(desk.model, desk.cohort, None).get(10)
+    def fails_once(*args: object, **kwargs: object) -> object:
+        calls.append(args)
+        if len(calls) == 2:
+            raise MemoryError("no room")
+        return image_features(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(search, "image_features", fails_once)
+    made = Indexing(desk.model, desk.cohort, None)
+    with pytest.raises(MedstError, match=r"could not be embedded \(MemoryError: no room\); ask again to resume"):
+        made.get(60)
+    expected = embed_pairs(desk.model, desk.cohort, made.pairs)[0]
+    np.testing.assert_allclose(made.get(60).rows, expected, atol=1e-5)
+    assert len(calls) == -(-made.pairs.height // 32) + 1  # nothing is embedded twice
 
 
 def test_a_cohort_that_is_too_large(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

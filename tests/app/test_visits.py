@@ -105,7 +105,8 @@ def test_an_upload_keeps_what_the_model_sees(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     large = cv2.resize(NOISE, (1600, 2400))
     cv2.imwrite(str(file), large)
-    picture = read_upload(file, "the frontal view")
+    picture, date = read_upload(file, "the frontal view")
+    assert date is None
     assert picture.original.shape == (768, 512)
     assert np.array_equal(picture.square, read_picture(large).square)
     small = read_picture(NOISE)

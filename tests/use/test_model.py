@@ -1,6 +1,8 @@
 """The calls of `medst.load`'s model, against the tensors below them."""
 
+import re
 from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,30 @@ def test_a_time_line_is_in_time_order(model: Model, studies: list[Study]) -> Non
     torch.testing.assert_close(line.similarity, model.similarity(list(line.studies), TEXTS), atol=1e-6, rtol=0)
     timeless = [Study(study.frontal) for study in chosen[::-1]]
     assert [s.frontal for s in model.timeline(timeless, "edema").studies] == [s.frontal for s in timeless]
+
+
+def test_a_study_takes_its_time_as_text_and_date_and_sorts_by_it(model: Model, studies: list[Study]) -> None:
+    picture = studies[0].frontal
+    times = ["2150-03-01T10:30", date(2150, 3, 1), " 2150-12-01 ", datetime(2150, 4, 1), "21500301T09"]
+    line = model.timeline([Study(picture, time=time) for time in times], "edema")
+    assert [study.time for study in line.studies] == [
+        datetime(2150, 3, 1), datetime(2150, 3, 1, 9), datetime(2150, 3, 1, 10, 30), datetime(2150, 4, 1),
+        datetime(2150, 12, 1),
+    ]  # fmt: skip
+    assert replace(Study(picture, time="2150-03-01"), name="a").time == datetime(2150, 3, 1)
+    for bad in ("yesterday", "", 2150, "01.03.2150"):
+        with pytest.raises(MedstError, match=r"a study's time is '.*'; give a datetime, or a text such as 2150-03-01"):
+            Study(picture, time=bad)  # type: ignore[arg-type]
+    with pytest.raises(MedstError, match="have a time zone and others none"):
+        model.timeline([Study(picture, time=time) for time in ("2150-03-01", "2150-03-01T10:00+02:00")], "edema")
+
+
+def test_a_model_in_one_line(model: Model) -> None:
+    assert re.fullmatch(
+        r"<Model: recipe tiny, 0\.\d M parameters, ViT 32 x 2 at 32 px, BERT 32 x 1 with \d+ word pieces, on cpu, "
+        r"weights [0-9a-f]{12}>",
+        repr(model),
+    )
 
 
 def test_a_dicom_file_and_its_array(model: Model, tmp_path: Path) -> None:

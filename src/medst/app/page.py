@@ -184,16 +184,16 @@ class _Handlers:
     def add_study(
         self, own: Visit | None, date: str, frontal: str | None, lateral: str | None, report: str, phrase: str
     ) -> list[Any]:
-        self._check_sent(frontal, lateral)
+        if not all(self._sent(file).is_file() for file in (frontal, lateral) if file is not None):
+            raise MedstError("a file that you chose is kept for an hour only and is gone; choose it again.")
         number = 1 if own is None else len(own) + 1
         own = self.desk.add(own, study_of_upload(date, frontal, lateral, report, number=number))
         shown = self._shown(own, phrase)
-        _forget(frontal, lateral)  # only now: what was refused can be corrected and sent again
+        self._forget(frontal, lateral)  # only now: what was refused can be corrected and sent again
         return [own, *shown, "", None, None, ""]
 
     def start_over(self, frontal: str | None, lateral: str | None) -> list[Any]:
-        self._check_sent(frontal, lateral)
-        _forget(frontal, lateral)
+        self._forget(frontal, lateral)
         empty = gr.Dropdown(choices=[], value=None)
         nothing = '<p class="medst-muted">Choose a patient or add a study.</p>'
         return [None, None, nothing, empty, empty, empty, None, None]
@@ -215,22 +215,23 @@ class _Handlers:
             raise MedstError("choose a study.")
         return similar_html(self.desk.similar(visit, int(number)))
 
-    def _check_sent(self, *files: str | None) -> None:
+    def _sent(self, file: str) -> Path:
+        """The path, if it is that of a visitor's file; what a request names may be any file of this computer."""
+        path = Path(file).resolve()
+        if not path.is_relative_to(self.private.resolve()):
+            raise MedstError("this file was not sent to the page.")
+        return path
+
+    def _forget(self, *files: str | None) -> None:
         for file in files:
-            if file is not None and not Path(file).resolve().is_relative_to(self.private.resolve()):
-                raise MedstError("this file was not sent to the page.")
+            if file is not None:
+                self._sent(file).unlink(missing_ok=True)
 
     def _shown(self, visit: Visit, phrase: str) -> list[Any]:
         names = [(visit.name(number), number) for number in range(len(visit))]
         last = len(visit) - 1
         picked = [gr.Dropdown(choices=names, value=number) for number in (max(last - 1, 0), last, last)]
         return [visit, self.show(visit, phrase), *picked]
-
-
-def _forget(*files: str | None) -> None:
-    for file in files:
-        if file is not None:
-            Path(file).unlink(missing_ok=True)
 
 
 def _opened(visit: Visit | None) -> Visit:

@@ -57,7 +57,10 @@ class Index:
 
 
 class Indexing:
-    """The index of a cohort: read at once, or made at the first search, in a thread that outlives the question."""
+    """The index of a cohort: read at once, or made at the first search, in a thread that outlives the question.
+
+    After an error, the next search resumes where it happened.
+    """
 
     def __init__(self, model: Model, cohort: Cohort, embeddings: Path | None) -> None:
         """Args:
@@ -72,6 +75,7 @@ class Indexing:
         self.model, self.cohort, self.pairs = model, cohort, cohort.pairs
         self.done, self.failed = 0, ""
         self.index: Index | None = None
+        self._parts: list[np.ndarray] = []
         self._thread: Thread | None = None
         self._lock = Lock()
         if embeddings is not None:
@@ -90,13 +94,16 @@ class Indexing:
                     "OUT` and start the page with --embeddings OUT."
                 )
             with self._lock:
-                if self._thread is None:
+                if self.index is None and (self._thread is None or not self._thread.is_alive()):
+                    self.failed = ""
                     self._thread = Thread(target=self._make, daemon=True)
                     self._thread.start()
-            self._thread.join(patience)
+                thread = self._thread
+            if thread is not None:
+                thread.join(patience)
         if self.index is None:
             if self.failed:
-                raise MedstError(f"the cohort could not be embedded ({self.failed}).")
+                raise MedstError(f"the cohort could not be embedded ({self.failed}); ask again to resume.")
             raise MedstError(
                 f"the cohort is being embedded for the first search: {self.done} of {self.pairs.height} studies; "
                 "ask again in a moment."
@@ -107,13 +114,13 @@ class Indexing:
         try:
             frontal = self.pairs["frontal"].to_numpy()
             lateral = self.pairs["lateral"].fill_null(-1).to_numpy()
-            parts = []
-            for start in range(0, self.pairs.height, AT_ONCE):
+            for start in range(self.done, self.pairs.height, AT_ONCE):
                 rows = slice(start, start + AT_ONCE)
                 found = image_features(self.model, self.cohort, frontal[rows], laterals=lateral[rows])
-                parts.append(found.embedding)
+                self._parts.append(found.embedding)
                 self.done = min(start + AT_ONCE, self.pairs.height)
-            self.index = Index(np.concatenate(parts))
+            self.index = Index(np.concatenate(self._parts))
+            self._parts = []
         except Exception as error:  # a thread has nobody else to tell
             self.failed = f"{type(error).__name__}: {error}"
 

@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 from medst.errors import MedstError
 
 if TYPE_CHECKING:
-    import uvicorn
+    from fastapi import FastAPI
 
+    from medst.app.guard import Guard
     from medst.app.visits import Desk
 
 LAST_DEMO = Path("medst-demo")
@@ -91,11 +92,11 @@ def serving(
         before = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
         os.environ |= {"GRADIO_TEMP_DIR": str(private), "GRADIO_ANALYTICS_ENABLED": "False"}
         try:
-            server, page = _server(_desk(model, cohort, embeddings), private, upload)
+            app, page = _app(_desk(model, cohort, embeddings), private, upload)
             from medst.app.guard import Guard
 
-            server.config.app = Guard(
-                server.config.app,
+            guard = Guard(
+                app,
                 names=admitted,
                 token=token,
                 cookie=f"medst-{listener.getsockname()[1]}",  # cookies don't know ports, and there may be several pages
@@ -103,7 +104,7 @@ def serving(
                 uploads=TOGETHER * upload * 2**20,
                 used=lambda: used(private),
             )
-            with _running(server, page, listener):
+            with _running(guard, page, listener):
                 yield address if token is None else f"{address}?token={token}"
         finally:
             for name, value in before.items():
@@ -127,10 +128,9 @@ def new_token() -> str:
     return given
 
 
-def _server(desk: "Desk", private: Path, upload: int) -> "tuple[uvicorn.Server, Any]":
+def _app(desk: "Desk", private: Path, upload: int) -> "tuple[FastAPI, Any]":
     try:
         import gradio as gr
-        import uvicorn
         from fastapi import FastAPI
     except ImportError as error:
         raise MedstError('the web page needs a package that is missing: pip install "medst[app]".') from error
@@ -157,12 +157,15 @@ def _server(desk: "Desk", private: Path, upload: int) -> "tuple[uvicorn.Server, 
         css=css(),
     )
     page.has_launched = True  # or else gradio takes a path of this computer for an upload
-    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="on", timeout_graceful_shutdown=1)
-    return uvicorn.Server(config), page
+    return app, page
 
 
 @contextmanager
-def _running(server: "uvicorn.Server", page: Any, listener: socket.socket) -> Iterator[None]:
+def _running(app: "Guard", page: Any, listener: socket.socket) -> Iterator[None]:
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="on", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -1,10 +1,8 @@
 """A visitor's files: read through the guarded reader of `medst prepare`, and forgotten."""
 
 from datetime import datetime
-from pathlib import Path
 
 from medst.app.visits import limited, read_upload
-from medst.cohort.dicom import read_element
 from medst.errors import MedstError
 from medst.use import Study
 
@@ -29,10 +27,10 @@ def study_of_upload(date: str, frontal: str | None, lateral: str | None, report:
     limited(date, DATE, "the date")
     if frontal is None:
         raise MedstError("choose a frontal view first.")
-    front = read_upload(frontal, f"the frontal view of study {number}")
-    beside = None if lateral is None else read_upload(lateral, f"the lateral view of study {number}")
-    time = _parse(date) if date.strip() else _of_dicom(Path(frontal))
-    return Study(front, beside, time, " ".join(report.split()))
+    time = _parse(date) if date.strip() else None
+    front, made = read_upload(frontal, f"the frontal view of study {number}")
+    beside = None if lateral is None else read_upload(lateral, f"the lateral view of study {number}")[0]
+    return Study(front, beside, time or made, " ".join(report.split()))
 
 
 def _parse(date: str) -> datetime:
@@ -40,13 +38,3 @@ def _parse(date: str) -> datetime:
         return datetime.fromisoformat(date.strip()).replace(tzinfo=None)
     except ValueError:
         raise MedstError(f"'{date.strip()[:20]}' is not a date; write it as YYYY-MM-DD.") from None
-
-
-def _of_dicom(file: Path) -> datetime | None:
-    with file.open("rb") as opened:
-        if opened.read(132)[128:] != b"DICM":
-            return None
-    try:
-        return datetime.strptime(read_element(file, "StudyDate"), "%Y%m%d")
-    except ValueError:
-        return None

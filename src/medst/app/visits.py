@@ -10,7 +10,8 @@ import cv2
 import polars as pl
 
 from medst.app.search import Indexing
-from medst.cohort.images import guarded, read_grey
+from medst.cohort.dicom import read_dated
+from medst.cohort.images import guarded
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.use import Grounding, ImageEmbeddings, Model, Picture, Progression, Study, read_picture, stored_picture
@@ -236,8 +237,8 @@ def _check_number(visit: Visit, number: int) -> None:
         raise MedstError(f"there is no study {number + 1} of {len(visit)}.")
 
 
-def read_upload(file: str | Path, name: str) -> Picture:
-    """A visitor's picture, decoded in a guarded child process, kept no larger than it is shown.
+def read_upload(file: str | Path, name: str) -> tuple[Picture, datetime | None]:
+    """A visitor's picture, kept no larger than it is shown, and a DICOM file's date; parsed in a guarded child process.
 
     Args:
         file: on the disk for now.
@@ -247,10 +248,11 @@ def read_upload(file: str | Path, name: str) -> Picture:
         MedstError: it can't be read or used.
     """
     try:
-        picture = read_picture(guarded(read_grey, Path(file)))
+        grey, date = guarded(read_dated, Path(file))
+        picture = read_picture(grey)
     except (MedstError, OSError) as error:
         raise MedstError(f"{name}: {str(error).rstrip('.')}.") from None
-    return shrunk(picture, SHOWN)
+    return shrunk(picture, SHOWN), datetime.fromisoformat(date) if date else None
 
 
 def shrunk(picture: Picture, longest: int) -> Picture:

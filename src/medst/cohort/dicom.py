@@ -14,13 +14,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
-from medst.cohort.images import MOST_BYTES, MOST_PIXELS, SMALLEST_SIDE, UnreadableImage
+from medst.cohort.images import MOST_BYTES, MOST_PIXELS, SMALLEST_SIDE, UnreadableImage, read_grey
 from medst.errors import MedstError
 from medst.files import read_or_why
 
@@ -229,6 +230,23 @@ def _window(values: np.ndarray, centre: float, width: float, function: str) -> n
 
 def _first(value: Any) -> Any:
     return value[0] if isinstance(value, (list, tuple)) or hasattr(value, "__getitem__") else value
+
+
+def read_dated(path: "Path") -> tuple[np.ndarray, str]:
+    """A picture, and the study date of a DICOM file; call it in a guarded child process.
+
+    Returns:
+        uint8 (height, width), as `medst.cohort.images.read_grey`; the date as YYYY-MM-DD, empty where there is none.
+
+    Raises:
+        UnreadableImage, OSError, MedstError: as `medst.cohort.images.read_grey`.
+    """
+    picture = read_grey(path)
+    try:
+        date = datetime.strptime(read_element(path, "StudyDate"), "%Y%m%d").date().isoformat()
+    except (ValueError, MedstError):  # without pydicom, it is not DICOM
+        date = ""
+    return picture, date
 
 
 def read_element(path: "Path", name: str) -> str:

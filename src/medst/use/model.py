@@ -51,7 +51,7 @@ def load(path: Path | str, *, tokenizer: Path | str | None = None, device: str |
     return Model.of(loaded)
 
 
-@dataclass
+@dataclass(repr=False)
 class Model(Loaded):
     """A model with the calls that people use it by.
 
@@ -257,13 +257,15 @@ def time_order(studies: Sequence[Study]) -> list[int]:
     """Places of the studies in time order; as they are given where none has a time.
 
     Raises:
-        MedstError: some have a time and others none.
+        MedstError: some have a time or a time zone and others none.
     """
     times = [study.time for study in studies if study.time is not None]
     if not times:
         return list(range(len(studies)))
     if len(times) < len(studies):
         raise MedstError(f"{len(studies) - len(times)} of {len(studies)} studies have no time; give all or none.")
+    if len({time.tzinfo is None for time in times}) > 1:
+        raise MedstError("some studies' times have a time zone and others none; give all or none one.")
     return sorted(range(len(studies)), key=times.__getitem__)
 
 

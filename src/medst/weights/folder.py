@@ -34,11 +34,11 @@ from medst.weights.released import WORDS, Taken, describe
 FORMAT = 1
 REMEDY = "take another copy of the model folder"
 UNUSED = "released_unused.safetensors"
-PATTERNS = ["config.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "vocab.txt", "README.md"]
+PATTERNS = ["config.json", "*.safetensors", "tokenizer*.json", "special_tokens_map.json", "vocab.txt", "README.md"]
 """Files of a model on the hub that are fetched."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Loaded(
     PyTorchModelHubMixin,
     library_name="medst",
@@ -63,6 +63,16 @@ class Loaded(
     tokenizer: PreTrainedTokenizerBase
     recipe: Recipe
     fingerprint: str
+
+    def __repr__(self) -> str:
+        vision, text = self.model.settings.vision, self.model.settings.text
+        parameters = list(self.model.parameters())
+        return (
+            f"<{type(self).__name__}: recipe {self.recipe.name}, "
+            f"{sum(p.numel() for p in parameters) / 1e6:.1f} M parameters, "
+            f"ViT {vision.width} x {vision.depth} at {vision.image_size} px, BERT {text.width} x {text.layers} with "
+            f"{len(self.tokenizer)} word pieces, on {parameters[0].device}, weights {self.fingerprint[:12] or 'untrained'}>"
+        )
 
     def _save_pretrained(self, save_directory: Path) -> None:
         _write(save_directory, self.model, self.objective, self.tokenizer, self.recipe)
