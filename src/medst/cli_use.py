@@ -62,8 +62,9 @@ def app(
         who = "everyone who can reach" if no_token else "everyone with the address below who can reach"
         print(f"Note: {who} {host} can use this page and see its cohort; the connection is not encrypted.")
     for end in ("SIGTERM", "SIGHUP"):  # so that visitors' files go in any case
-        if hasattr(signal, end):
-            signal.signal(getattr(signal, end), signal.default_int_handler)
+        number = getattr(signal, end, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
+            signal.signal(number, signal.default_int_handler)
     with serving(
         model, cohort, embeddings=embeddings, host=host, port=port, upload=upload, names=allow_host, token=token
     ) as address:

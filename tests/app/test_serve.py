@@ -116,7 +116,7 @@ def test_refusals_of_the_command(
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
         (["app"], "no finished demo in medst-demo"),
-        (["app", "nowhere"], "nowhere: no such model"),
+        (["app", "nowhere"], "nowhere: no such"),
         (["app", str(small_model), "nowhere"], "nowhere: no cohort here"),
         (["app", str(small_model), str(phantom_comparisons)], "has no pairs"),
         (["app", str(small_model), "--host", "example"], "not an address to listen at"),

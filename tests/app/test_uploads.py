@@ -30,6 +30,24 @@ def test_a_study_of_files(png: str, dicom: Path) -> None:
     assert study_of_upload("", str(dicom), None, "", number=1).time == datetime(2024, 2, 29)
 
 
+def test_a_visitors_file_is_parsed_in_the_child_alone(png: str, dicom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parsed(*_: object, **__: object) -> None:
+        raise AssertionError("parsed in the page's own process")
+
+    for name in ("pydicom.dcmread", "cv2.imdecode", "PIL.Image.open"):
+        monkeypatch.setattr(name, parsed)
+    study = study_of_upload("", str(dicom), png, "", number=1)
+    assert study.time == datetime(2024, 2, 29)
+    assert study.lateral is not None
+
+
+def test_long_texts_are_refused(png: str) -> None:
+    with pytest.raises(MedstError, match="the report has 10,001 characters; at most 10,000 are taken"):
+        study_of_upload("", png, None, "a" * 10_001, number=1)
+    with pytest.raises(MedstError, match="the date has 41 characters"):
+        study_of_upload("1" * 41, png, None, "", number=1)
+
+
 def test_nothing_of_a_dicom_file_but_its_pixels_and_its_date_is_kept(dicom: Path) -> None:
     study = study_of_upload("", str(dicom), None, "", number=1)
     assert "Doe" not in repr(study)

@@ -35,7 +35,7 @@ POLICY = (
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
@@ -75,7 +75,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers, nonce = Headers(scope=scope), secrets.token_urlsafe(16)
-        send = _hardened(send, nonce)
+        send = _hardened(send, nonce, is_fixed=_route(scope["path"]) in ("assets", "static"))
         if refused := self._refused(scope, headers):
             await PlainTextResponse(f"medst: {refused}\n", 403)(scope, receive, send)
         elif self._enters(scope, headers):
@@ -127,14 +127,14 @@ class Guard:
 
     async def _pass_on(self, scope: Scope, headers: Headers, receive: Receive, send: Send, nonce: str) -> None:
         is_upload = scope["path"] == UPLOADS
-        most, length = self.upload + FORM if is_upload else BODY, int(headers.get("content-length", 0))
+        most, length = (self.upload if is_upload else BODY), int(headers.get("content-length", 0))
         refused = ""
         if "transfer-encoding" in headers:
             refused = "send the request with its Content-Length."
-        elif length > most:
-            refused = f"the request has {length / 1e6:.1f} MB; at most {most / 1e6:.1f} MB are taken."
+        elif length > most + FORM:
+            refused = f"the request has {length / 2**20:.1f} MB; at most {most / 2**20:.0f} MB are taken."
         elif is_upload and self.used() + self._receiving + length > self.uploads:
-            refused = f"visitors' files already fill their {self.uploads / 1e6:.0f} MB; try again later."
+            refused = f"visitors' files already fill their {self.uploads / 2**20:.0f} MB; try again later."
         if refused:
             while (await receive()).get("more_body"):  # a browser reads the answer only after it has sent everything
                 pass
@@ -176,12 +176,12 @@ def _same(origin: str, host: str) -> bool:
     return default is not None and place.removesuffix(default) == host.lower().removesuffix(default)
 
 
-def _hardened(send: Send, nonce: str) -> Send:
+def _hardened(send: Send, nonce: str, is_fixed: bool) -> Send:
     async def hardened(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.update(HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)})
-            headers.setdefault("Cache-Control", "no-store")
+            headers.setdefault("Cache-Control", "no-cache" if is_fixed else "no-store")
         await send(message)
 
     return hardened

@@ -198,9 +198,9 @@ class _Handlers:
         nothing = '<p class="medst-muted">Choose a patient or add a study.</p>'
         return [None, None, nothing, empty, empty, empty, None, None]
 
-    def show(self, visit: Visit | None, phrase: str) -> str:
+    def show(self, visit: Visit | None, phrase: str | None) -> str:
         visit = _opened(visit)
-        return timeline_html(visit, self.desk.ground(visit, phrase) if phrase.strip() else None)
+        return timeline_html(visit, self.desk.ground(visit, phrase) if phrase and phrase.strip() else None)
 
     def compare(self, visit: Visit | None, prior: int | None, current: int | None, finding: str | None) -> str:
         visit = _opened(visit)

@@ -39,7 +39,7 @@ TOGETHER = 8
 KEPT = 3600
 """Seconds after which a visitor's own pictures are forgotten."""
 VISITORS = 64
-"""Whose pictures are kept in memory; of more, those who came first are forgotten."""
+"""Whose pictures are kept in memory; of more, those who were idle longest are forgotten."""
 FIRST_PORT, PORTS = 7860, 100
 TOKEN = "MEDST_TOKEN"
 """Environment variable with a token to use instead of a random one."""
