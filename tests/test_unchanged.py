@@ -42,7 +42,7 @@ def processor() -> str:
 def test_twenty_steps_of_tiny_give_the_recorded_losses(phantom_cohort: Path, tmp_path: Path) -> None:
     settings = (
         "--data.sequences-per-batch 5 --optimiser.epochs 4 --optimiser.stop-after 20 --optimiser.patience 0 "
-        "--no-optimiser.decay-matrices-only --run.precision fp32 --run.logger csv --run.seed 0"
+        "--optimiser.no-decay-matrices-only --run.precision fp32 --run.logger csv --run.seed 0"
     )
     done = subprocess.run(
         [sys.executable, "-m", "medst", "pretrain", phantom_cohort, tmp_path / "run", *settings.split()],
