@@ -5,6 +5,12 @@
 Made-up radiographs of 3056 x 2544 pixels (phantom pictures enlarged, with noise of three strengths, so that the files have
 about 0.7 to 2.3 MB; MIMIC-CXR-JPG has 1.5 MB an image), from the page cache, one core, the ways taking turns within each
 round. Best of the rounds, for each way.
+
+    python benchmarks/decode.py --guarded
+
+What it costs to decode DICOM files in a guarded child process: each file in this process and in the child by turns, its
+median over the rounds for both ways. CPU time is that of both processes, and tells the cost on a busy machine as well.
+Phantom files of all compressions at the phantom's own size, and enlarged to that of the JPEGs.
 """
 
 import argparse
@@ -21,6 +27,7 @@ from medst.cohort import images
 from medst.cohort.eighth import compiled
 from medst.cohort.images import Reading, read_square
 from medst.phantom.anatomy import sample_anatomy
+from medst.phantom.dicom import deepen, style_of, write_dicom
 from medst.phantom.radiograph import render_study, sample_acquisition
 
 HEIGHT, WIDTH = 3056, 2544
@@ -64,13 +71,73 @@ WAYS: dict[str, Callable[[Path], object]] = {
 }
 
 
+def make_dicom(folder: Path, count: int, size: tuple[int, int] | None) -> list[Path]:
+    """DICOM files in all styles, at this height and width or as the phantom draws them."""
+    paths = [folder / f"{number}.dcm" for number in range(count)]
+    for number, path in enumerate(paths):
+        rng = np.random.default_rng(number)
+        (picture,) = render_study(sample_anatomy(rng), [], [sample_acquisition("PA", rng)])
+        if size is not None:
+            picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_CUBIC)
+        picture = np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2])
+        style = style_of(number)
+        write_dicom(path, deepen(picture, style.bits, rng), style, number=number, view="PA")
+    return paths
+
+
+def cpu_seconds() -> float:
+    """CPU time that this process and its guarded child have had, on Linux."""
+    child = images._child()._child
+    clock = 0.0 if child is None else time.clock_gettime((~child.pid << 3) | 2)  # the CPU clock of that process
+    return time.process_time() + clock
+
+
+def guard(rounds: int) -> None:
+    """Measure and print what the guard costs."""
+    found = {}
+    for name, count, size in (("phantom size", 200, None), (f"{HEIGHT} x {WIDTH}", 24, (HEIGHT, WIDTH))):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = make_dicom(Path(folder), count, size)
+            read_square(paths[0])  # imports pydicom
+            images._child().close()
+            start = time.perf_counter()
+            images.read_guarded(paths[0])
+            first = time.perf_counter() - start
+            ways = (read_square, images.read_guarded)
+            taken = np.zeros((2, len(ways), rounds, len(paths)))
+            for turn in range(rounds):
+                for number, path in enumerate(paths):
+                    for way in ((0, 1), (1, 0))[(turn + number) % 2]:
+                        start = np.array((cpu_seconds(), time.perf_counter()))
+                        ways[way](path)
+                        taken[:, way, turn, number] = np.array((cpu_seconds(), time.perf_counter())) - start
+            found[name] = {
+                "files": count,
+                "rounds": rounds,
+                "first call, which starts the child, ms": round(first * 1e3),
+            }
+            for clock, (direct, guarded) in zip(("CPU", "wall"), np.median(taken, axis=2), strict=True):
+                found[name][clock] = {
+                    "direct, ms per file": round(float(direct.mean()) * 1e3, 2),
+                    "guarded, ms per file": round(float(guarded.mean()) * 1e3, 2),
+                    "guarded over direct": round(float(guarded.sum() / direct.sum()), 3),
+                    "median difference, ms": round(float(np.median(guarded - direct)) * 1e3, 2),
+                }
+            print(name, found[name])
+    keep("decode_guarded", {"sets": found})
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=6, help="of each kind")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--guarded", action="store_true", help="what the guarded child process costs")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
+    if arguments.guarded:
+        guard(arguments.rounds)
+        return
     found: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind, paths in make(Path(folder), arguments.images).items():

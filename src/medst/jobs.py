@@ -6,6 +6,7 @@ A worker that dies ends the work; a guarded child that dies, hangs or eats the m
 import atexit
 import os
 import pickle
+import select
 import signal
 import struct
 import subprocess
@@ -113,39 +114,32 @@ class GuardedProcess:
         raise ChildError(f"its decoder failed ({value})")
 
     def _ask(self, call: bytes) -> tuple[str, Any]:
-        late = threading.Event()
-        child: subprocess.Popen[bytes] | None = None
-
-        def end() -> None:
-            late.set()
-            if child is not None:
-                child.kill()
-
-        timer = threading.Timer(self.seconds, end)
-        timer.daemon = True
+        late = f"it takes longer than {self.seconds:g} seconds"
         try:
             child = self._child or self._start()
-            timer.start()
             assert child.stdin is not None
             assert child.stdout is not None
             send(child.stdin, call)
+            answer = select.poll()
+            answer.register(child.stdout, select.POLLIN)
+            if not answer.poll(self.seconds * 1000):
+                raise ChildError(late)
+            # A child that stops in the middle of its answer is ended by its own alarm.
             return unpack(receive(child.stdout, most=self.memory))
         except (OSError, EOFError, ValueError, TypeError, KeyError, struct.error):
             code = self._end()
             end_name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            if late.is_set() or end_name == "SIGALRM":
-                raise ChildError(f"it takes longer than {self.seconds:g} seconds") from None
+            if end_name == "SIGALRM":
+                raise ChildError(late) from None
             if end_name == "SIGKILL":
                 raise _DiedError("the system ended its decoder, most likely because memory ran out") from None
             raise _DiedError(f"its decoder crashed ({end_name})") from None
         except BaseException:
-            # Ctrl-C in the middle of an answer leaves a child whose next answer would be the wrong one.
+            # A child in the middle of a call, after Ctrl-C as well, would give its answer to the next one.
             if self._child is not None:
                 self._child.kill()
             self._end()
             raise
-        finally:
-            timer.cancel()
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
