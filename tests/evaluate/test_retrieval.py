@@ -1,6 +1,7 @@
 """Ranks against a loop, and by hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -78,6 +79,10 @@ def test_a_perfect_model_finds_everything(
     within = [score for score in outcome.scores if score.finding == "within a patient"]
     assert [score.chance for score in within] == pytest.approx([1 / 3, 1 / 3])
     assert all(score.interval == (1.0, 1.0) for score in outcome.scores)
+    assert cohort.pairs is not None
+    alone = replace(cohort, pairs=cohort.pairs.with_columns(patient_id=pl.col("study_id")))
+    (left,) = retrieval(loaded, alone).left_out
+    assert (left.finding, left.reason) == ("within a patient", "no patient has two different reports")
 
 
 def test_a_cohort_without_test_pairs_is_refused(loaded: Loaded, write_cohort: Callable[..., Path]) -> None:

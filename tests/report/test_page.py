@@ -160,8 +160,8 @@ def test_without_patients_or_a_task_the_rest_still_stands(made_up: Path, tmp_pat
     results = json.loads((made_up / "run" / "results.json").read_text())
     results["results"] = [row for row in results["results"] if row["task"] == "temporal-text"]
     del results["details"]["temporal-image/ms-cxr-t"]
-    left = {"task": "temporal-image", "finding": "edema", "folds": 5, "reason": "there is too little <of> it"}
-    results |= {"left_out": [left]}
+    left = {"task": "temporal-image", "dataset": "ms-cxr-t", "finding": "edema", "folds": 5}
+    results |= {"left_out": [left | {"reason": "there is too little <of> it"}]}
     (tmp_path / "some.json").write_text(json.dumps(results))
     out = build_from(made_up, tmp_path / "report.html", results=tmp_path / "some.json", comparisons=None, patients=0)
     read = Reader(out.read_text())

@@ -17,7 +17,7 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.features import embed_texts, image_features
 from medst.evaluate.intervals import accuracy, bootstrap
-from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
+from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded
 
 TASK = "retrieval"
@@ -54,6 +54,9 @@ def retrieval(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Out
         for finding, groups, ks in ((ALL, everyone, AMONG), (WITHIN, patients, AMONG[:1])):
             rank, chance, rows = ranks(queries, targets, report, groups, ks)
             if not len(rows):
+                reason = "all its reports are the same" if finding == ALL else "no patient has two different reports"
+                if name == "image to report":
+                    outcome.left_out.append(LeftOut(TASK, finding, 0, reason))
                 continue
             for k in ks:
                 hit = rank < k
