@@ -1,5 +1,6 @@
 """Nothing in a model folder or a cohort is executed, whichever verb reads it and whatever is typed at a question."""
 
+import ast
 import io
 import json
 import os
@@ -116,3 +117,30 @@ def test_objects_in_a_cohorts_arrays_are_refused(phantom_cohort: Path, marker: P
     with pytest.raises(MedstError, match=r"images\.npy"):
         open_cohort(folder)
     assert not marker.exists()
+
+
+def test_no_reader_of_the_package_can_execute_what_it_reads() -> None:
+    """A new call that could is seen here; `jobs` and `child` pickle only what the package itself sends between processes."""
+    package = Path(medst.__file__).parent
+    forbidden = (
+        "eval",
+        "exec",
+        "pickle.load",
+        "pickle.loads",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "joblib.load",
+        "torch.hub.load",
+    )
+    seen = []
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called, given = ast.unparse(node.func), {each.arg: ast.unparse(each.value) for each in node.keywords}
+            suspect = called in forbidden or called.startswith("Auto") or "trust_remote_code" in given
+            suspect |= called == "torch.load" and given.get("weights_only") != "True"
+            suspect |= given.get("allow_pickle", "False") != "False"
+            if suspect and file.name not in ("jobs.py", "child.py"):
+                seen.append(f"{file.relative_to(package)}:{node.lineno}: {called}")
+    assert seen == []
