@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import medst
 from medst.batch import centre
 from medst.cohort.store import Cohort, open_cohort
+from medst.devices import default_device
 from medst.errors import MedstError
 from medst.evaluate.features import embed_pairs, embed_texts
 from medst.recipes.settings import Recipe
@@ -230,6 +231,12 @@ def test_the_squares_are_cut_and_scaled_as_in_evaluation(model: Model, studies: 
 def test_refusals(model: Model, studies: list[Study], call: object, message: str) -> None:
     with pytest.raises(MedstError, match=message):
         call(model, studies)  # type: ignore[operator]
+
+
+def test_without_a_device_it_is_the_one_that_pretrain_takes(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert medst.load(small_model).device == default_device()
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("meta"))
+    assert medst.load(small_model).device.type == "meta"
 
 
 def test_a_device_that_is_not_there(small_model: Path) -> None:

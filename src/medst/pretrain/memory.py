@@ -12,13 +12,15 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from medst import weights
-from medst.batch import Batches
+from medst.cohort.sequences import chunk
+from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.pretrain.engine import computes_in_bf16
 from medst.recipes.settings import Recipe
 
 GIB = 2**30
 FLOAT = 4
+SAMPLE = 500
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,27 @@ class Part:
     """What one device takes at a time, on average."""
 
     sequences: float
+    """Those that take part in the temporal loss."""
     pairs: float
     laterals: float
     pieces: float
+    """Of a report."""
 
     @staticmethod
-    def of(batches: Batches) -> "Part":
-        """The average part of these batches."""
-        each = len(batches.pair) / len(batches.sequences)
-        size = batches.data.sequences_per_batch
-        seen = batches.lateral >= 0
-        length = sum(map(len, batches.pieces)) / len(batches.pieces)
-        return Part(size, size * each, size * each * float(seen.mean()), length)
+    def of(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> "Part":
+        """The average part of this cohort; empty where there is nothing to train on."""
+        assert cohort.pairs is not None
+        pairs, data = cohort.pairs.filter(split="train"), recipe.data
+        if pairs.is_empty():
+            return Part(0, 0, 0, 0)
+        sequences = chunk(pairs, data.sequence_length)
+        each = len(pairs) / len(sequences)
+        temporal = sum(len(rows) >= data.temporal_from for rows in sequences) / len(sequences)
+        seen = 0.0 if data.laterals == "none" else 1 - pairs["lateral"].null_count() / len(pairs)
+        said = pairs["report"].head(SAMPLE).to_list()
+        pieces = tokenizer(said, truncation=True, max_length=recipe.model.text.pieces)["input_ids"]
+        size = data.sequences_per_batch
+        return Part(size * temporal, size * each, size * each * seen, sum(map(len, pieces)) / len(pieces))
 
 
 def fixed_bytes(recipe: Recipe, parameters: int, processes: int) -> float:
@@ -62,27 +73,29 @@ def activation_bytes(recipe: Recipe, part: Part, bf16: bool) -> float:
     seen = (part.pairs + laterals) * patches
     words = part.pairs * (text.pieces if phantom else 0.5 * part.pieces)
 
-    def layers(count: int, width: int, hidden: float, tokens: float, scores: float) -> float:
+    def layers(count: int, width: int, hidden: float, tokens: float, scores: float) -> tuple[float, float]:
         # Two norms, q, k, v, what attention gives twice, the residual; the hidden part before and after its GELU.
         inside = tokens * (9 * width + 2 * hidden) * number + scores
-        return count * tokens * width * number + inside if again else count * inside
+        return (count * tokens * width * number, inside) if again else (count * inside, 0.0)
 
     scores = part.pairs * part.pieces**2 * text.heads * number if text.dropout else 0.0
-    encoders = layers(vision.depth, vision.width, int(vision.width * vision.mlp_ratio), part.pairs + seen, 0.0)
-    encoders += layers(text.layers, text.width, text.intermediate, part.pairs * part.pieces, scores)
+    encoders = [
+        layers(vision.depth, vision.width, int(vision.width * vision.mlp_ratio), part.pairs + seen, 0.0),
+        layers(text.layers, text.width, text.intermediate, part.pairs * part.pieces, scores),
+    ]
+    encoded = sum(kept for kept, _ in encoders) + max(passing for _, passing in encoders)
     features = FLOAT * (seen * vision.width + words * text.width)
-    losses = FLOAT * (seen + words) * (2 * recipe.model.projection_hidden + recipe.model.embedding)
+    losses = FLOAT * (seen + words) * (2 * recipe.model.projection_hidden + 3 * recipe.model.embedding)
     objective = recipe.objective
     if objective.local_weight:
-        both, said = 2 * patches, words / part.pairs
-        losses += FLOAT * part.pairs * (2 * both**2 + 2 * both * said)
-    if objective.temporal_weight and recipe.data.temporal_from == 2:
-        length = recipe.data.sequence_length
-        # Each direction compares all steps with all twice; some sequences have one study and take no part.
-        losses += FLOAT * 4 * 0.25 * part.sequences * length**2 * recipe.model.embedding
+        both, said = 2 * patches, words / part.pairs if part.pairs else 0
+        losses += FLOAT * part.pairs * (both**2 + 2 * both * said + 8 * (both + said) * recipe.model.embedding)
+    if objective.temporal_weight and (objective.forward_weight or objective.reverse_weight):
+        # Each direction compares all steps with all twice.
+        losses += FLOAT * 4 * part.sequences * recipe.data.sequence_length**2 * recipe.model.embedding
     if parts == 1:
-        return encoders + features + losses
-    return parts * features + max(encoders, parts * losses)
+        return encoded + features + losses
+    return parts * features + max(encoded, parts * losses)
 
 
 def available_bytes(device: torch.device) -> int | None:
@@ -136,14 +149,14 @@ def _upwards(place: str) -> list[Path]:
 
 
 def check_memory(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, batches: Batches, processes: int, device: torch.device
+    recipe: Recipe, cohort: Cohort, tokenizer: PreTrainedTokenizerBase, processes: int, device: torch.device
 ) -> None:
     """Refuse a run whose average step can't fit.
 
     Args:
         recipe: all settings.
+        cohort: to train on.
         tokenizer: whose vocabulary the text encoder has.
-        batches: for training.
         processes: of the whole run; on a CPU, those of this machine share its memory.
         device: where it runs.
 
@@ -157,7 +170,7 @@ def check_memory(
         room //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     parameters = sum(p.numel() for module in weights.build_empty(recipe, tokenizer) for p in module.parameters())
     fixed = fixed_bytes(recipe, parameters, processes)
-    activations = activation_bytes(recipe, Part.of(batches), computes_in_bf16(recipe, device))
+    activations = activation_bytes(recipe, Part.of(cohort, recipe, tokenizer), computes_in_bf16(recipe, device))
     if fixed + activations <= room:
         return
     remedy = (

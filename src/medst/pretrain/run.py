@@ -28,6 +28,7 @@ from medst.errors import MedstError
 from medst.files import claim, recover_folder
 from medst.pretrain.begin import keep_tokenizer, make_tokenizer, open_fit, remarks, start_weights
 from medst.pretrain.engine import Engine, Step, make_accelerator
+from medst.pretrain.memory import check_memory
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
 from medst.pretrain.states import draw_apart, load_state, save_state, whole
 from medst.pretrain.watch import REMEMBERED, keep_batches, verdict
@@ -73,6 +74,7 @@ def pretrain(
             folder.check(recipe, about)
             begun = folder.tokenizer.is_dir()
             tokenizer = load_tokenizer(folder.tokenizer) if begun else make_tokenizer(data, recipe)
+        check_memory(recipe, data, tokenizer, processes.num_processes, processes.device)
         set_seed(recipe.run.seed)
         model, objective = weights.build(recipe, tokenizer)
         if not folder.states():

@@ -39,7 +39,7 @@ def make_optimiser(step: nn.Module, settings: OptimiserSettings) -> torch.optim.
     groups = [{"params": [p for _, p in learn if id(p) not in ids], "weight_decay": settings.weight_decay}]
     if spared:
         groups.append({"params": spared, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(float(settings.beta1), float(settings.beta2)), fused=True)
 
 
 class Average:
