@@ -201,10 +201,26 @@ def left_out(cohort: Cohort) -> list[str]:
     return [number for numbers in gone["rows"] for number in numbers.split()]
 
 
-@pytest.mark.parametrize("build", [mimic_cxr, ms_cxr_t, chexpert_plus, open_i, rsna, covidx, table])
+BUILD = pytest.mark.parametrize("build", [mimic_cxr, ms_cxr_t, chexpert_plus, open_i, rsna, covidx, table])
+
+
+@BUILD
 @given(st.data())
 @settings(deadline=None, max_examples=12)
 def test_rows_in_are_rows_kept_and_rows_rejected(build: Any, data: st.DataObject) -> None:
+    account(build, data)
+
+
+@pytest.mark.slow
+@BUILD
+@given(st.data())
+@settings(deadline=None, max_examples=300)
+def test_rows_in_are_rows_kept_and_rows_rejected_of_2100_trees(build: Any, data: st.DataObject) -> None:
+    account(build, data)
+
+
+def account(build: Any, data: st.DataObject) -> None:
+    """Prepare what `build` draws, and find every row again, once."""
     with tempfile.TemporaryDirectory() as folder:
         raw, path = Path(folder) / "raw", Path(folder) / "cohort"
         options, rows = build(data.draw, raw)

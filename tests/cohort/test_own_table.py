@@ -323,6 +323,8 @@ def test_a_separator_that_is_given_is_not_sniffed(hospital: Hospital) -> None:
     hospital.add()
     with pytest.raises(MedstError, match="has no column patient, study, time, frontal"):
         hospital.cohort(options=Options(separator="tab"))
+    with pytest.raises(MedstError, match=r"--separator does nothing for .*table.parquet"):
+        hospital.cohort("table.parquet", Options(separator="tab"))
 
 
 def test_a_table_in_latin_1_is_refused_with_a_remedy(hospital: Hospital) -> None:

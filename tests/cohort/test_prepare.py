@@ -75,6 +75,12 @@ def test_more_rejected_than_allowed_ends_in_an_error_with_the_cohort_written(tre
             {"options": Options(images=Path("x"))},
             "--images does nothing for mimic-cxr, which takes --reports",
         ),
+        (
+            "open-i",
+            {"options": Options(date_format="%d")},
+            "--date-format does nothing for open-i, which takes --images",
+        ),
+        ("rsna", {"options": Options(labels=("x",))}, "--labels does nothing for rsna"),
         ("ms-cxr-t", {"options": Options(reports=Path("x"))}, "--reports does nothing for ms-cxr-t"),
         ("ms-cxr-t", {}, "ms-cxr-t holds no pictures: give the MIMIC-CXR-JPG folder, or a mimic-cxr cohort"),
     ],

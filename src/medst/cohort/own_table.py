@@ -70,6 +70,8 @@ def read_own(raw: Path, options: Options = Options()) -> tuple[pl.DataFrame, lis
     if raw.is_dir():
         raise MedstError(f"{raw} is a folder; give the CSV or Parquet file itself (its columns are in docs/data.md).")
     if raw.suffix.lower() in (".parquet", ".pq"):
+        if options.separator != "auto":
+            raise MedstError(f"--separator does nothing for {raw}, which is a Parquet file; leave it out.")
         table = read_parquet(raw)
     else:
         remedy = "save it as CSV in UTF-8, or see --separator"
