@@ -1,6 +1,8 @@
 """Differences by hand; a small job that does nothing twice, survives failed runs and refuses the folder of another one."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import polars as pl
 import pytest
 
 from medst import ablate as module
+from medst import pretrain
 from medst.ablate import VARIANTS, Variant, ablate, as_table, choose, differences
 from medst.errors import MedstError
 from medst.files import claim
@@ -161,6 +164,37 @@ def test_old_runs_are_never_reported_as_new_results(
     assert {path: path.stat().st_mtime_ns for path in before if path != results} == {
         path: time for path, time in before.items() if path != results
     }
+
+
+class Deadly:
+    """Kills the process that it is sent to."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (1,)
+
+
+def test_a_killed_process_is_a_sentence(tmp_path: Path) -> None:
+    run = module._Run("reference", 0, tmp_path / "reference-0", Deadly(), [])  # type: ignore[arg-type]
+    with pytest.raises(MedstError, match="was killed, most likely for want of memory; the same command resumes"):
+        module._all([run], 1, lambda done, total, note: None)
+
+
+@pytest.mark.parametrize("error", [MedstError("The loss is nan at step 3."), RuntimeError("out of memory\nmore")])
+def test_what_fails_is_one_run_and_what_ends_is_the_job(
+    error: Exception, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(what: BaseException) -> str | None:
+        def fails(*_: object) -> None:
+            raise what
+
+        monkeypatch.setattr(pretrain, "pretrain", fails)
+        cohort = module._Measured(tmp_path, "mimic-cxr", "print", ("retrieval",))
+        return module._carry_out(module._Run("reference", 0, tmp_path, quick, [cohort]), 1)
+
+    assert raising(error) == str(error).splitlines()[0]
+    for stops in (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()):
+        with pytest.raises(type(stops)):
+            raising(stops)
 
 
 def test_impossible_jobs_are_refused(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Parquet of a whole cohort: the embeddings of one call, and the same files after a stop."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from medst import embed as module
 from medst import weights
 from medst.cohort.store import open_cohort
 from medst.embed import embed
@@ -80,6 +82,22 @@ def test_leftovers_and_damaged_parts_are_written_again(model: Path, phantom_comp
         (out / "embed.json").write_bytes(content)
         with pytest.raises(MedstError, match=r"embed\.json is damaged"):
             embed(model, phantom_comparisons, out, rows=40)
+
+
+def test_a_job_resumes_with_another_package_and_not_with_other_numerics(
+    model: Path, phantom_comparisons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    embed(model, phantom_comparisons, out)
+    said = json.loads((out / "embed.json").read_text())
+    del said["numerics"]
+    (out / "embed.json").write_text(json.dumps(said | {"medst_version": "0.0.9"}))
+    (out / "part-00000.parquet").unlink()
+    embed(model, phantom_comparisons, out)
+    assert (out / "part-00000.parquet").exists()
+    monkeypatch.setattr(module, "NUMERICS", module.NUMERICS + 1)
+    with pytest.raises(MedstError, match="embeddings of another numerics"):
+        embed(model, phantom_comparisons, out)
 
 
 def test_a_folder_with_something_else_is_refused(

@@ -169,7 +169,7 @@ def ablate_verb(default: Recipe) -> Callable[..., None]:
 
         Args:
             cohort: folder of a prepared cohort with pairs.
-            out: folder for all runs and the table; a job that was stopped goes on where it was.
+            out: folder for all runs and the table; the same command resumes a stopped job, and tries runs that failed again.
             comparisons: an ms-cxr-t cohort to measure on; retrieval on COHORT is always measured.
             recipe: where the settings below start from; the variants vary the result.
             seeds: runs of each variant; they take the place of --run.seed.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medst import __version__
+from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort, read_table
 from medst.errors import MedstError
 from medst.evaluate.features import embed_images, embed_pairs
@@ -55,6 +55,7 @@ def embed(
     said = {
         "schema": SCHEMA,
         "medst_version": __version__,
+        "numerics": NUMERICS,
         "model": loaded.fingerprint,
         "cohort": opened.fingerprint,
         "dataset": str(opened.meta["dataset"]),
@@ -100,8 +101,8 @@ def _begin(out: Path, said: dict[str, Any]) -> None:
     """Take a new folder, or one with the same embeddings."""
     file = out / "embed.json"
     if file.is_file():
-        before = read_json(file, "give a new folder")
-        other = [name for name in said if before.get(name) != said[name]]
+        before = {"numerics": 1} | read_json(file, "give a new folder")  # the only version before it was written down
+        other = [name for name in said if name != "medst_version" and before.get(name) != said[name]]
         if other:
             raise MedstError(f"{out} holds embeddings of another {other[0].replace('_', ' ')}; give a new folder.")
     elif is_free(out):
