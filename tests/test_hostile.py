@@ -12,6 +12,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
@@ -92,6 +93,10 @@ def outcome(call: Callable[[], Any]) -> str:
             assert "\n" not in sentence, sentence
             assert "please report" not in sentence, sentence
             return "refused"
+        except OSError as error:  # of the path itself; the command line says it and names the path
+            if not (error.strerror and error.filename):
+                raise
+            return "refused"
     return "used"
 
 
@@ -143,14 +148,32 @@ def hostile_pictures(folder: Path, count: int) -> Counter[str]:
     seen["of these a decoder crashed"] = sum("crashed" in reason for reason in rejected.values())
     for reading in (images.Reading("fast", "window"), images.Reading("exact", "window")):
         for name in bad[:: 1 if reading.decode == "fast" else 7]:
-            outcome(lambda name=name, reading=reading: images.read_guarded(folder / name, reading))  # type: ignore[misc]
+            outcome(partial(images.read_guarded, folder / name, reading))
     return seen
 
 
-def whole_tables() -> dict[str, bytes]:
-    """A user's table in each form."""
+CELLS = (
+    None, "", " ", "0", "-1", "9" * 400, "1e999", "nan", "2150-13-45", "2150-01-01", "05:05:71", "\0", "\ufeff",
+    "\u202e\U0001f480", "a,b;c\td|e", "\n\n", '"', "=1+1", "../../etc/passwd", "/dev/zero", "f1.jpg", "l1.jpg",
+    "folder.csv", "<b>x</b>", "p0", "s1", "train", "FINDINGS: x", "IMPRESSION:", "The lungs are clear. " * 2000, "{}",
+    "\\", "%s%n", "n" * 300,
+)  # fmt: skip
+
+
+def odd_cells(rng: np.random.Generator) -> pl.DataFrame:
+    """A user's table with some cells replaced and some rows repeated, in another order."""
+    table = a_table()
+    rows = [list(row) for row in table.rows()]
+    for _ in range(int(rng.integers(1, 12))):
+        rows[int(rng.integers(len(rows)))][int(rng.integers(table.width))] = CELLS[int(rng.integers(len(CELLS)))]
+    rows = [rows[int(i)] for i in rng.integers(0, len(rows), int(rng.integers(1, 12)))]
+    return pl.DataFrame(rows, schema=table.schema, orient="row")
+
+
+def a_table() -> pl.DataFrame:
+    """A user's table, nothing wrong with it."""
     numbers = range(8)
-    table = pl.DataFrame(
+    return pl.DataFrame(
         {
             "patient": [f"p{i // 2}" for i in numbers],
             "study": [f"s{i}" for i in numbers],
@@ -162,6 +185,10 @@ def whole_tables() -> dict[str, bytes]:
             "Edema": ["1", "0", "-1", None] * 2,
         }
     )
+
+
+def forms(table: pl.DataFrame) -> dict[str, bytes]:
+    """The files that a table may be in."""
     parquet = BytesIO()
     table.write_parquet(parquet)
     text = table.write_csv().encode()
@@ -175,7 +202,7 @@ def whole_tables() -> dict[str, bytes]:
 
 def nested(path: Path, number: int) -> None:
     """A Parquet table one of whose columns isn't plain."""
-    table = pl.read_parquet(BytesIO(whole_tables()["d.parquet"]))
+    table = a_table()
     name = table.columns[number % len(table.columns)]
     odd: list[pl.Expr] = [
         pl.concat_list(name, name), pl.struct(name, again=pl.col(name)), pl.lit(b"\xff\0").alias(name),
@@ -187,7 +214,7 @@ def nested(path: Path, number: int) -> None:
 def hostile_tables(folder: Path, count: int) -> Counter[str]:
     """Each a preparation of its own, which says what became of its rows."""
     folder.mkdir()
-    whole = whole_tables()
+    whole = forms(a_table())
     for number in range(8):
         for view in "fl":
             (folder / f"{view}{number}.jpg").write_bytes(jpeg(picture(number)))
@@ -212,22 +239,30 @@ def hostile_tables(folder: Path, count: int) -> Counter[str]:
         rng = np.random.default_rng([SEED, 1, number])
         name = list(whole)[number % len(whole)]
         path = folder / f"bad{number}-{name}"
-        if number % 8 == 7:
+        rows = None
+        if number % 8 in (1, 2, 6):
+            table = odd_cells(rng)
+            rows = table.height
+            path.write_bytes(forms(table)[name])
+        elif number % 8 == 7:
             path = folder / f"bad{number}.parquet"
             nested(path, number // 8)
         elif number % 16 == 3 and number // 16 < len(odd):
             path = odd[number // 16]
         else:
             path.write_bytes(mutated(whole[name], rng))
-        seen[outcome(lambda path=path, number=number: prepare_all("table", path, folder / f"{number}"))] += 1  # type: ignore[misc]
+        seen[
+            outcome(lambda path=path, number=number, rows=rows: prepare_all("table", path, folder / f"{number}", rows))
+        ] += 1  # type: ignore[misc]
     return seen
 
 
-def prepare_all(dataset: str, raw: Path, cohort: Path) -> None:
-    """Prepare, open, and account for every row."""
+def prepare_all(dataset: str, raw: Path, cohort: Path, read: int | None = None) -> None:
+    """Prepare, open, and account for every row, of which there are `read`."""
     meta = prepare(dataset, raw, cohort, workers=1, max_rejected=1)
     rows = meta["rows"]
     left_out = trees.left_out(open_cohort(cohort))
+    assert read in (None, rows["read"])
     assert rows["read"] == rows["kept"] + rows["left_out"]
     assert rows["left_out"] == len(left_out) == len(set(left_out))
 
@@ -254,7 +289,7 @@ def hostile_trees(folder: Path, count: int) -> Counter[str]:
         whole = path.read_bytes()
         path.write_bytes(mutated(whole, np.random.default_rng([SEED, 2, number])))
         cohort = folder / f"{number}"
-        seen[outcome(lambda dataset=dataset, raw=raw, cohort=cohort: prepare_all(dataset, raw, cohort))] += 1  # type: ignore[misc]
+        seen[outcome(partial(prepare_all, dataset, raw, cohort))] += 1
         path.write_bytes(whole)
     return seen
 

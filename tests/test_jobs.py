@@ -3,8 +3,10 @@
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -188,6 +190,32 @@ def test_an_interrupt_in_a_call_leaves_no_late_answer_for_the_next(guard: Guarde
     finally:
         signal.signal(signal.SIGUSR1, usual)
     assert guard(child)[0] != first
+
+
+def test_a_child_ends_with_its_parent_however_that_ends() -> None:
+    script = "import time; from medst.jobs import GuardedProcess as G; from tests.guarded import child; g = G(); "
+    script += "print(g(child)[0], flush=True); time.sleep(600)"
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+    assert parent.stdout is not None
+    process = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(1000):
+        if has_ended(process):
+            break
+        time.sleep(0.05)
+    assert has_ended(process)
+
+
+def has_ended(process: int) -> bool:
+    """Whether there is no such process, or nobody has asked yet how it ended."""
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
 
 
 def test_threads_take_turns(guard: GuardedProcess) -> None:
