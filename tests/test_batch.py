@@ -64,6 +64,7 @@ def test_only_full_sequences_where_the_recipe_says_so(cohort: Cohort) -> None:
     found = batches(cohort, replace(DATA, temporal_from=4))
     for number in range(len(found)):
         assert found[number].step_mask.all()
+    assert sum(len(found[number].steps) for number in range(len(found))) > 0
 
 
 def test_an_epoch_sees_every_sequence_at_most_once_and_epochs_differ(cohort: Cohort) -> None:
@@ -144,6 +145,16 @@ def test_moving_a_batch_keeps_what_it_holds(cohort: Cohort) -> None:
     assert torch.equal(moved.pieces, batch.pieces)
 
 
+def test_every_tensor_of_a_batch_is_pinned(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page-locked memory needs a GPU, so a copy stands in for it."""
+    batch = batches(cohort)[0]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    pinned = batch.pin_memory()
+    for name, value in vars(batch).items():
+        assert torch.equal(getattr(pinned, name), value)
+        assert getattr(pinned, name).data_ptr() != value.data_ptr() or not len(value)
+
+
 def test_texts_are_cut_and_padded() -> None:
     tokenizer = learn_tokenizer(["clear lungs", "the effusion has resolved"], 60)
     pieces, mask = tokenize(tokenizer, ["clear lungs", "the effusion has resolved " * 30], 16)
@@ -192,6 +203,7 @@ def test_dealing_evens_out_what_devices_have_to_compute(cohort: Cohort) -> None:
 def test_balanced_parts_hold_the_sequences_of_the_plan(cohort: Cohort) -> None:
     tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
     found = Batches(cohort, "train", tokenizer, DATA, pieces=64, seed=3, training=True, parts=2)
+    assert len(found) >= 2
     for step in range(len(found) // 2):
         together = sorted(found.members(2 * step) + found.members(2 * step + 1))
         assert together == sorted(found.plan()[step * 8 : (step + 1) * 8].tolist())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.model import oracle, small
 
-from medst.model.medst import Embeddings, MedST
+from medst.model.medst import Embeddings, Features, MedST
 from medst.objective import Objective
 from medst.recipes.settings import ObjectiveSettings
 
@@ -199,3 +199,51 @@ def test_three_pictures_are_three_pictures() -> None:
     model = small.make_model()
     pairs = small.make_pairs([False] * 3, [4] * 3)
     assert model.embed_frontal(pairs.frontal).shape == (3, small.SETTINGS.embedding)
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+@torch.no_grad()
+def test_joined_features_of_parts_are_those_of_the_whole_batch(name: str) -> None:
+    model = small.make_model(SETTINGS[name])
+    whole = small.make_pairs([True, False, True], [5, 4, 9])
+    parts = [
+        small.Pairs(
+            whole.frontal[:2], whole.lateral[:1], torch.tensor([0]), whole.pieces[:2, :5], whole.attention_mask[:2, :5]
+        ),
+        small.Pairs(
+            whole.frontal[2:], whole.lateral[1:], torch.tensor([0]), whole.pieces[2:], whole.attention_mask[2:]
+        ),
+    ]
+    features = [model.encode(*vars(pairs).values()) for pairs in (whole, *parts)]
+    joint = Features.join(features[1:])
+    for field, value in vars(features[0]).items():
+        torch.testing.assert_close(getattr(joint, field), value, **NEAR)
+
+
+def test_leaves_have_the_same_values_and_keep_their_gradients() -> None:
+    model, pairs = small.make_model(), small.make_pairs([True, False], [5, 4])
+    features = model.encode(*vars(pairs).values())
+    leaves = features.as_leaves()
+    model.project(leaves).image.sum().backward()
+    assert leaves.image.grad is not None
+    assert all(parameter.grad is None for parameter in model.vision.parameters())
+    for field, value in vars(features).items():
+        leaf = getattr(leaves, field)
+        assert torch.equal(leaf, value)
+        assert leaf.is_leaf
+        assert leaf.requires_grad is value.is_floating_point()
+
+
+def test_activations_that_are_computed_again_change_no_gradient() -> None:
+    pairs, found = small.make_pairs([True, False], [9, 4]), []
+    for again in (False, True):
+        model = small.make_model().train()
+        if again:
+            model.checkpoint_activations()
+        of_text = [module for module in model.text.modules() if getattr(module, "gradient_checkpointing", False)]
+        assert model.vision.checkpoint is bool(of_text) is again
+        embedded = pairs.run(model)
+        loss = (embedded.image * embedded.report).sum() + embedded.words.pow(3).sum()
+        found.append(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)

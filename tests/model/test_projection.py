@@ -1,10 +1,14 @@
 """Projection heads, held against their formula."""
 
+from dataclasses import dataclass
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.model import oracle, small
+from torch import Tensor
 
+from medst.devices import Devices
 from medst.model.projection import ProjectionHead, RowNorm
 
 
@@ -75,3 +79,28 @@ def test_several_rows_move_the_running_statistics() -> None:
     norm = RowNorm(3)
     norm(torch.randn(4, 3) + 5)
     assert (norm.running_mean > 0.3).all()
+
+
+@dataclass(frozen=True)
+class Alike(Devices):
+    """Devices that all have the same rows, without any process but this one."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value * self.world
+
+
+def test_statistics_over_devices_are_those_of_all_their_rows() -> None:
+    many = torch.randn(4, 3, dtype=torch.float64) * torch.tensor([1.0, 2.0, 5.0]) + 3
+    # A row of its own on each device: two alike, which have no variance.
+    for rows, affine in ((many, True), (many, False), (many[:1], True)):
+        norms = [RowNorm(3, affine=affine).double() for _ in range(2)]
+        for norm in norms:
+            small.shake(norm, 0)
+        norms[0].devices = Alike(0, 2)
+        for _ in range(2):
+            torch.testing.assert_close(norms[0](rows), norms[1](torch.cat([rows, rows]))[: len(rows)])
+        for name, value in norms[1].state_dict().items():
+            torch.testing.assert_close(norms[0].state_dict()[name], value, msg=name)
+        evaluated = norms[0].eval()(rows)
+        torch.testing.assert_close(evaluated, norms[1].eval()(rows))
+        assert not torch.allclose(evaluated, norms[0].train()(rows))

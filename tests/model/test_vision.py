@@ -1,6 +1,7 @@
 """The image encoder, held against one image, one head and one token at a time."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.model import oracle, small
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from medst.model.vision import VisionEncoder
+from medst.model.vision import Block, VisionEncoder
 from medst.recipes.settings import VisionSettings
 
 HEADS, DEPTH = small.SETTINGS.vision.heads, small.SETTINGS.vision.depth
@@ -142,3 +144,31 @@ def test_lateral_experts_start_as_copies_or_at_random() -> None:
         for block in module.blocks:
             assert torch.equal(block.mlp.fc1.weight, block.mlp_l.fc1.weight) is alike
             assert block.mlp.fc1.weight.data_ptr() != block.mlp_l.fc1.weight.data_ptr()
+
+
+def test_activations_are_computed_again_only_where_a_gradient_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, state = encoder()
+    inputs = pictures(3, 1), pictures(2, 2), torch.tensor([0, 2])
+    asked: list[Block] = []
+
+    def noted(block: Block, *args: Any, use_reentrant: bool) -> Tensor:
+        asked.append(block)
+        return checkpoint(block, *args, use_reentrant=use_reentrant)
+
+    monkeypatch.setattr("medst.model.vision.checkpoint", noted)
+
+    def gradients() -> list[Tensor]:
+        whole, patches, _ = module(*inputs)
+        return list(torch.autograd.grad(whole.square().sum() + patches.pow(3).sum(), list(state.values())))
+
+    kept = gradients()
+    assert not asked
+    module.checkpoint = True
+    again = gradients()
+    assert asked == [*module.blocks] * 2  # pairs without a lateral, then pairs with one
+    for one, two in zip(kept, again, strict=True):
+        torch.testing.assert_close(one, two)
+    asked.clear()
+    with torch.no_grad():
+        module(*inputs)
+    assert not asked

@@ -43,3 +43,17 @@ def test_one_pair_has_no_negatives_and_no_gradient() -> None:
     loss = global_loss(image, unit_rows(1, 4, 1))
     assert loss.item() == 0.0
     assert torch.autograd.grad(loss, image)[0].abs().max() < 1e-12
+
+
+def test_parts_that_pick_from_all_rows_have_the_loss_of_the_whole() -> None:
+    image, report = unit_rows(6, 4, 0).requires_grad_(), unit_rows(6, 4, 1).requires_grad_()
+    parts = [
+        global_loss(image[own], report[own], 0.2, (image, report), own.start) * (own.stop - own.start)
+        for own in (slice(0, 2), slice(2, 3), slice(3, 6))
+    ]
+    ours, theirs = torch.stack(parts).sum() / 6, oracle.global_loss(image, report, 0.2)
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(
+        torch.autograd.grad(ours, (image, report)), torch.autograd.grad(theirs, (image, report)), strict=True
+    ):
+        torch.testing.assert_close(a, b)

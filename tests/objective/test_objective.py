@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from tests.objective import oracle
 from torch import Tensor
 
+from medst.devices import Devices
 from medst.objective import Objective
+from medst.objective.global_ import global_loss
 from medst.recipes import RECIPES
 from medst.recipes.settings import ObjectiveSettings
 
@@ -152,3 +154,34 @@ def test_the_order_of_pairs_and_sequences_does_not_matter() -> None:
     one, two = module(made, STEPS, MASK), module(moved, place[STEPS].flip(0), MASK.flip(0))
     for name in one:
         torch.testing.assert_close(one[name], two[name])
+
+
+@dataclass(frozen=True)
+class Second(Devices):
+    """The second of two devices, whose first has as many rows, all zero; without any process but this one."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value * 3  # the first device has twice as many pairs and studies
+
+    def counts(self, rows: Tensor) -> list[int]:
+        return [2 * len(rows), len(rows)]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(rows), torch.zeros_like(rows), rows])
+
+
+def test_on_a_device_each_loss_counts_by_its_share_of_the_rows_of_all() -> None:
+    made, module = make(6), make_objective(ObjectiveSettings())
+    alone = module(made, STEPS, MASK)
+    module.devices = Second(1, 2)
+    shared = module(made, STEPS, MASK)
+    others = torch.zeros(12, DIM, dtype=torch.float64)
+    every = torch.cat([others, made.image]), torch.cat([others, made.report])
+    alone["global"] = global_loss(made.image, made.report, ObjectiveSettings().global_temperature, every, 12)
+    assert set(shared) == set(alone)
+    for name in PARTS:
+        torch.testing.assert_close(shared[name], alone[name] * 2 / 3, rtol=1e-6, atol=0)
+    torch.testing.assert_close(shared["loss"], sum(shared[name] for name in PARTS), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        module.eval()(made, STEPS, MASK)["global"], make_objective(ObjectiveSettings())(made, STEPS, MASK)["global"]
+    )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from medst import weights
 from medst.batch import Batches
 from medst.cohort.store import open_cohort
-from medst.pretrain.begin import make_tokenizer
+from medst.pretrain.begin import make_tokenizer, open_fit
 from medst.pretrain.dry_run import estimate
 from medst.pretrain.engine import Step
 from medst.pretrain.run import pretrain
@@ -34,6 +35,14 @@ def test_it_says_what_the_run_is(phantom_cohort: Path, small_recipe: Recipe, tmp
     batches = Batches(data, "train", tokenizer, recipe.data, pieces=48, seed=recipe.run.seed, training=True)
     step = Step(*weights.build(recipe, tokenizer), recipe.data)
     assert found.parameters == sum(p.numel() for p in step.parameters() if p.requires_grad)
+    parameters = [*step.parameters()]
+    learn, frozen = (sum(p.numel() for p in parameters if p.requires_grad is each) for each in (True, False))
+    # In float32: weights, gradients and two moments of what learns; weights alone of what is frozen.
+    assert found.fixed_bytes == 4 * (4 * learn + frozen)
+    rows = open_fit(phantom_cohort, recipe).pairs.filter(split="train")  # type: ignore[union-attr]
+    pictures = rows.height + rows["lateral"].count()
+    assert found.laterals == pytest.approx(pictures / rows.height - 1)
+    assert found.read_bytes == pictures * data.images.shape[1] ** 2
     flops, pairs = [], []
     for number in range(len(batches)):
         with FlopCounterMode(display=False) as counter:
@@ -86,3 +95,16 @@ def test_an_hour_is_an_hour(phantom_cohort: Path, small_recipe: Recipe) -> None:
     found = replace(estimate(phantom_cohort, small_recipe), steps=3600, seconds_a_step=2.0, flops_a_step=4 * 312e12)
     assert "about 2.0 h on this cpu (624 TFLOPs a second" in found.hours()
     assert "10.0 h on an A100" in found.hours()
+
+
+def test_the_first_stored_picture_is_a_lateral_like_any_other(
+    phantom_cohort: Path, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = open_cohort(phantom_cohort)
+    assert cohort.pairs is not None
+    first = pl.when(pl.col("lateral").is_not_null()).then(0).cast(cohort.pairs.schema["lateral"])
+    moved = replace(cohort, pairs=cohort.pairs.with_columns(lateral=first))
+    expected = estimate(phantom_cohort, small_recipe)
+    monkeypatch.setattr("medst.pretrain.dry_run.open_fit", lambda *_: moved)
+    found = estimate(phantom_cohort, small_recipe)
+    assert (found.laterals, found.read_bytes) == (expected.laterals, expected.read_bytes)

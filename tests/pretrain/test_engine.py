@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
+from accelerate.utils import LoggerType
 from torch import Tensor
 
 from medst import weights
@@ -12,7 +15,7 @@ from medst.batch import Batch, Batches
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.model.medst import Features
-from medst.pretrain.engine import Engine, Step, make_accelerator
+from medst.pretrain.engine import Engine, Step, computes_in_bf16, make_accelerator
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer
@@ -94,18 +97,18 @@ def test_shards_need_processes(phantom_cohort: Path, small_recipe: Recipe) -> No
         parts_of(phantom_cohort, recipe, 1)
 
 
-@pytest.mark.parametrize(("compiled", "kept"), [(3.0, False), (1.95, False), (1.0, True)])
+@pytest.mark.parametrize(("compiled", "kept"), [(150.0, False), (97.5, False), (97.0, True), (50.0, True)])
 def test_blocks_stay_compiled_where_that_pays(
     phantom_cohort: Path, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, compiled: float, kept: bool
 ) -> None:
     engine, _ = parts_of(phantom_cohort, plain(small_recipe), 1)
     asked: list[torch.nn.Module] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(self))
-    monkeypatch.setattr(Engine, "_time", lambda self, block, *sizes: compiled if block in asked else 2.0)
+    monkeypatch.setattr(Engine, "_time", lambda self, block, *sizes: compiled if block in asked else 100.0)
     before = torch.get_rng_state()
     found, line = engine.compile(8, always=False)
     assert found == kept
-    assert f"a block takes {1000 * compiled:.1f} ms compiled and 2000.0 ms" in line
+    assert f"a block takes {1000 * compiled:.1f} ms compiled and 100000.0 ms" in line
     assert all((block in asked) == kept for block in engine.bare.model.vision.blocks)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -122,3 +125,70 @@ def test_what_no_loss_reaches_is_frozen_and_the_rest_has_a_gradient(
     learn = {name for name, p in engine.bare.named_parameters() if p.requires_grad}
     assert set(gradients(engine)) == learn
     assert len(learn) < len(dict(engine.bare.named_parameters())) or zero == ("global",)
+
+
+def test_evaluating_is_without_dropout_and_gradients_and_training_goes_on_with_them(
+    phantom_cohort: Path, small_recipe: Recipe
+) -> None:
+    engine, batches = parts_of(phantom_cohort, plain(small_recipe, dropout=0.5), 1)
+    engine.bare.train()
+    with engine.evaluating():
+        one, two = (engine.module(batches[0], 1.0)["loss"] for _ in range(2))
+    assert torch.equal(one, two)
+    assert not one.requires_grad
+    assert engine.bare.training
+    assert engine.module(batches[0], 1.0)["loss"].requires_grad
+
+
+@pytest.mark.parametrize(("processes", "parts", "wrapped"), [(1, 1, False), (2, 1, True), (2, 2, False), (1, 2, False)])
+def test_only_a_step_in_one_piece_on_several_processes_is_left_to_ddp(
+    small_recipe: Recipe, processes: int, parts: int, wrapped: bool
+) -> None:
+    """Parts average their gradients themselves, once a step."""
+    recipe = replace(plain(small_recipe), optimiser=replace(small_recipe.optimiser, accumulate=parts))
+    recipe = replace(recipe, objective=replace(recipe.objective, across_devices=False))
+    step = Step(*weights.build(recipe, learn_tokenizer(["clear lungs"], 60)), recipe.data)
+    asked: list[torch.nn.Module] = []
+    accelerator = SimpleNamespace(
+        device=torch.device("cpu"),
+        num_processes=processes,
+        process_index=0,
+        prepare=lambda module: asked.append(module) or torch.nn.Identity(),
+    )
+    engine = Engine(accelerator, recipe, step)  # type: ignore[arg-type]
+    assert asked == ([step] if wrapped else [])
+    assert isinstance(engine.module, torch.nn.Identity if wrapped else Step)
+
+
+def test_what_is_logged_to_is_what_the_recipe_names(small_recipe: Recipe, tmp_path: Path) -> None:
+    for logger, trackers in (("csv", []), ("tensorboard", [LoggerType.TENSORBOARD])):
+        recipe = replace(small_recipe, run=replace(small_recipe.run, logger=logger))  # type: ignore[arg-type]
+        assert make_accelerator(recipe, str(tmp_path)).log_with == trackers
+
+
+def test_a_block_takes_as_long_as_the_fastest_of_several_rounds(
+    phantom_cohort: Path, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = parts_of(phantom_cohort, plain(small_recipe), 1)
+    read = iter([10.0, 15.0, 20.0, 22.0, 30.0, 33.0, 40.0, 47.0])
+    monkeypatch.setattr("medst.pretrain.engine.time", SimpleNamespace(perf_counter=lambda: next(read)))
+    block = engine.bare.model.vision.blocks[0]
+    assert engine._time(block, 3, 5) == 2.0
+    assert block.mlp.fc1.weight.grad is not None
+    assert next(read, None) is None
+
+
+@pytest.mark.parametrize(("wanted", "native", "found"), [("fp32", True, False), ("bf16", False, True)])
+def test_bf16_is_taken_where_it_is_asked_for(
+    small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, wanted: Literal["fp32", "bf16"], native: bool, found: bool
+) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, precision=wanted))
+    monkeypatch.setattr("medst.pretrain.engine.native_bf16", lambda device: native)
+    assert computes_in_bf16(recipe, torch.device("cpu")) is found
+
+
+@pytest.mark.parametrize("instruction", ["avx512_bf16", "amx_bf16", "avx512_vnni"])
+def test_bf16_is_taken_where_it_pays(small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, instruction: str) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, precision="auto"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True})
+    assert computes_in_bf16(recipe, torch.device("cpu")) is instruction.endswith("bf16")
