@@ -264,7 +264,7 @@ def test_columns_that_are_not_used_are_named_and_labels_suggested(
         assert "Columns that are not used: Nodule, Old scar, age, Laterl, empty\n" in said
         assert "--labels Nodule 'Old scar'\n" in said
     arguments[3] += "-2"
-    main([*arguments, "--labels", "nodule", "Old scar"])
+    main([*arguments, "--labels", "nodule", "Old scar", "Nodule", "edema"])
     assert "Columns that are not used: age, Laterl, empty\n" in capsys.readouterr().out
     pairs = open_cohort(hospital.folder / "cohort-2").pairs
     assert pairs is not None
@@ -280,6 +280,7 @@ def test_columns_that_are_not_used_are_named_and_labels_suggested(
         (("age",), "'61' is no value for age"),
         (("Split",), "--labels Split: a label cannot have the name of another column"),
         (("patient_id",), "--labels patient_id: a label cannot"),
+        (("Path",), "--labels Path: a label cannot"),
     ],
 )
 def test_labels_that_are_none_are_refused(hospital: Hospital, labels: tuple[str, ...], sentence: str) -> None:
@@ -353,6 +354,12 @@ def test_blank_rows_are_counted_and_left_out(hospital: Hospital, rejections: Rej
         ("%d/%m/%Y", ["04/09/2023", "4/9/2023 05:06"], [datetime(2023, 9, 4), datetime(2023, 9, 4, 5, 6)]),
         ("%m/%d/%Y", ["04/09/2023", "12/31/2023"], [datetime(2023, 4, 9), datetime(2023, 12, 31)]),
         ("%d.%m.%y", ["04.09.23", "2023-09-04"], [datetime(2023, 9, 4), None]),
+        (
+            "%d-%m-%Y",
+            ["04-09-2023", "04-09-2023T05:06:07+02:00"],
+            [datetime(2023, 9, 4), datetime(2023, 9, 4, 5, 6, 7)],
+        ),
+        ("%d %b %Y", ["4 OCT 2023", "4 Oct 2023 05:06"], [datetime(2023, 10, 4), datetime(2023, 10, 4, 5, 6)]),
         ("%d/%m/%Y %H:%M", ["04/09/2023 05:06", "04/09/2023"], [datetime(2023, 9, 4, 5, 6), None]),
         ("%Y%m", ["202309", "202301"], [datetime(2023, 9, 1), datetime(2023, 1, 1)]),
     ],

@@ -26,6 +26,7 @@ NEEDED = ("patient", "study", "time", "frontal")
 PATHS, TEXTS = ("frontal", "lateral"), ("report", "findings", "impression")
 USED = ("patient", "study", "time", "split", *PATHS, *TEXTS)
 SEPARATORS = {"auto": None, "comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+ADDED = ("image_id", "path", "rows", "view", "view_position")
 AMBIGUOUS = r"^\d{1,2}[/. -]\d{1,2}[/. -]\d{2,4}\b"
 RENAMED = {"train": "train", "training": "train", "valid": "valid", "validate": "valid", "val": "valid", "test": "test"}
 INDENT = re.compile(r"(?m)^[ \t]*")
@@ -57,7 +58,7 @@ def describe(raw: Path, options: Options) -> dict[str, Any]:
     }
 
 
-def read_own(raw: Path, options: Options = Options()) -> tuple[pl.DataFrame, list[str]]:  # noqa: B008
+def read_own(raw: Path, options: Options) -> tuple[pl.DataFrame, list[str]]:
     """The table and the names of its columns that are not used.
 
     Returns:
@@ -76,8 +77,8 @@ def read_own(raw: Path, options: Options = Options()) -> tuple[pl.DataFrame, lis
     else:
         remedy = "save it as CSV in UTF-8, or see --separator"
         table = read_table(raw, (), SEPARATORS[options.separator], remedy)
-    labels = {name.lower(): name for name in (*LABELS, *options.labels)}
-    odd = [name for name in options.labels if name.lower() in (*USED, *PAIR_COLUMNS)]
+    labels = {name.lower(): name for name in label_names(options)}
+    odd = [name for name in options.labels if name.lower() in (*USED, *PAIR_COLUMNS, *ADDED)]
     if odd:
         raise MedstError(f"--labels {odd[0]}: a label cannot have the name of another column; rename it in {raw}.")
     names = [name.strip().lower() for name in table.columns]
@@ -88,7 +89,7 @@ def read_own(raw: Path, options: Options = Options()) -> tuple[pl.DataFrame, lis
     table.columns = [
         labels.get(name, name if name in USED else shown) for name, shown in zip(names, table.columns, strict=True)
     ]
-    missing = [name for name in (*NEEDED, *options.labels) if name not in table.columns]
+    missing = [name for name in (*NEEDED, *label_names(options)[len(LABELS) :]) if name not in table.columns]
     if not set(TEXTS) & set(table.columns):
         missing.append("report (or findings and impression)")
     if missing:
@@ -98,6 +99,15 @@ def read_own(raw: Path, options: Options = Options()) -> tuple[pl.DataFrame, lis
     table = _as_texts(raw, table, [name for name in table.columns if name not in unused])
     _refuse_ambiguous(raw, table, options.date_format)
     return table, unused
+
+
+def label_names(options: Options) -> tuple[str, ...]:
+    """The 14 CheXpert labels and then the user's own, each once whatever its case."""
+    names = {name.lower(): name for name in (*options.labels[::-1], *LABELS)}
+    return (
+        *LABELS,
+        *(name for name in dict.fromkeys(options.labels) if names[name.lower()] == name and name not in LABELS),
+    )
 
 
 def _as_texts(raw: Path, table: pl.DataFrame, used: list[str]) -> pl.DataFrame:
@@ -140,7 +150,7 @@ def _refuse_ambiguous(raw: Path, table: pl.DataFrame, date_format: str | None) -
 
 
 def read_time(table: pl.DataFrame, date_format: str | None = None) -> pl.Series:
-    """`time` as datetime; null where it is none.
+    """`time` as datetime; null where the text is neither a time nor a number.
 
     Args:
         table: with time, as text: ISO 8601 with or without a time of day, yyyymmdd, or whole numbers of up to 6 digits.
@@ -150,7 +160,7 @@ def read_time(table: pl.DataFrame, date_format: str | None = None) -> pl.Series:
     if _ordered(table, date_format):
         parsed = pl.datetime(2000, 1, 1) + pl.duration(days=text.cast(pl.Int64, strict=False))
     else:
-        plain = text.str.replace("T", " ").str.replace(r"(Z|[+-]\d\d:?\d\d)$", "")
+        plain = text.str.replace(r"(\d)T(\d)", "$1 $2").str.replace(r"(:\d\d(?:\.\d+)?) ?(?:Z|[+-]\d\d:?\d\d)$", "$1")
         if date_format is None:
             plain, days = plain.str.replace(r"^(\d{4})/(\d\d?)/", "$1-$2-"), ["%Y-%m-%d", "%Y%m%d"]
         else:
@@ -234,7 +244,7 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     both = lateral.join(frontal, on="image_id", how="semi")
     writer.reject("row", both["image_id"], both["path"], "lateral and frontal at once; used as frontal")
     lateral = lateral.join(frontal, on="image_id", how="anti", maintain_order="left")
-    names = (*LABELS, *options.labels)
+    names = label_names(options)
     labels = read_labels(writer, table, str(raw), names) if set(names) & set(table.columns) else None
     sources = Sources(pl.concat([frontal, lateral]), texts, labels, timed=writer.header["time"] == "timestamps")
     nothing = f"{raw}: no row has both a frontal image and a usable report."
