@@ -4,9 +4,13 @@ import csv
 import json
 import math
 import os
+import pickle
+import random
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from importlib.machinery import ModuleSpec
@@ -143,6 +147,38 @@ def test_metrics_of_a_killed_run_are_those_of_an_undisturbed_one(
             pretrain(phantom_cohort, run, recipe)
     pretrain(phantom_cohort, run, recipe)
     assert apart_from_times(run) == apart_from_times(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_metrics_and_models(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, save_every=1))
+    program = (
+        "import pickle, sys; from pathlib import Path; from medst.pretrain import pretrain\n"
+        "cohort, run, recipe = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "pretrain(cohort, run, recipe)"
+    )
+    run, lock, draw = tmp_path / "run", tmp_path / ".run.lock", random.Random(13)
+    given = pickle.dumps((phantom_cohort, run, recipe)).hex()
+    kills = 0
+    while True:
+        with subprocess.Popen([sys.executable, "-c", program, given]) as process:
+            while kills < 12 and process.poll() is None:  # until it is past its imports
+                if lock.is_file() and lock.read_text().startswith(f"{process.pid} "):
+                    break
+                time.sleep(0.01)
+            try:
+                assert process.wait(draw.uniform(0, 4) if kills < 12 else 600) == 0
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+    assert kills
+    assert apart_from_times(run) == apart_from_times(undisturbed)
+    assert same_weights(run / "last", undisturbed / "last")
+    assert same_weights(run / "best", undisturbed / "best")
+    assert not list(run.rglob("*.part"))
 
 
 def test_ctrl_c_finishes_the_step_saves_and_leaves(
