@@ -16,7 +16,7 @@ from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate import probe, retrieval, temporal_image, temporal_text, zero_shot
-from medst.evaluate.leaks import overlaps
+from medst.evaluate.leaks import Overlap, overlaps
 from medst.evaluate.prompts import RELEASED, read_prompts
 from medst.evaluate.results import SCHEMA, Results
 from medst.evaluate.task import ALL, PAPER, UNSEEN, LeftOut, Outcome, Question, Score, Task
@@ -86,8 +86,8 @@ def evaluate(
         What was written: `results`, one row per number; `details`, for each task and data set the confusion matrices,
         calibration and predictions of the trained model and how it was `asked`; `left_out`, what could not be measured, by
         name; `leaks`, for each data set that names patients how many of them were in pre-training, or "unknown"; `warnings`.
-        An untrained row's value is the mean and its `std` the standard deviation over `seeds`, the
-        models; a trained row's `std` is over `seeds`, what its rows were shuffled or drawn with.
+        An untrained row's value is the mean and its `std` the standard deviation over `seeds`, the models; a trained row's
+        `std` is over `seeds`, what its rows were shuffled or drawn with.
 
     Raises:
         MedstError: an unknown task, no model or no cohort there, two cohorts of one data set, nothing that can be measured,
@@ -97,41 +97,28 @@ def evaluate(
     unknown = [task for task in tasks or () if task not in _TASK_OF]
     if unknown or (tasks is not None and not tasks):
         raise MedstError(f"There is no task {', '.join(unknown) or 'given'}; the tasks are {', '.join(TASKS)}.")
-    loaded = load(model_folder)
-    opened = {}
-    for path in [cohorts] if isinstance(cohorts, Path) else cohorts:
-        cohort = open_cohort(path)
-        dataset = str(cohort.meta["dataset"])
-        if dataset in opened:
-            raise MedstError(f"Two of the cohorts are of one data set ({dataset}); evaluate them one at a time.")
-        opened[dataset] = cohort
+    loaded, opened = load(model_folder), _opened(cohorts)
     plan = [(task, dataset) for dataset, cohort in opened.items() for task in (tasks or fitting(cohort, question))]
     if not plan:
-        raise MedstError(f"{cohort.path}: there is no benchmark for a {dataset} cohort.")
+        raise MedstError(f"There is no benchmark for a cohort of {', '.join(opened) or 'no data set'}.")
     seen = overlaps(model_folder, opened, refuse=leaks == "refuse")
-    known = {dataset: one.written() for dataset, one in seen.items()}
-    models, left_out = 1 + len(baseline_seeds), []
+    total, left_out = len(plan) * (1 + len(baseline_seeds)), list[str]()
+
+    def say(done: int, note: str) -> None:
+        if progress is not None:
+            progress(done, total, note)
+
     with nullcontext() if out is None else claim(out):
         fingerprints = {dataset: cohort.fingerprint for dataset, cohort in opened.items()}
+        known = {dataset: one.written() for dataset, one in seen.items()}
         results = Results(out, _head(loaded, question), fingerprints, known, keep)
         for number, (task, dataset) in enumerate(plan):
             beside = None if task == temporal_text.TASK else seen.get(dataset)  # whose sentences name no patient
-            asked = _asked(task, question, baseline_seeds)
-            if beside is not None:
-                asked["leaks"] = "ignored" if leaks == "ignore" else known[dataset]
-            if results.holds(task, dataset, asked):
+            job = _Job(task, opened[dataset], beside, question, tuple(baseline_seeds), leaks != "ignore")
+            if results.holds(task, dataset, job.asked()):
                 continue
-            unseen = (
-                beside.unseen() if beside is not None and question.protocol == "strict" and leaks != "ignore" else None
-            )
-            measure = _Measure(task, opened[dataset], unseen, question)
             try:
-                outcomes = []
-                for place, seed in enumerate((None, *baseline_seeds)):
-                    if progress is not None:
-                        note = task if seed is None else f"{task}, untrained {seed}"
-                        progress(number * models + place, len(plan) * models, note)
-                    outcomes.append(measure.trained(loaded) if seed is None else measure.untrained(loaded, seed))
+                outcomes = job.outcomes(loaded, say, number * (1 + len(baseline_seeds)))
             except MedstError as error:
                 if tasks is not None:
                     raise
@@ -140,46 +127,79 @@ def evaluate(
                 row = asdict(LeftOut(task, ALL, 0, reason)) | {"dataset": dataset}
                 results.put(task, dataset, rows=[], left_out=[row])
             else:
-                if beside is not None:
-                    outcomes[0].warnings += beside.sentences(question.protocol == "strict")
-                _put(results, task, dataset, outcomes, list(baseline_seeds), asked)
+                _put(results, task, dataset, outcomes, list(baseline_seeds), job.asked())
         if len(left_out) == len(plan):
             raise MedstError(f"Nothing could be measured ({'; '.join(left_out)}).")
-        if progress is not None:
-            progress(len(plan) * models, len(plan) * models, f"{len(results.content['results'])} numbers")
+        say(total, f"{len(results.content['results'])} numbers")
     return results.content
 
 
+def _opened(paths: Path | Sequence[Path]) -> dict[str, Cohort]:
+    opened: dict[str, Cohort] = {}
+    for path in [paths] if isinstance(paths, Path) else paths:
+        cohort = open_cohort(path)
+        dataset = str(cohort.meta["dataset"])
+        if dataset in opened:
+            raise MedstError(f"Two of the cohorts are of one data set ({dataset}); evaluate them one at a time.")
+        opened[dataset] = cohort
+    return opened
+
+
 @dataclass(frozen=True)
-class _Measure:
-    """A task on a cohort, and on `unseen`, the same cohort without patients of pre-training, where there are such."""
+class _Job:
+    """A task on a cohort.
+
+    Attributes:
+        overlap: the cohort's patients in pre-training; None where the task names no patient.
+        apart: whether to measure without these patients beside, as protocol `strict` does.
+    """
 
     task: str
     cohort: Cohort
-    unseen: Cohort | None
+    overlap: Overlap | None
     question: Question
+    seeds: tuple[int, ...]
+    apart: bool
 
-    def trained(self, loaded: Loaded) -> Outcome:
-        return self._of(loaded, self.question)
+    def asked(self) -> dict[str, Any]:
+        """How the task is measured, apart from what all tasks of a file share; plain JSON."""
+        asked: dict[str, Any] = {"untrained": list(self.seeds), "intervals": self.question.intervals}
+        if self.task == probe.TASK:
+            asked["fractions"] = list(self.question.fractions)
+        if self.task == temporal_image.TASK and self.question.laterals is not None:
+            asked["laterals"] = open_cohort(self.question.laterals).fingerprint
+        if self.overlap is not None:
+            asked["leaks"] = self.overlap.written() if self.apart else "ignored"
+        return asked
 
-    def untrained(self, loaded: Loaded, seed: int) -> Outcome:
-        return self._of(untrained(loaded, seed), replace(self.question, cache=None, bootstrap=False))
+    def outcomes(self, loaded: Loaded, say: Callable[[int, str], None], before: int) -> list[Outcome]:
+        """The model's outcome, then that of each untrained model; `say` is called when one begins."""
+        strict, unseen, outcomes = self.question.protocol == "strict", None, []
+        if strict and self.apart and self.overlap is not None:
+            unseen = self.overlap.unseen()
+        for place, seed in enumerate((None, *self.seeds)):
+            say(before + place, self.task if seed is None else f"{self.task}, untrained {seed}")
+            model = loaded if seed is None else untrained(loaded, seed)
+            asked = self.question if seed is None else replace(self.question, cache=None, bootstrap=False)
+            outcomes.append(_TASK_OF[self.task](model, self.cohort, asked))
+            if unseen is not None:
+                self._add(outcomes[-1], model, unseen, asked)
+        if self.overlap is not None:
+            outcomes[0].warnings += self.overlap.sentences(strict)
+        return outcomes
 
-    def _of(self, loaded: Loaded, question: Question) -> Outcome:
-        outcome = _TASK_OF[self.task](loaded, self.cohort, question)
-        if self.unseen is None:
-            return outcome
+    def _add(self, outcome: Outcome, model: Loaded, unseen: Cohort, question: Question) -> None:
+        """Add what the task finds without the patients of pre-training."""
         try:
-            beside = _TASK_OF[self.task](loaded, self.unseen, question)
+            beside = _TASK_OF[self.task](model, unseen, question)
         except MedstError as error:
             reason = _without_paths(str(error), self.cohort, question)
             outcome.left_out.append(LeftOut(self.task, ALL + UNSEEN, 0, reason))
-            return outcome
+            return
         outcome.scores += [replace(score, finding=score.finding + UNSEEN) for score in beside.scores]
         outcome.left_out += [replace(left, finding=left.finding + UNSEEN) for left in beside.left_out]
         outcome.confusion |= {finding + UNSEEN: matrix for finding, matrix in beside.confusion.items()}
         outcome.calibration |= {finding + UNSEEN: curve for finding, curve in beside.calibration.items()}
-        return outcome
 
 
 def _head(loaded: Loaded, question: Question) -> dict[str, Any]:
@@ -199,16 +219,6 @@ def _head(loaded: Loaded, question: Question) -> dict[str, Any]:
         "switches": switches,
         "model": {"fingerprint": loaded.fingerprint, "recipe": loaded.recipe.name},
     }
-
-
-def _asked(task: str, question: Question, seeds: Sequence[int]) -> dict[str, Any]:
-    """How a task is measured, apart from what all tasks of a file share; plain JSON."""
-    asked: dict[str, Any] = {"untrained": list(seeds), "intervals": question.intervals}
-    if task == probe.TASK:
-        asked["fractions"] = list(question.fractions)
-    if task == temporal_image.TASK and question.laterals is not None:
-        asked["laterals"] = open_cohort(question.laterals).fingerprint
-    return asked
 
 
 def _without_paths(sentence: str, cohort: Cohort, question: Question) -> str:
