@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from medst import NUMERICS, pretrain
 from medst import ablate as module
-from medst import pretrain
 from medst.ablate import VARIANTS, Variant, ablate, as_table, choose, differences
 from medst.errors import MedstError
 from medst.files import claim
@@ -146,7 +146,7 @@ def test_old_runs_are_never_reported_as_new_results(
     )
     with monkeypatch.context() as patch:
         patch.setattr(module, "NUMERICS", module.NUMERICS + 1)
-        refused("a run of numerics version 1, this is 2")
+        refused(f"a run of numerics version {NUMERICS}, this is {NUMERICS + 1}")
     results = job / "runs" / "reference-0" / "results.json"
     whole = results.read_text()
     for changed, said in (

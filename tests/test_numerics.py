@@ -18,7 +18,7 @@ from medst.weights import Loaded
 
 TEXTS = ["the left effusion is larger", "no pneumothorax", "the effusion has resolved", "clear lungs"]
 RECORDED = {
-    1: {
+    2: {
         "image": [
             -0.26061, -0.25622, -0.2714, -0.00959, 0.0379, -0.24667, 0.05848, 0.125, 0.13371, -0.29859,
             -0.02548, 0.2002

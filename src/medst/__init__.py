@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medst.weights import Loaded
 
 __version__ = "0.1.0"
-NUMERICS = 1
+NUMERICS = 2
 """Version of what the code computes. Raise it with every change after which the same weights embed differently, the same
 seed trains differently, or a benchmark measures differently, beyond rounding. Cached features, results and ablations of
 another version are then never taken for results of this one."""

@@ -287,9 +287,7 @@ class _Run:
         self.at["validated"] = epoch + 1
         self._log(losses, epoch, "valid")
         if not math.isfinite(losses["loss"]):
-            self.notes.append(
-                f"the validation loss after epoch {epoch + 1} is {losses['loss']}, which no number loses to"
-            )
+            self.note(f"the validation loss after epoch {epoch + 1} is {losses['loss']}, which no number loses to")
         patience = self.recipe.optimiser.patience
         self.at["stopped_early"] = bool(patience and epoch + 1 - self.at["best_epoch"] >= patience)
         if not self.recipe.run.save_every:
