@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import logging
 import os
 import re
 import secrets
@@ -156,6 +157,7 @@ def _app(desk: "Desk", private: Path, upload: int) -> "tuple[FastAPI, Any]":
         theme=theme(),
         css=css(),
     )
+    page.server_app = next(route.app for route in app.routes if isinstance(getattr(route, "app", None), gr.routes.App))
     page.has_launched = True  # or else gradio takes a path of this computer for an upload
     return app, page
 
@@ -175,6 +177,9 @@ def _running(app: "Guard", page: Any, listener: socket.socket) -> Iterator[None]
             time.sleep(0.01)
         yield
     finally:
+        # Open tabs hold a connection for as long as they are open: end it, and don't log that it was ended.
+        page.server_app.stop_event.set()
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         page.close(verbose=False)
         server.should_exit = True
         thread.join(10)
