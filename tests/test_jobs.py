@@ -260,6 +260,11 @@ def test_a_function_that_the_child_can_not_import_is_not_the_files_fault(
         guard(square, 2)
 
 
+def test_no_more_cores_are_counted_than_this_process_may_use() -> None:
+    sources = Path(sys.modules["medst"].__path__[0]).rglob("*.py")
+    assert not [path.name for path in sources if "os.cpu_count" in path.read_text()]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_job_is_done_once(workers: int) -> None:
     jobs = (joblib.delayed(square)(number) for number in range(20))
