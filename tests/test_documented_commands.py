@@ -61,6 +61,11 @@ NOT_RUN = {
     ): "needs credentials",
     ("docs/data.md", "wget https://openi.nlm.nih.gov"): "needs a network",
     ("docs/data.md", "dask scheduler"): "needs a cluster; tests/cohort starts a local one",
+    ("README.md", "medst pretrain cohort started-run"): "needs a network; tests/recipes reads such an offline cache",
+    (
+        "docs/pretrain.md",
+        "medst pretrain cohort started-run",
+    ): "needs a network; tests/recipes reads such an offline cache",
     ("docs/pretrain.md", "torchrun --standalone"): "needs eight GPUs; tests/pretrain starts two processes on a CPU",
     ("docs/pretrain.md", "torchrun --nnodes 2"): "needs two machines",
     ("docs/pretrain.md", "#!/bin/bash"): "needs Slurm",

@@ -175,7 +175,7 @@ class RunFolder:
         if damaged:
             raise MedstError(
                 f"{self.path / 'state'}: every saved state is damaged ({', '.join(damaged)}); begin again in a new folder, "
-                f"for instance from {self.path / 'last'} with --start."
+                f"for instance from {self.path / 'last'} with --start.checkpoint."
             )
         return []
 

@@ -23,8 +23,9 @@ from transformers import (
 
 from medst.errors import MedstError
 from medst.model.medst import MedST
+from medst.recipes.settings import Recipe
 from medst.tokenizer import load_tokenizer
-from medst.weights import start
+from medst.weights import build, save, start
 
 SETTINGS = replace(small.SETTINGS, vision=replace(small.SETTINGS.vision, mlp_ratio=1.5))
 
@@ -234,6 +235,22 @@ def test_a_med_st_checkpoint_brings_its_own_lateral_experts(tmp_path: Path) -> N
     start(model, checkpoint=tmp_path / "medst.ckpt")
     name = "blocks.1.mlp_l.fc1.weight"
     assert torch.equal(model.vision.state_dict()[name], state[f"img_encoder_q.model.{name}"])
+
+
+def test_a_model_folder_is_a_start_too(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(checkpoints.write_vocabulary(tmp_path / "bert"))
+    recipe = Recipe(model=SETTINGS)
+    torch.manual_seed(6)
+    theirs, objective = build(recipe, tokenizer)
+    small.shake(theirs, 6)
+    save(tmp_path / "model", theirs, objective, tokenizer, recipe)
+    model = make()
+    assert start(model, checkpoint=tmp_path / "model") == sorted(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), theirs.parameters(), strict=True))
+    torch.manual_seed(0)
+    more = MedST(SETTINGS, torch.zeros(41, dtype=torch.bool), small.SEP)
+    with pytest.raises(MedstError, match=r"has 40 word embeddings, .* 41 pieces; leave --data.tokenizer out"):
+        start(more, checkpoint=tmp_path / "model")
 
 
 def test_nothing_given_nothing_filled() -> None:

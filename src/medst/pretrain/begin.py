@@ -41,7 +41,8 @@ def make_tokenizer(cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
     if start.bert:
         return load_tokenizer(start.bert, "--start.bert")
     if start.checkpoint:
-        place = weights.folder_of_tokenizer(Path(start.checkpoint), "--data.tokenizer")
+        file = Path(start.checkpoint)
+        place = weights.folder_of_tokenizer(file, "--data.tokenizer") if file.is_file() else start.checkpoint
         return load_tokenizer(place, "--start.checkpoint")
     assert cohort.pairs is not None
     return learn_tokenizer(cohort.pairs.filter(split="train")["report"], data.vocabulary)

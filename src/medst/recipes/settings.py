@@ -140,7 +140,7 @@ class StartSettings:
     bert: str = ""
     """A BERT for the text encoder, and its tokenizer: a folder, or a hub id such as emilyalsentzer/Bio_ClinicalBERT."""
     checkpoint: str = ""
-    """Released Med-ST or MGCA checkpoint for everything that it holds."""
+    """Released Med-ST or MGCA checkpoint for everything that it holds; or a model folder of medst, or its hub id."""
 
 
 @dataclass(frozen=True)

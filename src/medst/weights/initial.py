@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medst.errors import MedstError
 from medst.files import read_json
-from medst.hub import find_weights
+from medst.hub import WEIGHTS, find, find_weights
 from medst.model.medst import MedST
 from medst.tokenizer import CONFIG, FILES, check_rows
 from medst.weights.pickles import check_finite, read_checkpoint, tensors_of
@@ -47,7 +47,8 @@ def start(model: MedST, *, deit: Path | str = "", bert: Path | str = "", checkpo
         deit: a DeiT or ViT in timm's or transformers' naming: a file, a folder, or a hub id (patch embedding, positions,
             blocks and last norm are used; its classifier and a distillation token are not).
         bert: folder or hub id of a BERT such as Bio_ClinicalBERT; as many of its first layers as the model has are used.
-        checkpoint: a released Med-ST or MGCA checkpoint; all its entries that the model has are used.
+        checkpoint: a released Med-ST or MGCA checkpoint, all of whose entries that the model has are used; or the folder or
+            hub id of a model that medst wrote, which must have them all.
 
     Returns:
         The names of the model's entries that were filled from a file, sorted.
@@ -62,7 +63,7 @@ def start(model: MedST, *, deit: Path | str = "", bert: Path | str = "", checkpo
     if bert:
         found |= _bert(model, bert)
     if checkpoint:
-        found |= _released(model, Path(checkpoint))
+        found |= _checkpoint(model, checkpoint)
     own = model.state_dict()
     with torch.no_grad():
         for name, tensor in found.items():
@@ -148,7 +149,13 @@ def _bert(model: MedST, name: Path | str) -> dict[str, Tensor]:
     return _fitting(model, names, state, path)
 
 
-def _released(model: MedST, path: Path) -> dict[str, Tensor]:
+def _checkpoint(model: MedST, name: Path | str) -> dict[str, Tensor]:
+    path = find(name, "--start.checkpoint", [WEIGHTS[0], *FILES])
+    if path.is_dir():
+        path = path / WEIGHTS[0]
+        own = tensors_of(read_checkpoint(path), None, path)
+        _check_words(model, own.get(WORDS), path, "leave --data.tokenizer out")
+        return _fitting(model, {entry: entry for entry in model.state_dict()}, own, path)
     state = tensors_of(read_checkpoint(path), "state_dict", path)
     _check_words(model, state.get(released_name(WORDS)), path, f"give --data.tokenizer {PUBLISHED}")
     names = {name: released_name(name) for name in model.state_dict() if name != OWN}
