@@ -115,5 +115,9 @@ def test_embeddings_of_something_else_or_damaged(
     (broken("bytes") / "part-00001.parquet").write_bytes(b"garbage")
     with pytest.raises(MedstError, match="the embeddings are damaged"):
         Desk(desk.model, desk.cohort, tmp_path / "bytes")
+    for content in (b"", b"[]", b"{", json.dumps(said | {"files": "3"}).encode()):
+        (broken(f"json{len(content)}") / "embed.json").write_bytes(content)
+        with pytest.raises(MedstError, match=r"embed\.json is damaged"):
+            Desk(desk.model, desk.cohort, tmp_path / f"json{len(content)}")
     with pytest.raises(MedstError, match="no finished embeddings here"):
         Desk(desk.model, desk.cohort, tmp_path / "nowhere")

@@ -5,7 +5,6 @@ One matrix-vector product a question: 10 ms and 0.5 GB for a million studies on 
 approximate index then.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -14,9 +13,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
-from medst.cohort.store import Cohort
+from medst.cohort.store import Cohort, read_table
 from medst.errors import MedstError
 from medst.evaluate.features import image_features
+from medst.files import read_json
 from medst.use import Model
 
 MOST = 20_000
@@ -126,19 +126,23 @@ class Indexing:
 
 
 def _read(folder: Path, fingerprint: str, cohort: Cohort) -> np.ndarray:
+    remedy = "run `medst embed` again, in a new folder"
+    if not (folder / "embed.json").is_file():
+        raise MedstError(f"{folder}: no finished embeddings here (there is no embed.json); run `medst embed` first.")
+    said = read_json(folder / "embed.json", remedy, {"model": str, "cohort": str, "files": int, "dim": int})
+    for what, expected in {"model": fingerprint, "cohort": cohort.fingerprint}.items():
+        if said[what] != expected:
+            raise MedstError(f"{folder} holds embeddings of another {what}; run `medst embed` for this one.")
     try:
-        said = json.loads((folder / "embed.json").read_text())
-        asked = {"model": fingerprint, "cohort": cohort.fingerprint}
-        for what, expected in asked.items():
-            if said[what] != expected:
-                raise MedstError(f"{folder} holds embeddings of another {what}; run `medst embed` for this one.")
         files = [folder / f"part-{number:05d}.parquet" for number in range(said["files"])]
-        column = pl.concat([pl.read_parquet(file, columns=["image"]) for file in files])["image"]
+        column = pl.concat([read_table(file, {"image": pl.List(pl.Float32)})["image"] for file in files])
         rows = np.ascontiguousarray(column.list.to_array(said["dim"]).to_numpy(), dtype=np.float32)
     except FileNotFoundError as error:
-        raise MedstError(f"{folder}: no finished embeddings here; run `medst embed` again to go on.") from error
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
-        raise MedstError(f"{folder}: the embeddings are damaged ({error}); write them anew.") from error
+        raise MedstError(
+            f"{folder}: no finished embeddings here; run the same `medst embed` again, it resumes."
+        ) from error
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise MedstError(f"{folder}: the embeddings are damaged ({error}); {remedy}.") from error
     if cohort.pairs is None or len(rows) != cohort.pairs.height:
         raise MedstError(f"{folder} holds {len(rows)} rows, but the cohort's pairs are others; write them anew.")
     return rows
