@@ -138,6 +138,20 @@ def test_scaling_is_by_area_and_keeps_the_mean() -> None:
     torch.testing.assert_close(small[:, 0], blocks)
 
 
+def test_pictures_are_cropped_at_their_own_corners_frontal_before_lateral(cohort: Cohort) -> None:
+    batch = batches(cohort)[0]
+    assert len(batch.lateral) not in (0, len(batch.frontal))
+    frontal, lateral = batch.pictures(224, 112)
+    for found, stored, corners in (
+        (frontal, batch.frontal, batch.corners[: len(batch.frontal)]),
+        (lateral, batch.lateral, batch.corners[len(batch.frontal) :]),
+    ):
+        assert len(found) == len(stored) == len(corners)
+        for picture, whole, (top, left) in zip(found, stored, corners.tolist(), strict=True):
+            cut = whole[top : top + 224, left : left + 224].float().view(112, 2, 112, 2).mean((1, 3)) / 127.5 - 1
+            torch.testing.assert_close(picture[0], cut)
+
+
 def test_moving_a_batch_keeps_what_it_holds(cohort: Cohort) -> None:
     batch = batches(cohort)[0]
     moved = batch.to("cpu")

@@ -192,3 +192,11 @@ def test_bf16_is_taken_where_it_pays(small_recipe: Recipe, monkeypatch: pytest.M
     recipe = replace(small_recipe, run=replace(small_recipe.run, precision="auto"))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True})
     assert computes_in_bf16(recipe, torch.device("cpu")) is instruction.endswith("bf16")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_activations_are_computed_again_where_the_recipe_says_so(
+    phantom_cohort: Path, small_recipe: Recipe, again: bool
+) -> None:
+    recipe = replace(small_recipe, run=replace(small_recipe.run, checkpoint_activations=again))
+    assert parts_of(phantom_cohort, recipe, 1)[0].bare.model.vision.checkpoint is again

@@ -26,9 +26,12 @@ from safetensors.torch import load_file
 
 from medst import weights
 from medst.batch import Batch, Batches
+from medst.cohort.sequences import chunk
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.pretrain import Step, pretrain
+from medst.pretrain.begin import make_tokenizer
+from medst.pretrain.engine import Engine, computes_in_bf16
 from medst.pretrain.run import _Run
 from medst.recipes.settings import Recipe
 from medst.run_folder import RunFolder
@@ -199,6 +202,110 @@ def test_ctrl_c_finishes_the_step_saves_and_leaves(
     assert same_weights(run / "last", undisturbed / "last")
 
 
+def test_a_second_signal_ends_the_run_at_once(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+    left = []
+
+    def press(done: int, total: int, note: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        left.append(signal.getsignal(signal.SIGTERM))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(phantom_cohort, tmp_path / "run", small_recipe, progress=press)
+    assert left == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def no_step(run: _Run, *_: object) -> None:
+    """In place of `_Run._take_step`."""
+    run.at["step"] += 1
+
+
+def test_validation_losses_are_means_over_pairs(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Run, "_take_step", no_step)
+    data = replace(small_recipe.data, sequences_per_batch=2)
+    recipe = replace(small_recipe, data=data, optimiser=replace(small_recipe.optimiser, epochs=1))
+    pretrain(phantom_cohort, tmp_path / "run", recipe)
+    last = weights.load(tmp_path / "run" / "last")
+    assert last.objective is not None
+    cohort, pieces = open_cohort(phantom_cohort), recipe.model.text.pieces
+    batches = Batches(cohort, "valid", last.tokenizer, data, pieces=pieces, seed=0, training=False)
+    assert len({len(batches[number].pair) for number in range(len(batches))}) > 1
+    step = Step(last.model, last.objective, data).eval()
+    total, pairs = dict[str, float](), 0
+    bf16 = computes_in_bf16(recipe, torch.device("cpu"))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        for batch in map(batches.__getitem__, range(len(batches))):
+            pairs += len(batch.pair)
+            for name, value in step(batch).items():
+                total[name] = total.get(name, 0.0) + value.item() * len(batch.pair)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["split"] == "valid"
+    for name, value in total.items():
+        assert float(row[name]) == pytest.approx(value / pairs, rel=1e-4), name
+
+
+def test_patience_counts_epochs_since_the_best(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([3.0, 2.0, 2.5, 2.4, 1.0, 0.5])
+    monkeypatch.setattr(_Run, "_validate", lambda *_: {"loss": next(found)})
+    monkeypatch.setattr(_Run, "_save_model", lambda *_: None)
+    monkeypatch.setattr(_Run, "_take_step", no_step)
+    recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, patience=2, epochs=6))
+    for _ in range(2):  # a finished run stays finished
+        summary = pretrain(phantom_cohort, tmp_path / "run", recipe)
+        assert summary["finished"]
+        assert summary["stopped_early"]
+        assert (summary["epochs"], summary["best_epoch"], summary["best_loss"]) == (4, 2, 2.0)
+
+
+@pytest.mark.parametrize(("ema", "tables"), [(0.0, 4), (0.9, 5)])
+def test_room_is_asked_for_a_state_and_a_model(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float, tables: int
+) -> None:
+    """In float32: weights, two moments and, where there is one, their average; and the weights of `best`."""
+
+    def full(folder: RunFolder, asked: int) -> None:
+        raise MedstError(f"{asked} bytes")
+
+    monkeypatch.setattr(RunFolder, "check_room", full)
+    recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, ema=ema))
+    with pytest.raises(MedstError) as refused:
+        pretrain(phantom_cohort, tmp_path / "run", recipe)
+    numbers = sum(
+        p.numel()
+        for part in weights.build(recipe, make_tokenizer(open_cohort(phantom_cohort), recipe))
+        for p in part.parameters()
+    )
+    assert str(refused.value) == f"{4 * numbers * tables} bytes"
+
+
+@pytest.mark.parametrize("wanted", ["on", "auto"])
+def test_a_block_is_timed_on_the_pictures_of_an_average_batch(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: Any
+) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def noted(engine: Engine, pictures: int, always: bool) -> tuple[bool, str]:
+        asked.append((pictures, always))
+        return False, "off"
+
+    monkeypatch.setattr(Engine, "compile", noted)
+    recipe = replace(small_recipe, run=replace(small_recipe.run, compile=wanted))
+    monkeypatch.setattr(_Run, "_take_step", no_step)
+    recipe = replace(recipe, optimiser=replace(recipe.optimiser, stop_after=1))
+    assert "off" in pretrain(phantom_cohort, tmp_path / "run", recipe)["notes"]
+    pairs = open_cohort(phantom_cohort).pairs.filter(split="train")  # type: ignore[union-attr]
+    sequences = len(chunk(pairs.with_row_index("pair"), recipe.data.sequence_length))
+    mean = (pairs.height + pairs["lateral"].count()) // sequences
+    assert asked == [(mean * recipe.data.sequences_per_batch, wanted == "on")]
+
+
 def test_a_finished_run_has_nothing_left_to_do(undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe) -> None:
     before = (undisturbed / "metrics.csv").read_bytes()
     steps: list[int] = []
@@ -333,9 +440,25 @@ def test_as_many_states_stay_as_asked_for(phantom_cohort: Path, small_recipe: Re
 def test_a_state_is_saved_by_the_clock(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = replace(small_recipe, run=replace(small_recipe.run, save_minutes=1e-6, keep_states=99))
-    summary = pretrain(phantom_cohort, tmp_path / "run", recipe)
-    assert len(RunFolder(tmp_path / "run").states()) == summary["steps"]
+    clock = [1000.0]
+
+    def step(run: _Run, *_: object) -> None:
+        no_step(run)
+        clock[0] += 40
+
+    monkeypatch.setattr("medst.pretrain.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(_Run, "_take_step", step)
+    recipe = replace(small_recipe, run=replace(small_recipe.run, save_minutes=1, keep_states=99))
+    recipe = replace(recipe, optimiser=replace(recipe.optimiser, stop_after=5))
+    pretrain(phantom_cohort, tmp_path / "run", recipe)
+    saved = [json.loads((state / "run.json").read_text())["step"] for state in RunFolder(tmp_path / "run").states()]
+    assert saved == [5, 4, 2]  # every 80 seconds, and where it was stopped
+
+
+def test_more_parts_than_batches_are_refused(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, accumulate=99))
+    with pytest.raises(MedstError, match="batches are fewer than the 1 processes x 99 parts"):
+        pretrain(phantom_cohort, tmp_path / "run", recipe)
 
 
 def test_too_little_disk_for_a_checkpoint_is_refused_before_the_first_step(
