@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from medst.demo import headline
+
 SMALL = ("--patients", "140", "--epochs", "2")
 
 
@@ -48,6 +50,17 @@ def test_a_demo_that_was_interrupted_goes_on_to_its_report(tmp_path: Path) -> No
     assert len(headline) == 3
     assert headline[-1] == f"Report: {out / 'report.html'}"
     assert "not a medical device" in page
+
+
+def test_a_benchmark_that_has_too_few_patients_is_said_to_be_not_measured() -> None:
+    row = {"task": "temporal-text", "metric": "auroc", "finding": "all", "folds": None, "chance": 0.5}
+    results = {
+        "results": [row | {"model": "trained", "value": 0.75}, row | {"model": "untrained", "value": 0.5}],
+        "left_out": [{"task": "temporal-image", "finding": "edema", "reason": "5 folds need 5 patients"}],
+    }
+    lines = headline(results, Path("report.html")).splitlines()
+    assert lines[0] == "temporal-image: not measured (5 folds need 5 patients)"
+    assert lines[1] == "temporal-text, auroc: 0.750 (untrained 0.500, chance 0.500)"
 
 
 @pytest.mark.slow

@@ -80,6 +80,10 @@ def headline(results: dict[str, Any], page: Path) -> str:
             if (row["task"], row["metric"], row["finding"]) == (task, metric, finding) and row["folds"] in (5, None)
         ]
         values = {row["model"]: row["value"] for row in rows}
+        if "trained" not in values:  # too few patients for its folds
+            reasons = [row["reason"] for row in results["left_out"] if row["task"] == task]
+            lines.append(f"{task}: not measured ({'; '.join(dict.fromkeys(reasons)) or 'too few patients'})")
+            continue
         line = f"{task}, {metric}: {values['trained']:.3f}"
         lines.append(f"{line} (untrained {values['untrained']:.3f}, chance {rows[0]['chance']:.3f})")
     return "\n".join([*lines, f"Report: {page}"])

@@ -63,7 +63,7 @@ class Reader(HTMLParser):
 def page(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("page") / "new" / "report.html"
     assert build_from(made_up, out, synthetic=True) == out
-    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+    assert [path.name for path in out.parent.glob("[!.]*")] == ["report.html"]
     return out.read_text(encoding="utf-8")
 
 
