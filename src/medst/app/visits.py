@@ -248,7 +248,7 @@ def read_upload(file: str | Path, name: str) -> tuple[Picture, datetime | None]:
         MedstError: it can't be read or used.
     """
     try:
-        grey, date = guarded(read_dated, Path(file))
+        grey, date = guarded(read_dated, Path(file).absolute())
         picture = read_picture(grey)
     except (MedstError, OSError) as error:
         raise MedstError(f"{name}: {str(error).rstrip('.')}.") from None

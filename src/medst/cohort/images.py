@@ -73,7 +73,7 @@ def read_guarded(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray
         data = _read_bytes(path)
         if data.count(START_OF_SCAN) <= MOST_SCANS:
             return _square(path, data, reading)
-    square, (height, width) = guarded(_read_square_alone, path, reading)
+    square, (height, width) = guarded(_read_square_alone, path.absolute(), reading)
     return square, (height, width)
 
 

@@ -110,6 +110,8 @@ Found = tuple[str | None, str, str]
 def _read_files(place: Path, paths: list[str], workers: Workers, whole: bool) -> list[Found]:
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     read: list[list[Found]] = [[] for _ in blocks]
+    # Workers that are reused, or on other machines, may be in another working directory.
+    place = place.absolute()
     jobs = (joblib.delayed(_read_block)(i, place, block, whole) for i, block in enumerate(blocks))
     with workers.run(jobs, len(blocks)) as results:
         for i, block in results:

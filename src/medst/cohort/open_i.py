@@ -154,7 +154,7 @@ def _dicom_view(path: Path) -> str | None:
     from medst.cohort.dicom import read_element
 
     try:
-        return POSITIONS.get(guarded(read_element, path, "ViewPosition").upper())
+        return POSITIONS.get(guarded(read_element, path.absolute(), "ViewPosition").upper())
     except UnreadableImage:  # named in rejected.csv when its pixels are read
         return None
 

@@ -123,6 +123,8 @@ class Writer(Ledger):
         """
         names = table["path"].to_list()
         target, blocks = self._make_room(names)
+        # Workers that are reused, or on other machines, may be in another working directory.
+        target, blocks, root = target.absolute(), blocks.absolute(), root.absolute()
         starts = range(0, len(names), BLOCK)
         todo = [start for start in starts if not _is_recorded(blocks, start, min(BLOCK, len(names) - start))]
         done = len(names) - sum(min(BLOCK, len(names) - start) for start in todo)

@@ -53,7 +53,7 @@ def write_tree(
         if counts and progress:
             progress(patients, patients)
         if counts is None:
-            write_all(out, patients, workers, progress, partial(_write_patients, name, out, seed))
+            write_all(out, patients, workers, progress, partial(_write_patients, name, out.absolute(), seed))
             records = [json.loads(part(out, index).read_bytes()) for index in range(patients)]
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_stream(name), 1)))
             counts = finish_tree(out, options, _module(name).write_tables(out, records, rng))
