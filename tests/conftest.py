@@ -1,7 +1,6 @@
 """Fixtures of several rooms. Shapes and dtypes in annotations of the model and the objective are checked at every call."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -57,21 +56,9 @@ def killing(monkeypatch: pytest.MonkeyPatch) -> Killing:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], None]:
     """An offline cache of the Hugging Face hub; what is returned puts a folder's files into it under an id."""
-    from huggingface_hub import constants
+    from tests.weights.checkpoints import offline_hub
 
-    home, commit = tmp_path / "hf-home", "0123456789abcdef0123456789abcdef01234567"
-    for name, value in {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub")}.items():
-        monkeypatch.setenv(name, value)  # for child processes
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-
-    def add(hub_id: str, files: Path) -> None:
-        model = home / "hub" / f"models--{hub_id.replace('/', '--')}"
-        (model / "refs").mkdir(parents=True)
-        (model / "refs" / "main").write_text(commit)
-        shutil.copytree(files, model / "snapshots" / commit)
-
-    return add
+    return offline_hub(tmp_path / "hf-home", monkeypatch)
 
 
 @pytest.fixture(scope="session")

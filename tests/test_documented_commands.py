@@ -21,6 +21,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tests.weights.checkpoints import bert, deit, offline_hub
 
 from medst.cli import _verbs, main
 from medst.cohort.store import open_cohort
@@ -39,10 +40,10 @@ FIRST = (
 PAGES = (*FIRST, *sorted({f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - set(FIRST)))
 
 SHRINK = {
-    "medst phantom": "--patients 40",
+    "medst phantom": "--patients 40 --test-share 0.8",
     "medst pretrain": "--optimiser.epochs 1 --run.precision fp32 --data.sequences-per-batch 8 --data.crop 32 "
     "--model.vision.image-size 32 --model.vision.width 32 --model.vision.depth 1 --model.vision.heads 2 "
-    "--model.text.width 32 --model.text.layers 1 --model.text.heads 2 --model.text.intermediate 64 "
+    "--model.text.width 32 --model.text.layers 1 --model.text.heads 2 --model.text.intermediate 32 "
     "--model.projection-hidden 32 --model.embedding 16",
     "medst evaluate": "--untrained 1 --fractions 1",
     "medst ablate": "--only no-local --seeds 2 --epochs 1",
@@ -62,11 +63,6 @@ NOT_RUN = {
     ): "needs credentials",
     ("docs/data.md", "wget https://openi.nlm.nih.gov"): "needs a network",
     ("docs/data.md", "dask scheduler"): "needs a cluster; tests/cohort starts a local one",
-    ("README.md", "medst pretrain cohort started-run"): "needs a network; tests/recipes reads such an offline cache",
-    (
-        "docs/pretrain.md",
-        "medst pretrain cohort started-run",
-    ): "needs a network; tests/recipes reads such an offline cache",
     ("docs/pretrain.md", "torchrun --standalone"): "needs eight GPUs; tests/pretrain starts two processes on a CPU",
     ("docs/pretrain.md", "torchrun --nnodes 2"): "needs two machines",
     ("docs/pretrain.md", "#!/bin/bash"): "needs Slurm",
@@ -184,6 +180,7 @@ class Reader:
             self.page_server.send_signal(signal.SIGINT)
             self.page_server.communicate(timeout=60)
             self.page_server = None
+            del os.environ["PAGE"], os.environ["MEDST_TOKEN"]
 
 
 def _lines(text: str) -> list[str]:
@@ -226,16 +223,19 @@ def reader(
         with tarfile.open(folder / f"NLMCXR_{name}.tgz", "w:gz") as archive:
             archive.add(folder / "trees" / "open-i" / f"NLMCXR_{name}", ".")
     _own_pictures(folder, phantom_tree)
-    before = Path.cwd(), dict(os.environ)
-    os.chdir(folder)
+    patch = pytest.MonkeyPatch()
+    add = offline_hub(folder / "hf-home", patch)
+    add("emilyalsentzer/Bio_ClinicalBERT", bert(folder / "bert"))
+    add("facebook/deit-base-patch16-224", deit(folder / "deit"))
+    patch.chdir(folder)
     pairs = open_cohort(phantom_cohort).pairs
     assert pairs is not None
-    os.environ["PATIENT"] = pairs["patient_id"][0]
-    os.environ["PATH"] = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
+    patch.setenv("PATIENT", pairs["patient_id"][0])
+    patch.setenv("PATH", f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}")
+    for name in ("PAGE", "MEDST_TOKEN"):  # what a page that is opened sets
+        patch.delenv(name, raising=False)
     yield Reader(folder)
-    os.chdir(before[0])
-    os.environ.clear()
-    os.environ.update(before[1])
+    patch.undo()
 
 
 def _own_pictures(folder: Path, phantom_tree: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.weights import checkpoints
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from tests.weights.checkpoints import bert, deit
 
 import medst
 from medst import ablate, cli
@@ -65,17 +65,6 @@ def test_a_recipe_is_ablated_with_its_flags(
         assert (recipe["name"], recipe["optimiser"]["lr"], recipe["model"]["text"]["width"]) == (name, 1e-3, 32)
 
 
-def bert(folder: Path) -> Path:
-    """As Bio_ClinicalBERT is published: a pickle, a configuration and a list of pieces, nothing else."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(1)
-    model = BertModel(BertConfig(vocab_size=len(checkpoints.PIECES), **sizes))
-    checkpoints.write_vocabulary(folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}))
-    torch.save({f"bert.{name}": tensor for name, tensor in model.state_dict().items()}, folder / "pytorch_model.bin")
-    return folder
-
-
 def test_a_run_starts_from_a_bert_and_a_deit_of_the_hub(
     phantom_cohort: Path,
     tmp_path: Path,
@@ -83,9 +72,7 @@ def test_a_run_starts_from_a_bert_and_a_deit_of_the_hub(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hub("emilyalsentzer/Bio_ClinicalBERT", bert(tmp_path / "bert"))
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
-    ViTModel(ViTConfig(image_size=32, patch_size=16, **sizes)).save_pretrained(tmp_path / "deit")
-    hub("facebook/deit-base-patch16-224", tmp_path / "deit")
+    hub("facebook/deit-base-patch16-224", deit(tmp_path / "deit"))
     run = tmp_path / "run"
     words = ["--start.bert", "emilyalsentzer/Bio_ClinicalBERT", "--start.deit", "facebook/deit-base-patch16-224"]
     # A learning rate that moves nothing in float32 leaves the start weights to be seen.

@@ -1,12 +1,18 @@
 """Released checkpoints in small: the recorded entries, every side of them cut down."""
 
+import json
+import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
+from huggingface_hub import constants
 from tests.model import released, small
 from torch import Tensor
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from medst.recipes import RECIPES
 
@@ -78,3 +84,38 @@ def write_checkpoint(path: Path, state: "OrderedDict[str, Tensor]", **more: obje
     write_vocabulary(path.parent)
     torch.save({"epoch": 7, "global_step": 100, "state_dict": state, **more}, path)
     return path
+
+
+def bert(folder: Path) -> Path:
+    """As Bio_ClinicalBERT is published: a pickle, a configuration and a list of pieces, nothing else."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(1)
+    model = BertModel(BertConfig(vocab_size=len(PIECES), **sizes))
+    write_vocabulary(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}))
+    torch.save({f"bert.{name}": tensor for name, tensor in model.state_dict().items()}, folder / "pytorch_model.bin")
+    return folder
+
+
+def deit(folder: Path) -> Path:
+    """As transformers saves a ViT, with one block."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
+    ViTModel(ViTConfig(image_size=32, patch_size=16, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def offline_hub(home: Path, patch: pytest.MonkeyPatch) -> Callable[[str, Path], None]:
+    """An offline cache of the Hugging Face hub; what is returned puts a folder's files into it under an id."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    for name, value in {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub")}.items():
+        patch.setenv(name, value)  # for child processes
+    patch.setattr(constants, "HF_HUB_OFFLINE", True)
+    patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+
+    def add(hub_id: str, files: Path) -> None:
+        model = home / "hub" / f"models--{hub_id.replace('/', '--')}"
+        (model / "refs").mkdir(parents=True)
+        (model / "refs" / "main").write_text(commit)
+        shutil.copytree(files, model / "snapshots" / commit)
+
+    return add
