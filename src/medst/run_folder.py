@@ -135,6 +135,11 @@ class RunFolder:
             write_json(self.settings, settings, indent=2)
         return resumes
 
+    @property
+    def numerics(self) -> int:
+        """Numerics version that the run was started with; 1 for a run that does not say."""
+        return int(read_json(self.settings, "give another run folder", SETTINGS).get("numerics", 1))
+
     def note_environment(self, processes: int) -> None:
         """Add what the run is about to run on to environment.json."""
         file = self.path / "environment.json"

@@ -74,7 +74,9 @@ def write_phantom(
             progress(patients, patients)
         if finished is None:
             subjects, studies = _draw_ids(options)
-            write_all(out, patients, workers, progress, partial(_write_patients, out.absolute(), seed, subjects, studies))
+            write_all(
+                out, patients, workers, progress, partial(_write_patients, out.absolute(), seed, subjects, studies)
+            )
             finished = _finish(out, options)
     return finished
 

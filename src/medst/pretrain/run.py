@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from medst import weights
+from medst import NUMERICS, weights
 from medst.batch import Batch, Batches
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
@@ -89,6 +89,11 @@ def pretrain(
                 folder.note_environment(processes.num_processes)
         for note in [] if begun else remarks(data, recipe, tokenizer):
             going.note(note)
+        if folder.numerics != NUMERICS:
+            going.note(
+                f"{run} was started by a medst that computes otherwise (numerics version {folder.numerics}, this is "
+                f"{NUMERICS}); it resumes, but differs from a run that was never stopped."
+            )
         return going.go()
 
 
