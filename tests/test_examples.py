@@ -51,6 +51,7 @@ def test_similar_studies(small_model: Path, phantom_cohort: Path, pictures: list
 
 
 def test_every_example_is_tested() -> None:
-    tested = Path(__file__).read_text()
-    for example in EXAMPLES.glob("*.py"):
+    tested, examples = Path(__file__).read_text(), [*EXAMPLES.glob("*.py")]
+    assert examples
+    for example in examples:
         assert f"def test_{example.stem}(" in tested

@@ -93,7 +93,9 @@ def test_the_slider_changes_the_heat_in_the_browser_alone(tab: Tab) -> None:
 
 def test_a_heat_map_lies_on_its_picture(tab: Tab) -> None:
     ask(tab, "edema")
-    for stack in tab.locator(".medst-stack").all()[:4]:
+    stacks = tab.locator(".medst-stack").all()[:4]
+    assert stacks
+    for stack in stacks:
         picture, heat = (stack.locator("img").nth(i).bounding_box() for i in (0, 1))
         assert picture is not None
         assert heat is not None

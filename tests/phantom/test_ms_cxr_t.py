@@ -57,11 +57,11 @@ def test_word_overlap_and_length_tell_nothing(seed, subset):
 
 
 def test_a_swap_changes_one_word(rows):
-    for one, two, _, subset in rows:
-        if subset == "swaps":
-            first, second = words(one), words(two)
-            assert len(first) == len(second)
-            assert sum(a != b for a, b in zip(first, second, strict=True)) == 1
+    swaps = [(words(one), words(two)) for one, two, _, subset in rows if subset == "swaps"]
+    assert swaps
+    for first, second in swaps:
+        assert len(first) == len(second)
+        assert sum(a != b for a, b in zip(first, second, strict=True)) == 1
 
 
 def test_a_contradiction_contradicts(rows):

@@ -136,6 +136,7 @@ def test_chexpert_plus_has_a_row_an_image_in_both_forms(grown: Path) -> None:
 def test_open_i_reports_name_their_images_and_the_table_knows_their_views(grown: Path) -> None:
     root = grown / "open-i"
     views = {row["filename"]: row["projection"] for row in rows_of(root / "indiana_projections.csv")}
+    named = []
     for path in (root / "NLMCXR_reports" / "ecgen-radiology").iterdir():
         report = ElementTree.fromstring(path.read_bytes())
         assert report.find(".//uId").get("id") == f"CXR{path.stem}"  # type: ignore[union-attr]
@@ -146,6 +147,8 @@ def test_open_i_reports_name_their_images_and_the_table_knows_their_views(grown:
             assert (root / "NLMCXR_png" / f"{name}.png").is_file()
             header = pydicom.dcmread(root / "NLMCXR_dcm" / path.stem / f"{bare}.dcm", stop_before_pixels=True)
             assert (header.ViewPosition == "LL") == (views[f"{bare}.dcm.png"] == "Lateral")
+            named.append(f"{bare}.dcm.png")
+    assert sorted(named) == sorted(views)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_another_copy_of_a_benchmark_is_said_to_be_one(runs: list[Path], tmp_pat
 
 
 def test_what_is_published_has_a_source_and_is_no_chance() -> None:
+    assert published()
     for _, number in published():
         assert number.source
         assert number.confirmed in ("yes", "second-hand")
