@@ -35,6 +35,7 @@ from medst.pretrain.engine import Engine, computes_in_bf16
 from medst.pretrain.run import _Run
 from medst.recipes.settings import Recipe
 from medst.run_folder import RunFolder
+from medst.tokenizer import learn_tokenizer, load_tokenizer
 from medst.weights.patients import TRAINED_ON, read_trained_on
 
 
@@ -348,6 +349,16 @@ def test_the_best_model_loads_and_is_in_evaluation_mode(undisturbed: Path) -> No
     loaded = weights.load(undisturbed / "best")
     assert not loaded.model.training
     assert loaded.objective is not None
+
+
+def test_a_tokenizer_that_the_recipe_names_is_the_run_s(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    learn_tokenizer(["a tokenizer of other words"], 60).save_pretrained(str(tmp_path / "words"))
+    recipe = replace(small_recipe, data=replace(small_recipe.data, tokenizer=str(tmp_path / "words")))
+    found = make_tokenizer(open_cohort(phantom_cohort), recipe).get_vocab()
+    assert found == load_tokenizer(tmp_path / "words", "--data.tokenizer").get_vocab()
+    assert found != make_tokenizer(open_cohort(phantom_cohort), small_recipe).get_vocab()
 
 
 def test_start_weights_that_are_not_there_are_refused(
