@@ -26,6 +26,7 @@ from tests.weights.checkpoints import bert, deit, offline_hub
 from medst.cli import _verbs, main
 from medst.cohort.store import open_cohort
 from medst.phantom.trees import write_tree
+from medst.phantom.write import write_phantom
 
 ROOT = Path(__file__).parents[1]
 FIRST = (
@@ -40,16 +41,16 @@ FIRST = (
 PAGES = (*FIRST, *sorted({f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - set(FIRST)))
 
 SMALL = (
-    "--optimiser.epochs 1 --run.precision fp32 --data.sequences-per-batch 8 --data.crop 32 "
+    "--optimiser.epochs 1 --run.precision fp32 --data.sequences-per-batch 2 --data.crop 32 "
     "--model.vision.image-size 32 --model.vision.width 32 --model.vision.depth 1 --model.vision.heads 2 "
     "--model.text.width 32 --model.text.layers 1 --model.text.heads 2 --model.text.intermediate 32 "
     "--model.projection-hidden 32 --model.embedding 16"
 )
 SHRINK = {
-    "medst phantom": "--patients 40 --test-share 0.5",
+    "medst phantom": "--patients 48 --test-share 0.8",
     "medst pretrain": SMALL,
     "medst evaluate": "--untrained 1 --fractions 1",
-    "medst ablate": f"--only no-local --seeds 2 {SMALL} --data.sequences-per-batch 2",
+    "medst ablate": f"--only no-local --seeds 2 {SMALL}",
 }
 """Flags that are appended to a command that begins so, to shrink the work."""
 
@@ -174,6 +175,10 @@ class Reader:
         else:
             raise AssertionError(f"{where}: {self.page_server.communicate()[1]}")
         os.environ["PAGE"], os.environ["MEDST_TOKEN"] = found[1], found[2] or ""
+        if len(arguments) > 2:
+            pairs = open_cohort(Path(arguments[2])).pairs
+            assert pairs is not None
+            os.environ["PATIENT"] = pairs["patient_id"][0]
         with urllib.request.urlopen(found[0], timeout=60) as answer:
             assert answer.status == 200
 
@@ -183,7 +188,8 @@ class Reader:
             self.page_server.send_signal(signal.SIGINT)
             self.page_server.communicate(timeout=60)
             self.page_server = None
-            del os.environ["PAGE"], os.environ["MEDST_TOKEN"]
+            for name in ("PAGE", "MEDST_TOKEN", "PATIENT"):
+                os.environ.pop(name, None)
 
 
 def _lines(text: str) -> list[str]:
@@ -198,18 +204,20 @@ def _padded(block: Block) -> str:
 
 @pytest.fixture(scope="module")
 def reader(
-    phantom_tree: Path,
     phantom_cohort: Path,
     small_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Reader]:
     """In a folder with what a user has before the first page: data sets as downloaded, a finished demo, own pictures."""
     folder = tmp_path_factory.mktemp("user")
-    for name, patients in (("rsna", 60), ("covidx", 60), ("chexpert-plus", 12), ("open-i", 12)):
+    mimic = folder / "trees" / "mimic"
+    # Enough patients in the test split to measure what changed, and a batch of others to learn from.
+    write_phantom(mimic, patients=48, seed=3, workers=2, test_share=0.8)
+    for name, patients in (("rsna", 40), ("covidx", 40), ("chexpert-plus", 12), ("open-i", 12)):
         write_tree(name, folder / "trees" / name, patients=patients, seed=3, workers=2)
     links = {
-        "physionet.org/files/mimic-cxr-jpg/2.1.0": phantom_tree / "mimic-cxr-jpg",
-        "physionet.org/files/ms-cxr-t/1.0.0": phantom_tree / "ms-cxr-t",
+        "physionet.org/files/mimic-cxr-jpg/2.1.0": mimic / "mimic-cxr-jpg",
+        "physionet.org/files/ms-cxr-t/1.0.0": mimic / "ms-cxr-t",
         "rsna-pneumonia-detection-challenge": folder / "trees" / "rsna",
         "COVIDx": folder / "trees" / "covidx",
         "chexpert-plus": folder / "trees" / "chexpert-plus",
@@ -225,24 +233,21 @@ def reader(
     for name in ("reports", "png"):
         with tarfile.open(folder / f"NLMCXR_{name}.tgz", "w:gz") as archive:
             archive.add(folder / "trees" / "open-i" / f"NLMCXR_{name}", ".")
-    _own_pictures(folder, phantom_tree)
+    _own_pictures(folder, mimic)
     patch = pytest.MonkeyPatch()
     add = offline_hub(folder / "hf-home", patch)
     add("emilyalsentzer/Bio_ClinicalBERT", bert(folder / "bert"))
     add("facebook/deit-base-patch16-224", deit(folder / "deit"))
     patch.chdir(folder)
-    pairs = open_cohort(phantom_cohort).pairs
-    assert pairs is not None
-    patch.setenv("PATIENT", pairs["patient_id"][0])
     patch.setenv("PATH", f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}")
-    for name in ("PAGE", "MEDST_TOKEN"):  # what a page that is opened sets
+    for name in ("PAGE", "MEDST_TOKEN", "PATIENT"):  # what a page that is opened sets
         patch.delenv(name, raising=False)
     yield Reader(folder)
     patch.undo()
 
 
-def _own_pictures(folder: Path, phantom_tree: Path) -> None:
-    jpgs = sorted((phantom_tree / "mimic-cxr-jpg" / "files").rglob("*.jpg"))
+def _own_pictures(folder: Path, mimic: Path) -> None:
+    jpgs = sorted((mimic / "mimic-cxr-jpg" / "files").rglob("*.jpg"))
     dicoms = sorted((folder / "trees" / "rsna" / "stage_2_train_images").glob("*.dcm"))
     for number, name in enumerate(("my.jpg", "frontal.jpg")):
         shutil.copy(jpgs[number], folder / name)
