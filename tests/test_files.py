@@ -48,6 +48,15 @@ def test_a_folder_replaced_survives_a_kill_between_any_two_changes(
     assert killed_after > 10
 
 
+def test_the_folder_one_is_in_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    files.part_of(Path()).mkdir()
+    (files.part_of(Path()) / "one").touch()
+    files.replace_folder(Path())
+    assert [path.name for path in tmp_path.rglob("*")] == ["here", "one"]
+
+
 def _hold(path: Path, held: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event") -> None:
     with files.claim(path):
         held.set()

@@ -99,6 +99,8 @@ def read_json(path: Path, remedy: str, kind: Form = dict) -> Any:
         found = json.loads(read_regular(path).decode("utf-8-sig"))
     except FileNotFoundError:
         raise MedstError(f"{path}: no such file; {remedy}.") from None
+    except UnusableFile as error:
+        raise MedstError(f"{path} is {error.reason}; {remedy}.") from None
     except (ValueError, RecursionError) as error:
         raise MedstError(f"{path} is damaged ({str(error).splitlines()[0]}); {remedy}.") from None
     wrong = misfit(found, kind)
@@ -158,7 +160,9 @@ REASONS = {
     errno.ENAMETOOLONG: "its name is too long",
     errno.ELOOP: "a link that leads back to itself",
 }
-"""What is wrong with one file; any other error is the disk's."""
+"""What is wrong with one file, in words of our own; any other error is told in the system's words."""
+WIDER = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN)
+"""Errors that every other file would meet as well: no free descriptor, no memory, a server that is gone."""
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
@@ -208,23 +212,24 @@ def _check_regular(path: Path, status: os.stat_result) -> None:
 
 
 def read_or_why(path: Path, most: int) -> bytes | str:
-    """As `read_regular`, but what is wrong with this one file is returned in a few words; OSError if the disk fails."""
+    """As `read_regular`, but what is wrong with this one file is returned in a few words.
+
+    Raises:
+        OSError: every other file would fail as well, see `WIDER`; it names this one.
+    """
     try:
         return read_regular(path, most)
-    except (OSError, UnusableFile) as error:
-        if why := why_unusable(error):
-            return why
-        raise
-
-
-def why_unusable(error: OSError | UnusableFile) -> str | None:
-    """What is wrong with this one file, in a few words; None if it is the disk that fails."""
-    return error.reason if isinstance(error, UnusableFile) else REASONS.get(error.errno or 0)
+    except UnusableFile as error:
+        return error.reason
+    except OSError as error:
+        if error.errno in WIDER:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # reading, unlike opening, names no file
+        return REASONS.get(error.errno or 0, f"can't be read ({error.strerror or error})")
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file, read piece by piece."""
-    with path.open("rb") as file:
+    """Hexadecimal digest of a file, read piece by piece; raises as `read_regular`."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -316,6 +321,7 @@ def replace_folder(path: Path) -> None:
     A kill between the two renames leaves the complete new folder and the complete old one; `recover_folder` finishes, and
     `find_folder` reads the right one until then.
     """
+    path = Path(os.path.abspath(path))  # "." can't be renamed
     part, old = part_of(path), old_of(path)
     if path.exists():
         if old.exists():

@@ -175,14 +175,24 @@ def test_what_is_no_file_says_why(tmp_path: Path) -> None:
             read_grey(tmp_path / path)
 
 
-def test_a_failing_disk_stops_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "error", "said"),
+    [
+        (errno.EIO, UnreadableImage, r"^can't be read \(made up\)$"),
+        (errno.ESTALE, UnreadableImage, r"^can't be read \(made up\)$"),
+        (errno.EMFILE, OSError, "made up: '.*image'"),
+    ],
+)
+def test_one_bad_file_costs_one_file_and_a_failing_machine_stops_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception], said: str
+) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.EIO, "made up")
+        raise OSError(number, "made up")
 
     (tmp_path / "image").write_bytes(b"content")
     monkeypatch.setattr("medst.files.os.open", fail)
     for read in (read_grey, read_guarded):
-        with pytest.raises(OSError, match="made up"):
+        with pytest.raises(error, match=said):
             read(tmp_path / "image")
 
 

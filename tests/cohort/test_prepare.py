@@ -143,3 +143,24 @@ def test_a_dask_cluster_makes_the_same_cohort(
     assert seen[0] == (0, total)
     assert seen[-1] == (total, total)
     assert len(seen) > 3
+
+
+def test_a_cohort_may_be_the_folder_one_is_in(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    prepare("mimic-cxr", raw, Path(), workers=1)
+    assert open_cohort(tmp_path / "here").meta["counts"]["pairs"]
+    assert not (tmp_path / "here.part").exists()
+
+
+def test_a_cohort_inside_the_raw_data_is_refused_before_anything_is_written(
+    tree: Any, tmp_path: Path, bytes_of: Bytes
+) -> None:
+    tree.add_many(1)
+    raw = tree.write()
+    (tmp_path / "link").symlink_to(raw)
+    before = bytes_of(tmp_path)
+    for cohort in (raw, raw / "out" / "cohort", tmp_path / "link" / "out"):
+        with pytest.raises(MedstError, match="which holds the raw data and is never written to; give another folder"):
+            prepare("mimic-cxr", raw, cohort)
+    assert bytes_of(tmp_path) == before

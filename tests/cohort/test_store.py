@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -99,10 +100,36 @@ def test_a_file_cut_off_or_empty_is_refused(cohort: Path, name: str) -> None:
             open_cohort(cohort)
 
 
-@pytest.mark.parametrize("name", ["images.npy", "images.parquet"])
-def test_a_missing_file_is_refused(cohort: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["images.npy", "images.parquet", "pairs.parquet"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_missing_file_is_refused(cohort: Path, name: str, listed: bool) -> None:
+    if not listed:
+        rewrite(cohort, "pairs", pl.read_parquet(cohort / "pairs.parquet"))
     (cohort / name).unlink()
-    with pytest.raises(MedstError, match="this cohort is damaged"):
+    with pytest.raises(MedstError, match=rf"this cohort is damaged \({name} is missing\)"):
+        open_cohort(cohort)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"), [("ms-cxr-t", "comparisons"), ("rsna", "labelled"), ("covidx", "labelled")]
+)
+def test_a_benchmark_of_an_earlier_version_misses_its_table(cohort: Path, dataset: str, name: str) -> None:
+    rewrite(cohort, "pairs", pl.read_parquet(cohort / "pairs.parquet"))
+    meta = json.loads((cohort / "cohort.json").read_text())
+    (cohort / "cohort.json").write_text(json.dumps(meta | {"dataset": dataset}))
+    with pytest.raises(MedstError, match=f"{name}.parquet is missing"):
+        open_cohort(cohort)
+
+
+@pytest.mark.parametrize("name", ["cohort.json", "images.npy", "images.parquet", "pairs.parquet"])
+def test_a_folder_or_pipe_in_place_of_a_file_is_refused_at_once(cohort: Path, name: str) -> None:
+    (cohort / name).unlink()
+    (cohort / name).mkdir()
+    with pytest.raises(MedstError, match=rf"{name}'? is a folder, not a regular file"):
+        open_cohort(cohort)
+    (cohort / name).rmdir()
+    os.mkfifo(cohort / name)
+    with pytest.raises(MedstError, match=rf"{name}'? is not a regular file"):
         open_cohort(cohort)
 
 

@@ -158,7 +158,7 @@ def read_grey(path: Path, reading: Reading = AS_RELEASED) -> np.ndarray:
     Raises:
         UnreadableImage: missing, not a regular file, empty, truncated, not a picture, not grey in 8 bits, too small, too
             large or without contrast.
-        OSError: the disk fails, which another picture would meet as well.
+        OSError: every other picture would fail as well, see `medst.files.read_or_why`.
         MedstError: it is DICOM, and the packages for that are missing.
     """
     return _grey(path, _read_bytes(path), reading)

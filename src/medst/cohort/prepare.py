@@ -1,5 +1,6 @@
 """`medst prepare`: which data set is read by what, and what all of them share."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -59,11 +60,16 @@ def prepare(
         MedstError: something is missing or wrong, the disk is full, the folder holds another cohort, another process writes
             it; or, after the cohort is written, more than `max_rejected` of its images, reports or rows were left out.
     """
-    raw, cohort, options = Path(raw), Path(cohort), options or Options()
+    # A cohort given as "." is renamed into place in the end, and "." has no name.
+    raw, cohort, options = Path(raw), Path(os.path.abspath(cohort)), options or Options()
     if dataset not in DATASETS:
         raise MedstError(f"'{dataset}' is not a data set that medst prepares; it prepares {', '.join(DATASETS)}.")
     if workers < 0 or not 0 <= max_rejected <= 1:
         raise MedstError("--workers must be 0 or more, and --max-rejected between 0 and 1.")
+    if raw.is_dir() and cohort.resolve().is_relative_to(raw.resolve()):
+        raise MedstError(
+            f"{cohort} is in {raw}, which holds the raw data and is never written to; give another folder."
+        )
     module: ModuleType = import_module(f"medst.cohort.{DATASETS[dataset]}")
     options.check(dataset, module.OPTIONS)
     try:

@@ -22,7 +22,7 @@ import polars as pl
 
 from medst.cohort.images import SIDE
 from medst.errors import MedstError
-from medst.files import part_of, read_json, sha256
+from medst.files import open_regular, part_of, read_json, sha256
 
 SCHEMA = 1
 META = {
@@ -52,6 +52,8 @@ COLUMNS: dict[str, dict[str, Any]] = {
     | {"label": pl.Int64},
 }
 """Columns that the tables have at least."""
+TABLES = {"ms-cxr-t": ("comparisons", "sentences"), "rsna": ("labelled",), "covidx": ("labelled",)}
+"""Tables of a data set besides images, for cohorts of earlier versions, whose cohort.json does not list them."""
 TYPES = {
     "text": (pl.String,),
     "whole": (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32),
@@ -115,10 +117,14 @@ def open_cohort(path: Path) -> Cohort:
             raise MedstError(f"{path}: this cohort is not finished; run the same `medst prepare` again, it resumes.")
         raise MedstError(f"{path}: no cohort here (there is no cohort.json); make one with `medst prepare`.")
     try:
+        listed = meta.get("files") or [
+            f"{name}.parquet" for name in ("images", *TABLES.get(meta["dataset"], ("pairs",)))
+        ]
+        for name in ("images.npy", "images.parquet", *listed):
+            if not (path / name).exists():
+                raise ValueError(f"{name} is missing")
         images = _open_images(path / "images.npy")
         tables = {name: _open_table(path, name, meta) for name in COLUMNS if (path / f"{name}.parquet").exists()}
-        if "images" not in tables:
-            raise ValueError("images.parquet is missing")
         _check_rows(tables, len(images), len(meta.get("classes", ())))
     except (OSError, ValueError, MedstError) as error:
         said = " ".join(str(error).split())[:300].rstrip(".")
@@ -128,6 +134,8 @@ def open_cohort(path: Path) -> Cohort:
 
 def _open_images(file: Path) -> np.ndarray:
     """uint8 (N, 256, 256), memory-mapped."""
+    with open_regular(file):
+        pass  # numpy would wait for ever for a pipe to be written
     try:
         images = np.lib.format.open_memmap(file, mode="r")
     except OSError:
@@ -161,8 +169,11 @@ def read_table(file: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
 
     Raises:
         ValueError: it is damaged, or lacks a column or has it as another type.
+        UnusableFile: it is not a regular file.
         OSError: it is missing or can't be read.
     """
+    with open_regular(file):
+        pass  # polars would wait for ever for a pipe to be written
     try:
         table = pl.read_parquet(file)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
@@ -202,14 +213,14 @@ def read_meta(path: Path) -> dict[str, Any] | None:
         MedstError: it is damaged or of another schema.
     """
     file = path / "cohort.json"
-    if not file.is_file():
+    if not file.exists() and not file.is_symlink():
         return None
     remedy = f"remove {path} and prepare the cohort again"
     meta: dict[str, Any] = read_json(file, remedy)
     schema = meta.get("schema")
     if schema != SCHEMA:
         raise MedstError(f"{path} has cohort schema {schema}, this medst reads {SCHEMA}; {remedy}.")
-    return dict(read_json(file, remedy, META))
+    return dict(read_json(file, remedy, META | ({"files": {str: str}} if "files" in meta else {})))
 
 
 def part_path(path: Path) -> Path:
