@@ -1,5 +1,6 @@
 """A run's folder refuses what would mix two runs up, and never shows half a state."""
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,60 @@ def test_metrics_cut_off_anywhere_or_ahead_of_the_state_end_as_undisturbed(tmp_p
             assert calm.metrics.read_bytes() == whole, (length, saved)
 
 
+@pytest.mark.parametrize("damage", ["cut", "emptied", "deleted", "of another run", "garbage"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_rows_that_metrics_lost_come_back_from_the_state(tmp_path: Path, damage: str, kept: bool) -> None:
+    folder, state = RunFolder(tmp_path), tmp_path / "state" / "step-000000006"
+    folder.cut_metrics(0, 0)
+    for each in ROWS:
+        folder.log(each)
+    digest = folder.keep_metrics(state)
+    whole = folder.metrics.read_bytes()
+    folder.log(row(7))  # is computed again
+    if damage == "deleted":
+        folder.metrics.unlink()
+    else:
+        damaged = {"cut": whole[:-150], "emptied": b"", "of another run": whole.replace(b"0.25", b"0.75")}
+        folder.metrics.write_bytes(damaged.get(damage, b"\xff\n"))
+    if not kept:
+        (state / "metrics.csv").write_bytes(whole.replace(b"0.25", b"0.35"))
+    again = RunFolder(tmp_path)
+    note = again.cut_metrics(6, 2, state, digest)
+    assert (tmp_path / "metrics.csv.damaged").is_file() is (damage != "deleted")
+    assert ("restored from" if kept else "can't be restored") in note
+    if kept:
+        assert again.metrics.read_bytes() == whole
+        assert again.cut_metrics(6, 2, state, digest) == ""
+
+
+def test_rows_that_a_state_of_an_earlier_version_cannot_give_back_are_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.cut_metrics(0, 0)
+    for each in ROWS[:3]:
+        folder.log(each)
+    assert "lacked 3 train rows (steps 4 to 6)" in folder.cut_metrics(6, 1, folder.state_path(6))
+    assert len(folder.read_metrics()) == 3
+
+
+def test_what_is_not_a_file_or_not_a_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(TINY, COHORT)
+    (tmp_path / "state").touch()
+    with pytest.raises(MedstError, match="state is not a folder; put"):
+        folder.start(TINY, COHORT)
+    folder.metrics.mkdir()
+    with pytest.raises(MedstError, match=r"is a folder, not a regular file\. Move it away"):
+        folder.cut_metrics(0, 0)
+
+
+def test_a_damaged_note_of_the_environment_is_begun_anew(tmp_path: Path) -> None:
+    folder, file = RunFolder(tmp_path), tmp_path / "environment.json"
+    assert folder.note_environment(1) == ""
+    file.write_text("{")
+    assert "was damaged, is now environment.json.damaged" in folder.note_environment(1)
+    assert len(json.loads(file.read_text())) == 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [b"\xff\xfe", b"step,epoch\r\n1,2,3\r\n", b"a,b\r\n1,2\r\n", b"step,epoch,split\r\nx,1,train\r\n", b"\0\n"],
@@ -104,6 +159,13 @@ def test_damaged_metrics_are_refused_in_a_sentence(tmp_path: Path, damage: bytes
     folder = RunFolder(tmp_path)
     folder.metrics.write_bytes(damage + b"\n")
     with pytest.raises(MedstError, match=r"metrics\.csv is damaged .*move it away"):
+        folder.read_metrics()
+
+
+def test_a_row_of_another_length_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b"step,epoch,split\r\n1,1\r\n")
+    with pytest.raises(MedstError, match="line 2 has 2 values, the header has 3"):
         folder.read_metrics()
 
 

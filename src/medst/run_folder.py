@@ -6,7 +6,8 @@
     metrics.csv        one row per training step, one per validation
     tensorboard/       the same, to look at
     wandb.json         id of the run at Weights & Biases, with that logger
-    state/step-*/      what resuming needs: weights, optimiser, random states, place in the data; the last few
+    state/step-*/      what resuming needs: weights, optimiser, random states, place in the data, the metrics so far;
+                       the last few
     failed-step-*/     the batch whose loss exploded or is not finite
     trained_on.json    salted digests of the patients' ids; the same in each model
     best/, last/       models in the format of `medst.load`
@@ -14,41 +15,25 @@
 A state is written beside its final name and moved there whole, so a folder named step-* is always complete.
 """
 
-import csv
 import hashlib
-import io
 import json
 import secrets
 import shutil
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from medst import NUMERICS, __version__
 from medst.environment import describe_environment
 from medst.errors import MedstError
-from medst.files import is_free, read_json, read_regular, sha256, write_json, write_text
+from medst.files import UnusableFile, is_free, read_json, sha256, write_json, write_text
 from medst.recipes.settings import Recipe, from_dict, to_dict
+from medst.run_metrics import HEAD, digest_of, line_of, lines_until, read_rows
 
-COLUMNS = (
-    "step",
-    "epoch",
-    "split",
-    "lr",
-    "seconds",
-    "waited",
-    "gradient_norm",
-    "loss",
-    "global",
-    "local_words",
-    "local_patches",
-    "image_to_report_classification",
-    "image_to_report_regression",
-    "report_to_image_classification",
-    "report_to_image_regression",
-)
 DIGESTS = "sha256.json"
 PLACE = "run.json"
+METRICS = "metrics.csv"
 SETTINGS = {"medst_version": str, "recipe": dict, "cohort": {"dataset": str, "fingerprint": str}}
 """What settings.json has, see `medst.files.misfit`."""
 FREE_TO_CHANGE = frozenset(
@@ -75,9 +60,10 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = path / "metrics.csv"
+        self.metrics = path / METRICS
         self.tokenizer = path / "tokenizer"
         self.settings = path / "settings.json"
+        self._lines: list[str] = []  # of metrics.csv: what happens to the file during the run costs no row
 
     def check(self, recipe: Recipe, cohort: Mapping[str, Any]) -> bool:
         """Hold the settings against those of the run that is already here; write nothing.
@@ -106,6 +92,11 @@ class RunFolder:
                 )
             if old["cohort"] != settings["cohort"]:
                 raise MedstError(f"{self.path} holds a run on another cohort; give that cohort, or another run folder.")
+            state = self.path / "state"
+            if state.exists() and not state.is_dir():
+                raise MedstError(
+                    f"{state} is not a folder; put the run's states back there, or give another run folder."
+                )
             return True
         if not is_free(self.path):
             raise MedstError(f"{self.path} is not empty and holds no run; give an empty or a new folder.")
@@ -140,13 +131,20 @@ class RunFolder:
         """Numerics version that the run was started with; 1 for a run that does not say."""
         return int(read_json(self.settings, "give another run folder", SETTINGS).get("numerics", 1))
 
-    def note_environment(self, processes: int) -> None:
-        """Add what the run is about to run on to environment.json."""
-        file = self.path / "environment.json"
-        before = (
-            read_json(file, "remove that file, which only notes what the run ran on", list) if file.is_file() else []
-        )
+    def note_environment(self, processes: int) -> str:
+        """Add what the run is about to run on to environment.json.
+
+        Returns:
+            What the user should know: a damaged file was begun anew. Empty otherwise.
+        """
+        file, before, note = self.path / "environment.json", list[Any](), ""
+        try:
+            before = read_json(file, "", list) if file.exists() else []
+        except MedstError:
+            aside = set_aside(file)
+            note = f"{file} was damaged, is now {aside.name}, and has been begun anew; the model is not affected."
         write_json(file, [*before, describe_environment(processes)], indent=2)
+        return note
 
     def tracker(self) -> str:
         """Id of this run at Weights & Biases: drawn once, so that a run that resumes stays one run."""
@@ -191,8 +189,8 @@ class RunFolder:
 
     def seal(self, part: Path) -> None:
         """Write the digests of a state's files and give it its name; from then on it counts."""
-        # run.json is written again, in one move, when an epoch was validated after its last step.
-        files = [path for path in sorted(part.iterdir()) if path.name != PLACE]
+        # These two are written again when an epoch was validated after its last step; run.json vouches for both.
+        files = [path for path in sorted(part.iterdir()) if path.name not in (PLACE, METRICS)]
         write_json(part / DIGESTS, {path.name: sha256(path) for path in files})
         part.rename(part.with_suffix(""))
 
@@ -219,44 +217,81 @@ class RunFolder:
         for state in self.states()[keep:]:
             shutil.rmtree(state)
 
-    def cut_metrics(self, step: int, validated: int) -> None:
-        """Forget rows of steps after `step` and of epochs after the first `validated`, which will be computed again."""
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        for row in self.read_metrics():
-            if int(row["epoch"]) <= validated if row["split"] == "valid" else int(row["step"]) <= step:
-                writer.writerow({name: row.get(name, "") for name in COLUMNS})
-        write_text(self.metrics, text.getvalue())
+    def cut_metrics(self, step: int, validated: int, state: Path | None = None, digest: str | None = None) -> str:
+        """Make metrics.csv hold what the run had logged after `step` steps and `validated` epochs.
+
+        Later rows are computed again. Rows that are missing or foreign come from the state's copy; what stood in the file
+        is then set aside.
+
+        Args:
+            step: steps of the state.
+            validated: epochs that the state counts as validated.
+            state: the state's folder; None at the beginning of a run.
+            digest: SHA-256 of the rows as the state knows it; None in states of earlier versions.
+
+        Returns:
+            What the user should know; empty if all rows were there.
+
+        Raises:
+            MedstError: metrics.csv is not a regular file.
+        """
+        try:
+            lines, wrong = lines_until(self.read_metrics(), step, validated)
+        except UnusableFile as error:
+            raise MedstError(f"{error} Move it away; the run then writes it anew.") from None
+        except MedstError:
+            lines, wrong = [], "was damaged"
+        if digest is not None:
+            wrong = "" if digest_of(lines) == digest else wrong or "held another run's rows"
+        note = ""
+        if wrong:
+            kept = self._kept_lines(step, validated, state, digest)
+            aside = f"; the old file is {set_aside(self.metrics).name}" if self.metrics.is_file() else ""
+            if kept is not None:
+                lines, note = kept, f"{self.metrics} {wrong}; its rows are restored from {state}{aside}."
+            else:
+                note = f"{self.metrics} {wrong}, which can't be restored{aside}; the weights are not affected."
+        self._lines = lines
+        write_text(self.metrics, "".join([HEAD, *lines]))
+        return note
+
+    def _kept_lines(self, step: int, validated: int, state: Path | None, digest: str | None) -> list[str] | None:
+        """The rows that a state kept; None if it has none, or damaged ones."""
+        if state is None or digest is None:
+            return None
+        try:
+            lines, _ = lines_until(read_rows(state / METRICS), step, validated)
+        except (OSError, MedstError):
+            return None
+        return lines if digest_of(lines) == digest else None
+
+    def keep_metrics(self, state: Path) -> str:
+        """Copy the rows so far to a state; returns the digest that `cut_metrics` takes."""
+        write_text(state / METRICS, "".join([HEAD, *self._lines]))
+        return digest_of(self._lines)
 
     def read_metrics(self) -> list[dict[str, str]]:
         """All rows of metrics.csv, a torn last line left out.
 
         Raises:
-            MedstError: it is damaged otherwise.
+            MedstError: it is damaged otherwise, or not a regular file.
         """
-        if not self.metrics.is_file():
-            return []
-        whole = [line for line in read_regular(self.metrics).splitlines(keepends=True) if line.endswith(b"\n")]
-        try:
-            lines = [line.decode() for line in whole]
-            head, *rows = csv.reader(lines) if lines else [list(COLUMNS)]
-            found = [dict(zip(head, row, strict=True)) for row in rows]
-            for row in found:
-                int(row["step"]), int(row["epoch"])
-                [float(value) for name, value in row.items() if value and name != "split"]
-                if row["split"] not in ("train", "valid"):
-                    raise ValueError(f"split {row['split']!r}")
-        except (ValueError, KeyError, csv.Error) as error:
-            raise MedstError(
-                f"{self.metrics} is damaged ({error}); move it away: the run resumes without it and writes the rows to come."
-            ) from error
-        return found
+        return read_rows(self.metrics) if self.metrics.exists() else []
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.csv."""
+        line = line_of(row)
+        self._lines.append(line)
         with self.metrics.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+            file.write(line)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder of a run to the first free NAME.damaged, NAME.damaged-2 and so on."""
+    names = (f"{path.name}.damaged" + (f"-{number}" if number > 1 else "") for number in count(1))
+    aside = next(place for name in names if not (place := path.with_name(name)).exists())
+    path.rename(aside)
+    return aside
 
 
 def write_place(state: Path, at: Mapping[str, Any]) -> None:

@@ -153,6 +153,20 @@ def test_metrics_of_a_killed_run_are_those_of_an_undisturbed_one(
     assert apart_from_times(run) == apart_from_times(undisturbed)
 
 
+def test_metrics_that_lost_rows_between_two_attempts_end_whole(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    an_epoch = len(losses(undisturbed)) // small_recipe.optimiser.epochs
+    for stop in (an_epoch, an_epoch + 1, 0):
+        recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, stop_after=stop))
+        summary = pretrain(phantom_cohort, run, recipe)
+        assert any("restored from" in note for note in summary.get("notes", [])) is (stop != an_epoch)
+        if stop:
+            os.truncate(run / "metrics.csv", (run / "metrics.csv").stat().st_size - 150)
+    assert apart_from_times(run) == apart_from_times(undisturbed)
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_metrics_and_models(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path

@@ -86,7 +86,7 @@ def pretrain(
             folder.start(recipe, about)
             keep_tokenizer(tokenizer, folder.tokenizer)
             if processes.is_main_process:
-                folder.note_environment(processes.num_processes)
+                going.note(folder.note_environment(processes.num_processes))
         for note in [] if begun else remarks(data, recipe, tokenizer):
             going.note(note)
         if folder.numerics != NUMERICS:
@@ -150,9 +150,10 @@ class _Run:
         folder.check_room(4 * numbers * (3 + 1 + (self.average is not None)))
 
     def note(self, note: str) -> None:
-        """Tell the user about the run, now and in its summary."""
-        self.notes.append(note)
-        self._say(note)
+        """Tell the user about the run, now and in its summary; an empty note says nothing."""
+        if note:
+            self.notes.append(note)
+            self._say(note)
 
     def go(self) -> dict[str, Any]:
         """Take all steps that are left."""
@@ -324,7 +325,8 @@ class _Run:
 
     def _start_trackers(self) -> None:
         if self.accelerator.is_main_process:
-            self.folder.cut_metrics(self.at["step"], self.at["validated"])
+            step, state = self.at["step"], self.folder.state_path(self.at["step"]) if self.at["step"] else None
+            self.note(self.folder.cut_metrics(step, self.at["validated"], state, self.at.get("metrics")))
         # accelerate's project is TensorBoard's folder, but the project of that name at Weights & Biases.
         run, kinds = self.recipe.run, dict[str, dict[str, Any]]()
         if run.logger == "wandb":
@@ -352,18 +354,21 @@ class _Run:
         final = self.folder.state_path(self.at["step"])
         if self.saved_step == self.at["step"]:  # same weights; but an epoch may have been validated since
             if self.accelerator.is_main_process:
-                write_place(final, self.at)
+                self._write_place(final)
             return
         part = final.with_suffix(".part")
         module, device = self.engine.bare, self.engine.device
         save_state(part, module, self.optimiser, self.average, rank=self.rank, device=device)
         self.accelerator.wait_for_everyone()  # each has written its random state
         if self.accelerator.is_main_process:
-            write_place(part, self.at)
+            self._write_place(part)
             self.folder.seal(part)
             self.folder.drop_old_states(self.recipe.run.keep_states)
         self.accelerator.wait_for_everyone()
         self.saved_at, self.saved_step = time.monotonic(), self.at["step"]
+
+    def _write_place(self, state: Path) -> None:
+        write_place(state, {**self.at, "metrics": self.folder.keep_metrics(state)})
 
     def _resume(self) -> None:
         if self.accelerator.is_main_process:

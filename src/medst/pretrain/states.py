@@ -5,6 +5,7 @@ optimiser.safetensors    both moments and the count of each parameter, as `name/
 average.safetensors      the averaged weights, where a run has them
 random-R.safetensors     the random states of process R
 run.json                 where the run stands
+metrics.csv              the rows logged so far
 """
 
 from collections.abc import Mapping
