@@ -6,7 +6,7 @@ Unusual here: nothing heavy is imported at the top, so that `medst --help` answe
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,6 +125,8 @@ def prepare(
             progress=display.stage("prepare"),
         )
     print(f"{cohort}: " + _counts(meta["counts"]))
+    for remark in _remarks(meta):
+        print(remark)
     rows, columns = meta.get("rows", {}), meta.get("columns", {})  # cohorts of earlier versions have neither
     if rows:
         print("Rows: " + _counts(rows))
@@ -213,6 +215,22 @@ def convert(source: Source, out: Out, /, tokenizer: str | None = None) -> None:
     else:
         weights.convert(source, out, tokenizer=tokenizer)
     print(out)
+
+
+def _remarks(meta: dict[str, Any]) -> Iterator[str]:
+    """What to know of a cohort before it is used."""
+    counts = meta["counts"]
+    if losing := counts.get("reports_losing_letters"):
+        yield (
+            f"{losing} of {meta['seen']['report']} reports lose letters that are not ASCII (the released cleaning drops "
+            "them, and the whole part of decimals); --text whole, into another cohort, keeps them."
+        )
+    if meta["dataset"] == "table" and meta.get("time") == "order":
+        yield "The times are whole numbers: taken as an order of each patient's studies, not as dates."
+    if counts.get("train_pairs") == 0:
+        yield "No training pairs: pretrain has nothing to learn from; add a split column or more patients."
+    if counts.get("valid_pairs") == 0:
+        yield "No validation pairs: pretrain can't choose the best epoch; add a split column or more patients."
 
 
 def _counts(counts: dict[str, Any]) -> str:

@@ -333,7 +333,8 @@ def test_a_table_in_latin_1_is_refused_with_a_remedy(hospital: Hospital) -> None
     path = hospital.write()
     path.write_bytes(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode().encode("latin-1"))
     with pytest.raises(
-        MedstError, match=r"table.csv can't be read as a CSV file \(not UTF-8 text: byte 0xf6\); save it as CSV"
+        MedstError,
+        match=r"table.csv can't be read as a CSV file \(not UTF-8 text: byte 0xf6 in line 2\); save it as CSV",
     ):
         prepare("table", path, hospital.folder / "cohort")
 
@@ -418,3 +419,74 @@ def test_a_lateral_that_two_studies_share_is_named(hospital: Hospital, rejection
         hospital.add(study=study, lateral=side)
     cohort = hospital.cohort()
     assert rejections(cohort.path) == [("row", side, "lateral image of another study in an earlier row, which counts")]
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_a_report_above_the_limit_is_left_out_by_name_and_a_long_one_is_not(
+    hospital: Hospital, rejections: Rejections, name: str
+) -> None:
+    hospital.add(study="1", report="The lungs are clear. " * 45_000)
+    hospital.add(study="2", report="The lungs are clear. " * 50_000)
+    cohort = hospital.cohort(name)
+    assert cohort.meta["counts"]["pairs"] == 1
+    assert rejections(cohort.path) == [("report", "2", "larger than the 1 MB that are read")]
+
+
+def test_an_id_that_is_not_a_number_is_blank(hospital: Hospital, rejections: Rejections) -> None:
+    hospital.add(study="1")
+    hospital.add(study="2")
+    path = hospital.folder / "table.parquet"
+    studies = pl.Series("study", [1.0, float("nan")])
+    pl.DataFrame(hospital.rows).with_columns(studies, Edema=pl.lit(float("nan"))).write_parquet(path)
+    prepare("table", path, hospital.folder / "cohort", workers=1, max_rejected=1)
+    assert rejections(hospital.folder / "cohort") == [("row", "images/f1.jpg", "no patient or no study")]
+
+
+def test_letters_that_the_released_cleaning_drops_are_counted(
+    hospital: Hospital, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hospital.add(study="1", report="Das Herz ist größer als 3,5 cm.")
+    hospital.add(study="2", report="The temperature is 37° and nothing is lost.")
+    hospital.add(study="3", report="HISTORY: Müller.\nIMPRESSION: Nothing is lost.")
+    arguments = ["prepare", "table", str(hospital.write()), str(hospital.folder / "cohort")]
+    main(arguments)
+    assert "1 of 3 reports lose letters that are not ASCII" in capsys.readouterr().out
+    arguments[3] += "-whole"
+    main([*arguments, "--text", "whole"])
+    assert "lose letters" not in capsys.readouterr().out
+    assert "reports_losing_letters" not in open_cohort(hospital.folder / "cohort-whole").meta["counts"]
+
+
+@pytest.mark.parametrize(
+    ("time", "forms"),
+    [
+        ("04.09.2023", "%d.%m.%Y if the day comes first or %m.%d.%Y"),
+        ("4-9-23 05:06", "%d-%m-%y if the day comes first or %m-%d-%y"),
+        ("4 9 2023", "'%d %m %Y' if the day comes first or '%m %d %Y'"),
+    ],
+)
+def test_a_form_is_suggested_in_the_separators_of_the_date(hospital: Hospital, time: str, forms: str) -> None:
+    hospital.add(time=time)
+    with pytest.raises(MedstError, match=forms):
+        hospital.cohort()
+
+
+@pytest.mark.parametrize(("form", "wrong"), [(None, "neither ISO 8601"), ("%d.%m.%Y", "not of the form %d.%m.%Y")])
+def test_where_no_time_can_be_read_that_is_what_is_said(hospital: Hospital, form: str | None, wrong: str) -> None:
+    hospital.add(study="1", time="Sept 4th")
+    hospital.add(study="2", time=None)
+    with pytest.raises(MedstError, match=f"no time can be read; the first, 'Sept 4th', is {wrong}"):
+        hospital.cohort(options=Options(date_format=form))
+
+
+def test_what_a_user_should_know_of_a_cohort_is_said(hospital: Hospital, capsys: pytest.CaptureFixture[str]) -> None:
+    hospital.add(time="1", split="test")
+    main(["prepare", "table", str(hospital.write()), str(hospital.folder / "cohort")])
+    said = capsys.readouterr().out
+    for words in ("taken as an order of each patient's studies", "No training pairs", "No validation pairs"):
+        assert words in said
+    hospital.rows[0] |= {"time": "2150-01-01", "split": "train"}
+    hospital.add("b", study="2", split="valid")
+    main(["prepare", "table", str(hospital.write("other.csv")), str(hospital.folder / "other")])
+    said = capsys.readouterr().out
+    assert not any(words in said for words in ("taken as an order", "No training", "No validation"))

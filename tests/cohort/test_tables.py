@@ -1,3 +1,4 @@
+import codecs
 import csv
 import gzip
 import tempfile
@@ -33,10 +34,15 @@ def test_gzipped_and_plain_and_marked_files_are_the_same_table(tmp_path: Path) -
     ("content", "sentence"),
     [
         (b"", "can't be read as a CSV file"),
-        (WHOLE[:30], "can't be read as a CSV file"),
-        (WHOLE[:-6], "can't be read as a CSV file"),
+        (WHOLE[:30], "t.csv.gz is a damaged gzip file"),
+        (WHOLE[:-6], "download or copy it again."),
+        (b"PK\x03\x04rest", "it is a spreadsheet such as .xlsx, or another zip file"),
+        (b"\xd0\xcf\x11\xe0rest", "it is a spreadsheet of the old .xls kind"),
+        (b"PAR1rest", "it is a Parquet file; give it a name that ends in .parquet"),
         (b"x,y\n1,2,3\n", "can't be read as a CSV file"),
-        (b"x,y\n1,\xe9\n", "can't be read as a CSV file"),
+        (b"x,y\n1,2\n1,\xe9\n", "not UTF-8 text: byte 0xe9 in line 3"),
+        (gzip.compress(b"x,y\n1,\xe9\n"), "not UTF-8 text: byte 0xe9 in line 2"),
+        (codecs.BOM_UTF16_LE + "x,y\n".encode("utf-16-le") + b"1", "not UTF-8 text"),
         (b"x,y,x\n1,2,3\n", "it has the column x more than once"),
         (b"x,y,,\n1,2,,3\n,,4,\n", "two of its columns have no name"),
         (b"x,y\n1,2\n3\n", "row 2 has 1 fields, the header has 2"),
@@ -54,6 +60,13 @@ def test_what_is_no_such_table_is_refused_with_a_sentence(tmp_path: Path, conten
     assert sentence in str(caught.value)
     assert "t.csv.gz" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_long_field_is_read_and_the_csv_module_keeps_its_own_limit(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n1," + "a" * 200_000)
+    before = csv.field_size_limit()
+    assert read_table(tmp_path / "t.csv", ("y",))["y"].str.len_bytes().to_list() == [200_000]
+    assert csv.field_size_limit() == before
 
 
 def test_what_spreadsheets_add_is_no_harm(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, Sources, read_labels, write_pairs
-from medst.cohort.reports import section_text
+from medst.cohort.reports import loses_letters, section_text
 from medst.cohort.tables import digest, read_table
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
@@ -124,6 +124,8 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         section_text(impression, findings, whole)
         for impression, findings in studies.select("impression", "findings").iter_rows()
     ]
+    sections = studies.select("impression", "findings").iter_rows()
+    losing = 0 if whole else sum(loses_letters(section_text(first, rest, True)[0]) for first, rest in sections)
     texts = studies.select("study_id", path=pl.lit(TABLE)).with_columns(
         pl.Series("report", [text for text, _ in found], dtype=pl.String),
         pl.Series("reason", [reason for _, reason in found], dtype=pl.String),
@@ -133,7 +135,9 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     located = images.with_columns(path=named).drop("dicom", "impression", "findings")
     located = writer.reject_where(located, pl.col("path").is_null(), "row", "no path_to_dcm")
     nothing = f"{raw / TABLE}: no study has both a frontal image and a usable report."
-    return write_pairs(writer, root, Sources(located, texts, labels, timed=False), options.frontal, nothing)
+    return write_pairs(
+        writer, root, Sources(located, texts, labels, timed=False, losing=losing), options.frontal, nothing
+    )
 
 
 def study_sections(writer: Writer, images: pl.DataFrame) -> pl.DataFrame:

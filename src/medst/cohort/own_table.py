@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars import selectors as cs
 
 from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, PAIR_COLUMNS, SPLITS, Sources, read_labels, write_pairs
-from medst.cohort.reports import HEADER, report_text, section_text
+from medst.cohort.reports import HEADER, loses_letters, report_text, section_text
 from medst.cohort.splits import draw_splits
 from medst.cohort.tables import find_table, read_parquet, read_table
 from medst.cohort.writer import Writer
@@ -27,7 +28,9 @@ PATHS, TEXTS = ("frontal", "lateral"), ("report", "findings", "impression")
 USED = ("patient", "study", "time", "split", *PATHS, *TEXTS)
 SEPARATORS = {"auto": None, "comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 ADDED = ("image_id", "path", "rows", "view", "view_position")
-AMBIGUOUS = r"^\d{1,2}[/. -]\d{1,2}[/. -]\d{2,4}\b"
+MOST_BYTES = 1_000_000
+"""Of a report, in UTF-8; as for the files of other data sets."""
+AMBIGUOUS = re.compile(r"^\d{1,2}([/. -])\d{1,2}([/. -])(\d{2,4})\b")
 RENAMED = {"train": "train", "training": "train", "valid": "valid", "validate": "valid", "val": "valid", "test": "test"}
 INDENT = re.compile(r"(?m)^[ \t]*")
 
@@ -118,7 +121,8 @@ def _as_texts(raw: Path, table: pl.DataFrame, used: list[str]) -> pl.DataFrame:
         raise MedstError(
             f"{raw}: column {refused[0]} holds {table.schema[refused[0]]}, not texts or numbers; give one text for each row."
         )
-    texts = table.select(pl.all().exclude(odd).cast(pl.String))
+    # A float column has NaN where others have null: a blank cell, not an id.
+    texts = table.select(pl.all().exclude(odd)).with_columns(cs.float().fill_nan(None)).cast(pl.String)
     bare = pl.all().str.strip_chars()
     table = texts.select(pl.when(bare != "").then(pl.all()))
     return table.with_columns(pl.col(name).str.strip_chars() for name in used if name not in (*PATHS, *TEXTS))
@@ -141,11 +145,16 @@ def _refuse_ambiguous(raw: Path, table: pl.DataFrame, date_format: str | None) -
         if not known:
             raise MedstError(f"--date-format {date_format} does not give a day; write it like %d/%m/%Y or %m/%d/%Y.")
         return
-    odd = table.filter(pl.col("time").str.contains(AMBIGUOUS).fill_null(False))
+    odd = table.filter(pl.col("time").str.contains(AMBIGUOUS.pattern).fill_null(False))
     if odd.height:
+        found = AMBIGUOUS.search(odd["time"][0])
+        assert found is not None
+        rest = f"{found[2]}{'%Y' if len(found[3]) == 4 else '%y'}"
+        forms = [f"{first}{found[1]}{second}{rest}" for first, second in (("%d", "%m"), ("%m", "%d"))]
+        first, second = (f"'{form}'" if " " in form else form for form in forms)
         raise MedstError(
             f"{raw}: the time '{odd['time'][0]}' can be read in two ways; say which with --date-format, for instance "
-            "%d/%m/%Y if the day comes first or %m/%d/%Y if the month does."
+            f"{first} if the day comes first or {second} if the month does."
         )
 
 
@@ -184,6 +193,35 @@ def text_of(report: str, findings: str, impression: str, whole: bool) -> tuple[s
     return report_text(lines, whole) if HEADER.search(lines) else section_text("", report, whole)
 
 
+def _read_times(raw: Path, table: pl.DataFrame, date_format: str | None) -> tuple[pl.Series, str]:
+    """As `read_time`, and what a text that gives none is; refused where no text gives one."""
+    times, written = read_time(table, date_format), table["time"].drop_nulls()
+    wrong = f"not of the form {date_format}" if date_format else "neither ISO 8601, yyyymmdd nor a whole number"
+    if len(written) and not times.count():
+        raise MedstError(
+            f"{raw}: no time can be read; the first, '{written[0]}', is {wrong}. "
+            "Say how a day is written with --date-format."
+        )
+    return times, wrong
+
+
+def _read_texts(studies: pl.DataFrame, name: str, whole: bool) -> tuple[pl.DataFrame, int]:
+    """Texts as in `Sources`, of a table with study_id and the columns `TEXTS`; and how many of them lose letters."""
+    found: list[tuple[str | None, str, str]] = []
+    losing = 0
+    for report, findings, impression in studies.select(TEXTS).iter_rows():
+        parts = report + findings + impression
+        if len(parts.encode()) > MOST_BYTES:
+            found.append((None, f"larger than the {MOST_BYTES / 1e6:.0f} MB that are read", "report"))
+            continue
+        text, reason = text_of(report, findings, impression, whole)
+        found.append((text, reason, "text"))
+        losing += not whole and not parts.isascii() and loses_letters(text_of(report, findings, impression, True)[0])
+    columns = dict.fromkeys(("report", "reason", "kind"), pl.String)
+    texts = pl.DataFrame(found, schema=columns, orient="row")
+    return studies.select("study_id", path=pl.lit(name)).hstack(texts), losing
+
+
 def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
     table, unused = read_own(raw, options)
@@ -191,24 +229,20 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     writer.seen["row"] = table.height
     optional = {name: pl.lit(None, dtype=pl.String) for name in USED if name not in table.columns}
     table = table.with_columns(**optional)
+    times, wrong = _read_times(raw, table, options.date_format)
     table = table.with_columns(
-        time=read_time(table, options.date_format),
+        time=times,
         **{name: pl.col(of) for name, of in (("image_id", "frontal"), ("path", "frontal"), ("patient_id", "patient"))},
         study_id="study",
     )
     table = writer.reject_where(table, pl.all_horizontal(pl.col(USED).is_null()), "unused", "the row is blank")
     split_given = table["split"].is_not_null().any()
     known = pl.col("split").str.to_lowercase().replace_strict(RENAMED, default=None, return_dtype=pl.String)
-    forms = (
-        f"not of the form {options.date_format}"
-        if options.date_format
-        else "neither ISO 8601, yyyymmdd nor a whole number"
-    )
     first = {name: pl.col(name).drop_nulls().first().over("study_id") for name in ("patient_id", *TEXTS)}
     for where, reason in (
         (pl.any_horizontal(pl.col("patient", "study").is_null()), "no patient or no study"),
         (pl.col("frontal").is_null(), "no frontal image"),
-        (pl.col("time").is_null(), f"time is {forms}"),
+        (pl.col("time").is_null(), f"time is {wrong}"),
         *([(known.is_null(), f"its split is none of {', '.join(SPLITS)}")] if split_given else []),
         (~pl.col("frontal").is_first_distinct(), "frontal image in an earlier row as well, which counts"),
         (pl.col("patient_id") != first["patient_id"], "its study is another patient's in an earlier row"),
@@ -221,16 +255,7 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     studies = table.group_by("study_id", maintain_order=True).agg(
         pl.col("report", "findings", "impression").drop_nulls().first().fill_null("")
     )
-    whole = options.text == "whole"
-    found = [
-        text_of(report, findings, impression, whole)
-        for report, findings, impression in studies.select("report", "findings", "impression").iter_rows()
-    ]
-    texts = studies.select("study_id", path=pl.lit(raw.name)).with_columns(
-        pl.Series("report", [text for text, _ in found], dtype=pl.String),
-        pl.Series("reason", [reason for _, reason in found], dtype=pl.String),
-        kind=pl.lit("text"),
-    )
+    texts, losing = _read_texts(studies, raw.name, options.text == "whole")
     columns = ("image_id", "patient_id", "study_id", "view", "view_position", "time", "split", "path", "rows")
     frontal = table.with_columns(view=pl.lit("frontal"), view_position=pl.lit(None, dtype=pl.String)).select(columns)
     lateral = (
@@ -246,7 +271,7 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     lateral = lateral.join(frontal, on="image_id", how="anti", maintain_order="left")
     names = label_names(options)
     labels = read_labels(writer, table, str(raw), names) if set(names) & set(table.columns) else None
-    sources = Sources(pl.concat([frontal, lateral]), texts, labels, timed=writer.header["time"] == "timestamps")
+    sources = Sources(pl.concat([frontal, lateral]), texts, labels, writer.header["time"] == "timestamps", losing)
     nothing = f"{raw}: no row has both a frontal image and a usable report."
     return write_pairs(writer, options.images or raw.parent, sources, options.frontal, nothing)
 

@@ -43,12 +43,14 @@ class Sources:
             `report` where the copy is damaged, `text` where the rules leave a whole report out.
         labels: study_id and labels, a struct of `LABELS`; None where the data set has none.
         timed: whether `time` is time; else it only orders a patient's studies.
+        losing: reports that lose letters in the released cleaning, see `reports.loses_letters`.
     """
 
     images: pl.DataFrame
     texts: pl.DataFrame
     labels: pl.DataFrame | None
     timed: bool = True
+    losing: int = 0
 
 
 def write_pairs(
@@ -108,6 +110,8 @@ def write_pairs(
         "images": rows.height,
         **{f"{split}_pairs": pairs.filter(split=split).height for split in SPLITS},
     }
+    if sources.losing:
+        counts["reports_losing_letters"] = sources.losing
     if sources.timed:
         counts["same_minute_studies"] = _note_same_minute(writer, pairs)
     return writer.finish(stored, {"pairs": pairs}, counts, kept)

@@ -127,6 +127,15 @@ def clean_whole(text: str) -> str:
     )
 
 
+def loses_letters(text: str | None) -> bool:
+    """Whether the released cleaning drops letters of a text that `clean_whole` made: those that ASCII lacks.
+
+    >>> loses_letters("größe 3,5 cm"), loses_letters("size 3.5 cm"), loses_letters(None)
+    (True, False, False)
+    """
+    return text is not None and not text.isascii()
+
+
 def report_text(report: str, whole: bool = False, study_id: str = "") -> tuple[str | None, str]:
     """The text of a pair from a whole report: the last impression, then the last findings.
 

@@ -19,6 +19,14 @@ from medst.errors import MedstError
 from medst.jobs import ChildError, GuardedProcess
 
 GZIP = b"\x1f\x8b"
+OTHERS = {
+    b"PK\x03\x04": "it is a spreadsheet such as .xlsx, or another zip file",
+    b"\xd0\xcf\x11\xe0": "it is a spreadsheet of the old .xls kind",
+    b"PAR1": "it is a Parquet file; give it a name that ends in .parquet",
+}
+"""First bytes of what is often taken for a CSV file."""
+MOST_FIELD = 2**26
+"""Characters in a field; what a report may have is less, see `own_table.MOST_BYTES`."""
 MOST_BYTES = 2 * 2**30
 """What a gzipped table may inflate to, and not more than `MOST_RATIO` times its size if that is above `SMALL`."""
 MOST_RATIO, SMALL = 200, 64 * 2**20
@@ -64,11 +72,13 @@ def read_table(
     """
     found = find_table(path)
     try:
-        with _open_text(found) as text:
+        with _open_text(found) as text, _long_fields():
             table = _parse(text, separator)
-    except (_NotCSV, csv.Error, OSError, EOFError, zlib.error, UnicodeError) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise MedstError(f"{found} is a damaged gzip file ({error}); download or copy it again.") from error
+    except (_NotCSV, csv.Error, OSError, UnicodeError) as error:
         reason = (
-            f"not UTF-8 text: byte {error.object[error.start]:#04x}"
+            f"not UTF-8 text: byte {error.object[error.start]:#04x}{_line_of_damage(found)}"
             if isinstance(error, UnicodeDecodeError)
             else str(error).splitlines()[0]
         )
@@ -85,9 +95,39 @@ class _NotCSV(Exception):
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[TextIOWrapper]:
+def _long_fields() -> Iterator[None]:
+    """The csv module reads fields of up to `MOST_FIELD` characters; its own limit is back afterwards."""
+    usual = csv.field_size_limit(MOST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _line_of_damage(path: Path) -> str:
+    """The first line that is not UTF-8, as the end of a phrase; empty if the file is not of single-byte lines."""
     with path.open("rb") as raw:
         gzipped = raw.read(2) == GZIP
+        raw.seek(0)
+        for number, line in enumerate(BytesIO(_inflate(raw.read())) if gzipped else raw, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return (
+                    ""
+                    if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                    else f" in line {number}"
+                )
+    return ""
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[TextIOWrapper]:
+    with path.open("rb") as raw:
+        start = raw.read(4)
+        if start in OTHERS:
+            raise _NotCSV(OTHERS[start])
+        gzipped = start.startswith(GZIP)
         raw.seek(0)
         file = BytesIO(_inflate(raw.read())) if gzipped else raw
         utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
