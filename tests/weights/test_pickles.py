@@ -237,7 +237,7 @@ def test_truncated_anywhere_is_a_sentence(suffix: str, share: float, tmp_path: P
         read_checkpoint(path)
 
 
-STARTS = [b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x02}q\x00"]
+STARTS = [b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x02}q\x00", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"]
 
 
 def sentence_or_content(path: Path) -> Any:

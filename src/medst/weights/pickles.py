@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> Any:
         return read_safetensors(path)
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-    if not is_zip and tarfile.is_tarfile(path):
+    if not is_zip and _is_tar(path):
         raise MedstError(f"{path} is refused: torch's oldest format, a tar file, can't be read without executing it.")
     try:
         with warnings.catch_warnings(action="ignore"):  # on the pickle's version; what it can't read, it refuses
@@ -108,6 +108,15 @@ def _read_zip(path: Path) -> Any:
     # Safe twice: these stand-ins are all that the restricted reader knows besides tensors and containers.
     with safe_globals([(_Plain if name in PLAIN else Inert, name) for name in names]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether a file is a plain tar file. `tarfile.is_tarfile` would inflate a gzip file, and raises on half of one."""
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.TarError:
+        return False
+    return True
 
 
 def _is_cut_off(path: Path) -> bool:
