@@ -53,6 +53,15 @@ def test_a_mistyped_name_fails_at_the_first_refusal(monkeypatch: pytest.MonkeyPa
     assert len(asked) == 1
 
 
+def test_a_name_that_is_too_long_is_cut_short_and_a_device_is_named() -> None:
+    for name in ("a" * 6000, "a/" * 3000, "a\0b"):
+        with pytest.raises(MedstError, match=r"^--start.deit ") as refused:
+            find(name, "--start.deit", ["*"])
+        assert len(str(refused.value)) < 300
+    with pytest.raises(MedstError, match=r"--start\.deit /dev/zero: not a regular file"):
+        find("/dev/zero", "--start.deit", ["*"])
+
+
 def test_a_name_that_can_not_be_a_hub_id_is_a_missing_file(tmp_path: Path) -> None:
     for name in (tmp_path / "none", "none", "./none", "a/b/c"):
         with pytest.raises(MedstError, match="no such file or folder"):

@@ -1,20 +1,27 @@
 """Weights and tokenizers by name: a path here, or a model of the Hugging Face hub."""
 
+import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from medst.errors import MedstError
+from medst.files import find_folder
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+SHOWN = 200
+"""Characters of a name that a message repeats."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of weights in a Hugging Face folder; the first one that is there is read."""
 
 
-def find(name: Path | str, what: str, patterns: Sequence[str]) -> Path:
+def find(
+    name: Path | str, what: str, patterns: Sequence[str], is_complete: Callable[[Path], bool] | None = None
+) -> Path:
     """The file or folder of this name here, or the local copy of what the hub has under it.
 
     An unknown name fails at once: the hub is asked one time, and where it can't be reached the local cache decides.
@@ -23,15 +30,28 @@ def find(name: Path | str, what: str, patterns: Sequence[str]) -> Path:
         name: a path, or a hub id OWNER/NAME; a path that exists wins.
         what: the setting or argument that gave the name; begins the error message.
         patterns: files of the hub's model to fetch, as shell patterns.
+        is_complete: tells a whole folder from half a one, where `name` may be one that is being replaced.
 
     Raises:
-        MedstError: there is neither, or the hub does not give it.
+        MedstError: there is neither, it is a device or a pipe, or the hub does not give it.
     """
-    place = Path(name)
-    if place.exists():
-        return place
+    if not isinstance(name, (str, os.PathLike)):
+        raise MedstError(f"{what} is {name!r}; give a path or a hub id.")
+    place, said = Path(name), str(name) if len(str(name)) <= SHOWN else f"{str(name)[:SHOWN]}..."
+    try:
+        place = place if is_complete is None else find_folder(place, is_complete)
+        kind = place.stat().st_mode
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "impossible as a file name"
+        raise MedstError(f"{what} {said!r}: {reason}.") from None
+    else:
+        if stat.S_ISDIR(kind) or stat.S_ISREG(kind):
+            return place
+        raise MedstError(f"{what} {said}: not a regular file.")
     if not HUB_ID.fullmatch(str(name)):
-        raise MedstError(f"{what} {name}: no such file or folder.")
+        raise MedstError(f"{what} {said}: no such file or folder.")
     try:
         # Not a mixin's from_pretrained, which asks for one file first and tries that six times.
         return Path(snapshot_download(str(name), allow_patterns=list(patterns)))

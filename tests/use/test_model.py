@@ -220,7 +220,18 @@ def test_the_squares_are_cut_and_scaled_as_in_evaluation(model: Model, studies: 
         (lambda m, s: m.encode_image([s[0].frontal] * 2, [None]), "2 frontal but 1 lateral views"),
         (lambda m, s: m.encode_image([s[0].frontal, "x.jpg"]), r"pair 2 of 2: x\.jpg: no such file\."),
         (lambda m, s: m.encode_text(["edema", " "]), "text 2 of 2 is empty"),
-        (lambda m, s: m.encode_text([None]), "text 1 of 1 is empty or no text"),
+        (lambda m, s: m.encode_text([None]), "text 1 of 1 is empty or not a string"),
+        (lambda m, s: m.encode_text("\ud800"), "half a surrogate pair"),
+        (lambda m, s: m.encode_text(None), "a string or several, not NoneType"),
+        (lambda m, s: m.ground(s[0], 5), "a string or several, not int"),
+        (lambda m, s: m.similarity(s[0], m.encode_image(s[0])), "a string or several, not ImageEmbeddings"),
+        (lambda m, s: m.compare(s[0], s[1], None), "name a finding"),
+        (lambda m, s: m.compare(s[0], s[1], ["edema"]), "name a finding"),
+        (lambda m, s: m.timeline(["x.jpg"], "edema"), r"x\.jpg: no such file"),
+        (lambda m, s: m.encode_image(torch.zeros(2, 1, 40, 40).to_sparse()), "give a dense one"),
+        (lambda m, s: Study(s[0].frontal, time=b"2150-03-01"), "a study's time is"),
+        (lambda m, s: medst.load(None), "model is None; give a path or a hub id"),  # type: ignore[arg-type]
+        (lambda m, s: medst.load("/dev/null"), "model /dev/null: not a regular file"),
         (lambda m, s: m.ground(s[0], m.encode_text(["edema", "pneumonia"])), "ground takes one phrase, not 2"),
         (lambda m, s: m.compare(s[:2], s[0], "edema"), "one study and one study, not 2 and 1"),
         (lambda m, s: m.compare(s[0], s[1], " _ "), "name a finding"),
@@ -237,6 +248,18 @@ def test_without_a_device_it_is_the_one_that_pretrain_takes(small_model: Path, m
     assert medst.load(small_model).device == default_device()
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("meta"))
     assert medst.load(small_model).device.type == "meta"
+
+
+def test_a_model_folder_with_another_tokenizer_is_refused(small_model: Path) -> None:
+    with pytest.raises(MedstError, match="which has its own tokenizer; leave tokenizer out"):
+        medst.load(small_model, tokenizer=small_model)
+
+
+def test_frontal_views_alone_are_a_time_line_in_the_order_given(model: Model, studies: list[Study]) -> None:
+    views = [studies[1].frontal, studies[0].frontal]
+    line = model.timeline(views, ["edema"])
+    assert [study.frontal for study in line.studies] == views
+    torch.testing.assert_close(line.similarity, model.similarity(views, ["edema"]))
 
 
 def test_a_device_that_is_not_there(small_model: Path) -> None:

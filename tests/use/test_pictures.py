@@ -74,12 +74,20 @@ def test_a_stored_picture_has_no_padding(phantom_cohort: Path) -> None:
         (GREY.astype(np.float32), "floats outside 0 to 1"),
         (np.full((60, 48), np.nan), "floats outside 0 to 1"),
         (Image.fromarray(GREY.astype(np.int32)), "a PIL image of mode I"),
+        (torch.zeros(40, 40).to_sparse(), "not a plain array of numbers .*give a dense one"),
+        (torch.zeros(3, 40, 40, device="meta"), r"not a plain array of numbers \(meta\)"),
+        (np.ma.masked_array(GREY), "a masked array"),
         ("nowhere.jpg", r"nowhere\.jpg: no such file"),
     ],
 )
 def test_refusals(source: object, message: str) -> None:
     with pytest.raises(MedstError, match=message):
         read_picture(source)  # type: ignore[arg-type]
+
+
+def test_a_tensor_in_bfloat16_is_a_picture() -> None:
+    tensor = torch.from_numpy(GREY / 255.0).bfloat16()
+    assert np.array_equal(read_picture(tensor).original, read_picture(tensor.float()).original)
 
 
 def test_a_large_array_is_refused_without_a_copy() -> None:

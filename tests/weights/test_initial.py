@@ -183,7 +183,7 @@ def test_a_bert_of_another_vocabulary_or_of_other_heads_is_refused(tmp_path: Pat
     with pytest.raises(MedstError, match=r"has 40 word .*41 pieces; give --data.tokenizer emilyalsentzer/Bio_Clinical"):
         start(more, checkpoint=tmp_path / "medst.ckpt")
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"num_attention_heads": 2}))
-    with pytest.raises(MedstError, match=r"weights are for 2 attention heads; set model.text.heads to that, it is 4"):
+    with pytest.raises(MedstError, match=r"weights are for 2 attention heads, not 4; give --model.text.heads 2"):
         start(make(), bert=tmp_path / "bert")
 
 
@@ -244,6 +244,11 @@ def test_a_model_folder_is_a_start_too(tmp_path: Path) -> None:
     theirs, objective = build(recipe, tokenizer)
     small.shake(theirs, 6)
     save(tmp_path / "model", theirs, objective, tokenizer, recipe)
+    for flag in ("deit", "bert"):
+        with pytest.raises(
+            MedstError, match=rf"--start\.{flag}: .*is a model of medst; give it as --start\.checkpoint"
+        ):
+            start(make(), **{flag: tmp_path / "model"})
     model = make()
     assert start(model, checkpoint=tmp_path / "model") == sorted(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), theirs.parameters(), strict=True))

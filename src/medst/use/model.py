@@ -1,6 +1,6 @@
 """`medst.load`: a model with the calls that people use it by."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,17 +138,22 @@ class Model(Loaded):
             texts: one or several, none empty.
 
         Raises:
-            MedstError: a text is empty or no text.
+            MedstError: a text is empty, not a string, or not valid Unicode.
 
         >>> model.encode_text(["The effusion has resolved.", "no pneumonia"]).embedding.shape
         torch.Size([2, 128])
         """
         if isinstance(texts, TextEmbeddings):
             return texts
+        if not isinstance(texts, (str, Iterable)):
+            raise MedstError(f"texts are a string or several, not {type(texts).__name__}.")
         given = (texts,) if isinstance(texts, str) else tuple(texts)
         for number, text in enumerate(given):
+            which = f"text {number + 1} of {len(given)}"
             if not isinstance(text, str) or not text.strip():
-                raise MedstError(f"text {number + 1} of {len(given)} is empty or no text.")
+                raise MedstError(f"{which} is empty or not a string.")
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise MedstError(f"{which} has half a surrogate pair, which is not a letter; decode the text again.")
         found = [self._read_texts(given[start : start + TEXTS]) for start in range(0, len(given), TEXTS)]
         most = max((words.shape[1] for _, words, _ in found), default=0)
         dim = self.model.settings.embedding
@@ -232,11 +237,13 @@ class Model(Loaded):
             raise MedstError(f"compare takes one study and one study, not {len(before)} and {len(after)}.")
         return progression(self, before.embedding[0], after.embedding[0], finding)
 
-    def timeline(self, studies: Sequence[Study], phrases: str | Sequence[str]) -> Timeline:
+    def timeline(
+        self, studies: Source | Study | Sequence[Source | Study], phrases: str | Sequence[str] | TextEmbeddings
+    ) -> Timeline:
         """Phrases over a patient's studies.
 
         Args:
-            studies: put in time order if each has a time.
+            studies: put in time order if each has a time; frontal views alone, such as paths, stay in the order given.
             phrases: one or several.
 
         Raises:
@@ -246,9 +253,10 @@ class Model(Loaded):
         >>> [study.time.month for study in line.studies], line.similarity.shape
         ([1, 3], torch.Size([2, 2]))
         """
-        if not studies:
+        given = [each if isinstance(each, Study) else Study(each) for each in _each(studies)]
+        if not given:
             raise MedstError("a time line needs a study.")
-        ordered = [studies[i] for i in time_order(studies)]
+        ordered = [given[i] for i in time_order(given)]
         images, texts = self.encode_image(ordered), self.encode_text(phrases)
         return Timeline(tuple(ordered), texts.texts, images.embedding @ texts.embedding.T, images)
 
@@ -283,8 +291,11 @@ def _pairs(frontal: Images, lateral: Source | Sequence[Source | None] | None) ->
 
 def _each(given: object) -> Iterator:
     """One as a list of one, several as they are; a four-dimensional array or tensor is several pictures."""
-    if isinstance(given, (list, tuple)) or (isinstance(given, (np.ndarray, Tensor)) and given.ndim == 4):
-        return iter(given)
+    several = isinstance(given, (np.ndarray, Tensor)) and given.ndim == 4
+    if isinstance(given, Tensor) and given.layout != torch.strided:
+        several = False  # can't be taken apart; the reader refuses it
+    if isinstance(given, (list, tuple)) or several:
+        return iter(given)  # type: ignore[call-overload]
     return iter([given])
 
 

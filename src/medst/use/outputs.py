@@ -61,7 +61,7 @@ def _time(given: object) -> datetime | None:
         return datetime(given.year, given.month, given.day)
     try:
         return datetime.fromisoformat(given.strip())  # type: ignore[attr-defined]
-    except (AttributeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         raise MedstError(
             f"a study's time is {str(given)[:40]!r}; give a datetime, or a text such as 2150-03-01 or 2150-03-01T10:30."
         ) from None

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
@@ -89,23 +90,30 @@ def _picture(grey: np.ndarray) -> Picture:
 
 
 def _of_pil(image: Image.Image) -> np.ndarray:
-    if image.mode in ("1", "LA"):
-        image = image.convert("L")
-    elif image.mode in ("P", "RGBA", "YCbCr"):
-        image = image.convert("RGB")
-    if image.mode not in ("L", "RGB"):
-        raise UnreadableImage(f"a PIL image of mode {image.mode}; convert it to L or RGB, with 8 bits, first.")
-    return np.asarray(image)
+    if image.mode in ("1", "LA", "P", "RGBA", "YCbCr", "L", "RGB"):
+        try:  # PIL reads a file only now
+            return np.asarray(image.convert("L" if image.mode in ("1", "LA", "L") else "RGB"))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UnreadableImage(f"a PIL image that can't be read ({error}).") from None
+    raise UnreadableImage(f"a PIL image of mode {image.mode}; convert it to L or RGB, with 8 bits, first.")
 
 
 def _of_tensor(tensor: Tensor) -> np.ndarray:
-    if tensor.ndim == 3 and tensor.shape[0] in (1, 3):
-        tensor = tensor.permute(1, 2, 0)
-    return tensor.detach().cpu().numpy()
+    try:
+        if tensor.ndim == 3 and tensor.shape[0] in (1, 3):
+            tensor = tensor.permute(1, 2, 0)
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+            tensor = tensor.float()  # numpy has no bfloat16
+        return tensor.detach().cpu().numpy(force=True)
+    except (RuntimeError, TypeError, NotImplementedError):  # sparse, quantized, nested, or without data
+        kind = "quantized" if tensor.is_quantized else tensor.device.type if tensor.is_meta else tensor.layout
+        raise UnreadableImage(f"a tensor that is not a plain array of numbers ({kind}); give a dense one.") from None
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
     """An array's 8-bit grey picture."""
+    if isinstance(pixels, np.ma.MaskedArray):
+        raise UnreadableImage("a masked array; fill in its masked pixels with .filled(0) first.")
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):

@@ -41,9 +41,9 @@ def presence_axis(model: "Model", finding: str) -> Float[Tensor, " dim"]:
         finding: as a radiologist names it; underscores are read as spaces.
 
     Raises:
-        MedstError: there is no finding.
+        MedstError: the finding is empty or not a string.
     """
-    name = " ".join(finding.replace("_", " ").split())
+    name = " ".join(finding.replace("_", " ").split()) if isinstance(finding, str) else ""
     if not name:
         raise MedstError("name a finding, for instance 'pleural effusion'.")
     texts = model.encode_text([prompt.format(name) for prompt in (*FOR, *AGAINST)]).embedding

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from medst.errors import MedstError
-from medst.files import atomic, claim, find_folder, is_free, sha256
+from medst.files import atomic, claim, is_free, sha256
 from medst.hub import find
 from medst.objective import Objective
 from medst.recipes import RECIPES
@@ -35,9 +35,10 @@ def load(path: Path | str, *, tokenizer: Path | str | None = None) -> Loaded:
     Raises:
         MedstError: there is no such model, or it is damaged, carries pickled code or lacks its tokenizer.
     """
-    place = find_folder(Path(path), is_model)
-    place = place if place.exists() else find(path, "model", PATTERNS)
+    place = find(path, "model", PATTERNS, is_model)
     if place.is_dir():
+        if tokenizer is not None:
+            raise MedstError(f"{path} is a model folder, which has its own tokenizer; leave tokenizer out.")
         return load_folder(place)
     return _from_checkpoint(place, tokenizer, RECIPES["paper"])[0]
 

@@ -100,7 +100,8 @@ def _fitting(
 
 def _deit(model: MedST, name: Path | str) -> dict[str, Tensor]:
     path = find_weights(name, "--start.deit", ["config.json"])
-    _check_config(path, "model.vision.heads", model.settings.vision.heads)
+    _refuse_own(path, "--start.deit")
+    _check_config(path, "--model.vision.heads", model.settings.vision.heads)
     state = _as_timm(tensors_of(read_checkpoint(path), "model", path))
     names = {f"vision.{name}": name for name in model.vision.state_dict() if not is_lateral(f".{name}")}
     return _fitting(model, names, state, path)
@@ -134,7 +135,8 @@ def _as_timm(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _bert(model: MedST, name: Path | str) -> dict[str, Tensor]:
     path = find_weights(name, "--start.bert", ["config.json", CONFIG, *FILES])
-    _check_config(path, "model.text.heads", model.settings.text.heads)
+    _refuse_own(path, "--start.bert")
+    _check_config(path, "--model.text.heads", model.settings.text.heads)
     state = tensors_of(read_checkpoint(path), None, path)
     prefix = "bert." if any(name.startswith("bert.") for name in state) else ""
     # Files of before 2019 call the norms' entries by their Greek letters.
@@ -177,4 +179,13 @@ def _check_config(path: Path, field: str, heads: int) -> None:
         return
     theirs = read_json(file, "get it again from where the weights were published").get("num_attention_heads", heads)
     if theirs != heads:
-        raise MedstError(f"{file}: the weights are for {theirs} attention heads; set {field} to that, it is {heads}.")
+        raise MedstError(f"{file}: the weights are for {theirs} attention heads, not {heads}; give {field} {theirs}.")
+
+
+def _refuse_own(path: Path, flag: str) -> None:
+    """Refuse a model that medst wrote where a published encoder belongs."""
+    file = path.with_name("config.json")
+    if path.name == WEIGHTS[0] and file.is_file():
+        config = read_json(file, "get it again from where the weights were published")
+        if "medst_version" in config:
+            raise MedstError(f"{flag}: {path.parent} is a model of medst; give it as --start.checkpoint instead.")
