@@ -130,3 +130,10 @@ def test_a_json_file_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None
         make(file)
         with pytest.raises(MedstError, match="not a regular file"):
             files.read_json(file, "make it again", FORM)
+
+
+def test_a_file_can_t_take_the_place_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(), tmp_path):
+        with pytest.raises(MedstError, match="is a folder; give the name of a file"):
+            files.write_text(path, "text")

@@ -36,8 +36,11 @@ def atomic(path: Path) -> Iterator[Path]:
         path: final name of the file; missing parent folders are made.
 
     Raises:
+        MedstError: `path` is a folder.
         OSError: as the block or the file system raises it, the full disk included; `path` is then as it was.
     """
+    if path.is_dir():
+        raise MedstError(f"{path} is a folder; give the name of a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps a worker that outlives its killed parent from writing into a later worker's file.
     part = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -66,15 +66,15 @@ def prepare(
         raise MedstError(f"'{dataset}' is not a data set that medst prepares; it prepares {', '.join(DATASETS)}.")
     if workers < 0 or not 0 <= max_rejected <= 1:
         raise MedstError("--workers must be 0 or more, and --max-rejected between 0 and 1.")
-    # The folder of a table of one's own may hold anything.
-    if dataset != "table" and cohort.resolve().is_relative_to(raw.resolve()):
-        raise MedstError(
-            f"{cohort} is in {raw}, which holds the raw data and is never written to; give another folder."
-        )
     module: ModuleType = import_module(f"medst.cohort.{DATASETS[dataset]}")
     options.check(dataset, module.OPTIONS)
     try:
         header = module.describe(raw, options)
+        # The folder of a table of one's own may hold anything.
+        if dataset != "table" and cohort.resolve().is_relative_to(raw.resolve()):
+            raise MedstError(
+                f"{cohort} is in {raw}, which holds the raw data and is never written to; give another folder."
+            )
         writer = Writer(cohort, header, Workers(workers, cluster, progress), Reading(options.decode, options.intensity))
         with claim(cohort):
             meta = writer.start()
