@@ -212,6 +212,55 @@ def test_long_texts_are_refused(page: Page, desk: Any) -> None:
         assert said in page.ask(f"gradio_api/call/{name}/{event['event_id']}")[2]
 
 
+def test_what_the_page_cannot_answer_is_a_sentence_and_no_traceback(page: Page, desk: Any) -> None:
+    for path, body in (("gradio_api/call/nope", b'{"data": []}'), ("gradio_api/run/nope", b'{"data": []}'),
+                       (f"static/{'a' * 300}", None), (f"assets/{'a' * 300}", None)):  # fmt: skip
+        status, headers, said = page.ask(path, body, **JSON)
+        assert (status, said) == (400, "medst: the page can't make sense of this request.\n")
+        assert headers["x-content-type-options"] == "nosniff"
+    patient = desk.patients[0][1]
+    upload = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    for data in ([patient], [patient, upload], [patient, "\ud800"], ["\ud800", "edema"], [{}, "edema"], [[1], [2]]):
+        event = json.loads(page.ask("gradio_api/call/similarity", json.dumps({"data": data}).encode(), **JSON)[2])
+        said = page.ask(f"gradio_api/call/similarity/{event['event_id']}")[2]
+        assert json.loads(said.partition("data: ")[2])["error"], data
+    assert page.ask("gradio_api/run/similarity", b'{"data": [1]}', **JSON)[2] != '{"error":null}'
+    assert "Traceback" not in (page.temporary / "said.txt").read_text()
+
+
+def test_a_refused_upload_leaves_no_file(page: Page) -> None:
+    body, kind = form(100)
+    assert page.ask("gradio_api/upload", body.replace(b'"a.png"', b'".."'), **kind)[0] == 400
+    assert not [file for file in page.private[0].glob("tmp*") if file.is_file()]
+
+
+def test_an_upload_that_stalls_gives_its_share_back() -> None:
+    sent: list[dict[str, Any]] = []
+    tidied: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        if not sent and not tidied:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert guard._receiving == 100
+        assert (await receive())["type"] == "http.disconnect"
+        raise ConnectionError("the visitor is gone")
+
+    tidy = lambda: tidied.append(1)  # noqa: E731
+    guard = Guard(app, frozenset({"a"}), None, "", 1000, 1000, lambda: 0, tidy, patience=0.01)
+    headers = [(b"host", b"a"), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
+    asyncio.run(guard(scope, receive, send))  # type: ignore[arg-type]
+    assert guard._receiving == 0
+    assert tidied == [1]
+    assert sent[0]["status"] == 400
+
+
 def test_files_that_nobody_asked_for_go(tmp_path: Path) -> None:
     for name, age in (("a", 0), ("b", serve.KEPT + 60), (serve.LOCK, serve.KEPT + 60)):
         (tmp_path / name).write_bytes(b"12345")

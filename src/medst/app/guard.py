@@ -4,6 +4,8 @@ A web site can make a browser send requests here, through DNS rebinding under a 
 on this computer that serves pages on another port. Neither gets past the host name, the origin and the token.
 """
 
+import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +57,8 @@ class Guard:
         upload: bytes of one file.
         uploads: bytes of all visitors' files together.
         used: says how many bytes visitors' files have now.
+        tidy: removes what refused uploads left; called when no upload is under way.
+        patience: seconds without data after which a request that is not complete is given up.
     """
 
     app: ASGIApp
@@ -64,6 +68,8 @@ class Guard:
     upload: int
     uploads: int
     used: Callable[[], int]
+    tidy: Callable[[], None] = lambda: None
+    patience: float = 60.0
     _receiving: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,6 +134,7 @@ class Guard:
     async def _pass_on(self, scope: Scope, headers: Headers, receive: Receive, send: Send, nonce: str) -> None:
         is_upload = scope["path"] == UPLOADS
         most, length = (self.upload if is_upload else BODY), int(headers.get("content-length", 0))
+        receive = _impatient(receive, self.patience)
         refused = ""
         if "transfer-encoding" in headers:
             refused = "send the request with its Content-Length."
@@ -145,9 +152,65 @@ class Guard:
         scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in dropped]}
         self._receiving += length if is_upload else 0
         try:
-            await self.app(scope, receive, _with_nonce(send, nonce) if scope["path"] == "/" else send)
+            await _answered(self.app, scope, receive, _with_nonce(send, nonce) if scope["path"] == "/" else send)
         finally:
             self._receiving -= length if is_upload else 0
+            if is_upload and not self._receiving:
+                self.tidy()
+
+
+def _impatient(receive: Receive, patience: float) -> Receive:
+    """The same, but a body that stalls counts as a connection that is lost."""
+    complete = False
+
+    async def impatient() -> Message:
+        nonlocal complete
+        if complete:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), patience)
+        except TimeoutError:
+            message = {"type": "http.disconnect"}
+        complete = not message.get("more_body")
+        return message
+
+    return impatient
+
+
+async def _answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let the page answer; what it raises becomes one line in the log and one sentence for the visitor."""
+    held: list[Message] = []  # an answer of status 500, which an exception may follow
+    started = False
+
+    async def watched(message: Message) -> None:
+        nonlocal started
+        if held or message.get("status") == 500:
+            held.append(message)
+            return
+        started = True
+        await send(message)
+
+    try:
+        await app(scope, receive, watched)
+    except Exception as error:
+        log_failure(f"{scope['method']} {scope['path'][:80]!r}", error)
+        if not started:
+            asked = isinstance(error, (ValueError, LookupError, OSError)) or "gradio" in type(error).__module__
+            said = "the page can't make sense of this request." if asked else "the page failed; its log says why."
+            await PlainTextResponse(f"medst: {said}\n", 400 if asked else 500)(scope, receive, send)
+        return
+    for message in held:
+        await send(message)
+
+
+def log_failure(what: str, error: Exception) -> None:
+    """Note what failed, in one line without a traceback."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f", at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
+    words = " ".join(str(error).split())[:200]
+    logging.getLogger("medst.app").warning("medst: %s failed (%s: %r%s)", what, type(error).__name__, words, place)
 
 
 def _route(path: str) -> str:

@@ -1,6 +1,6 @@
 """The page's controls and what they call; gradio. Nothing is computed here."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from html import escape
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import gradio as gr
 
 from medst.app.api import offer
+from medst.app.guard import log_failure
 from medst.app.pieces import comparison_html, similar_html, timeline_html
 from medst.app.serve import KEPT
 from medst.app.uploads import DATE, REPORT, study_of_upload
@@ -35,6 +36,24 @@ def told(function: Callable[P, T], say: Callable[[str], str] = escape) -> Callab
             return function(*args, **kwargs)
         except MedstError as error:
             raise gr.Error(say(str(error)), print_exception=False) from None
+
+    return wrapped
+
+
+def quiet(process: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """The same, with what gradio or a call raises as a message for the visitor and one line in the log."""
+
+    @wraps(process)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await process(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            log_failure("a call", error)
+            said = "the page can't work with these values" if isinstance(error, ValueError) else "the page failed"
+            words = " ".join(str(error).split())[:200] if isinstance(error, ValueError) else "its log says why"
+            raise gr.Error(escape(f"{said}: {words}"), print_exception=False) from None
 
     return wrapped
 

@@ -104,6 +104,7 @@ def serving(
                 upload=upload * 2**20,
                 uploads=TOGETHER * upload * 2**20,
                 used=lambda: used(private),
+                tidy=lambda: remove_unfinished(private),
             )
             with _running(guard, page, listener):
                 yield address if token is None else f"{address}?token={token}"
@@ -135,10 +136,11 @@ def _app(desk: "Desk", private: Path, upload: int) -> "tuple[FastAPI, Any]":
         from fastapi import FastAPI
     except ImportError as error:
         raise MedstError('the web page needs a package that is missing: pip install "medst[app]".') from error
-    from medst.app.page import build_page
+    from medst.app.page import build_page, quiet
     from medst.app.style import css, theme
 
-    page = build_page(desk, private)
+    page: Any = build_page(desk, private)
+    page.process_api = quiet(page.process_api)
     page.queue(default_concurrency_limit=2, max_size=64)
     page.state_session_capacity = VISITORS
     app = gr.mount_gradio_app(
@@ -246,6 +248,13 @@ def used(folder: Path) -> int:
             else:
                 total += status.st_size
     return total
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove files that gradio was receiving; it moves complete ones to folders of their own."""
+    for file in folder.glob("tmp*"):
+        with suppress(OSError):
+            file.unlink()
 
 
 def _desk(model: Path | str, cohort: Path | None, embeddings: Path | None) -> "Desk":
