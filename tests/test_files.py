@@ -77,8 +77,40 @@ def test_an_output_is_claimed_by_one_process_and_free_after_its_kill(tmp_path: P
         holder.join()
     with files.claim(tmp_path / "new" / "run"):
         pass
-    assert files.is_free(tmp_path / "new")
-    assert (tmp_path / "new" / ".run.lock").read_text() == ""
+    assert not list((tmp_path / "new").iterdir())
+
+
+def _contend(
+    path: Path, start: "multiprocessing.synchronize.Event", times: int, failed: "multiprocessing.Queue"
+) -> None:  # type: ignore[type-arg]
+    start.wait(60)
+    two, refused = 0, 0
+    while times:
+        try:
+            with files.claim(path):
+                inside = os.open(path, os.O_CREAT | os.O_EXCL)
+                os.close(inside)
+                path.unlink()
+            times -= 1
+        except FileExistsError:
+            two, times = two + 1, times - 1
+        except MedstError:
+            refused += 1
+    failed.put((two, refused))
+
+
+def test_of_many_processes_never_two_hold_one_output_and_no_lock_stays(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    start, failed = context.Event(), context.Queue()
+    everyone = [context.Process(target=_contend, args=(tmp_path / "out", start, 30, failed)) for _ in range(8)]
+    for one in everyone:
+        one.start()
+    start.set()
+    counted = [failed.get(timeout=120) for _ in everyone]
+    for one in everyone:
+        one.join(60)
+    assert [two for two, _ in counted] == [0] * 8
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_output_below_a_file_is_refused_by_name(tmp_path: Path) -> None:

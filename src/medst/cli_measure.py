@@ -91,6 +91,10 @@ def evaluate(
         words = [row["task"], row["dataset"], row["metric"], row["finding"], folds, row["model"]]
         spread = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}, "
         print(f"{' '.join(word for word in words if word)}: {row['value']:.3f} ({spread}chance {row['chance']:.3f})")
+    for name, detail in results["details"].items():
+        learnt = ", ".join(f"{share}: {rows}" for share, rows in detail.get("train_rows", {}).items())
+        if learnt:
+            print(f"Training rows of {name.replace('/', ' ')}: {learnt}")
     for left in results["left_out"]:
         folds = f", {left['folds']} folds" if left["folds"] else ""
         print(f"Not measured: {left['task']} {left['dataset']}, {left['finding']}{folds}: {left['reason']}.")

@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, Timeout, UnixFileLock
 
 from medst.errors import MedstError
 
@@ -261,8 +261,8 @@ def is_free(path: Path) -> bool:
 def claim(path: Path) -> Iterator[None]:
     """Hold an output, file or folder, for as long as the block runs; a second process is refused.
 
-    The claim is a lock on `.NAME.lock` beside the output. It ends with the process, however that ends; the empty lock file
-    stays, because removing it would let two processes hold two locks of one name.
+    The claim is a lock on `.NAME.lock` beside the output. It ends with the process, however that ends. The lock file goes
+    with it, except after a kill, or where the file system knows only files that stand for locks.
 
     Args:
         path: the output's final name; missing parent folders are made.
@@ -293,8 +293,10 @@ def claim(path: Path) -> Iterator[None]:
             place.write_text(f"{os.getpid()} {socket.gethostname()}")
         yield
     finally:
-        with suppress(OSError):
-            os.truncate(place, 0)
+        # Safe only while the lock is held, and because filelock from version 4 gives up a lock whose file is gone.
+        if isinstance(lock, UnixFileLock):
+            with suppress(OSError):
+                place.unlink()
         lock.release()
 
 

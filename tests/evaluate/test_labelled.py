@@ -17,6 +17,7 @@ from medst.errors import MedstError
 from medst.evaluate import probe as probing
 from medst.evaluate import zero_shot as zeroing
 from medst.evaluate.features import ImageFeatures
+from medst.evaluate.labels import Labelled, Split
 from medst.evaluate.probe import draw, probe
 from medst.evaluate.run import evaluate
 from medst.evaluate.task import Outcome, Question
@@ -188,6 +189,45 @@ def test_a_share_with_one_class_is_left_out_by_name(loaded: Loaded, cohort: Coho
     outcome = probe(loaded, cohort, Question(fractions=(0.05, 1.0)))
     assert [left.finding for left in outcome.left_out] == ["5 %"]
     assert {score.finding for score in outcome.scores} == {"100 %"}
+    assert outcome.train_rows == {"100 %": 24}
+
+
+def test_a_share_with_one_row_of_a_class_says_how_many_would_do(
+    loaded: Loaded, cohort: Cohort, seen: np.ndarray
+) -> None:
+    label = cohort.labelled["label"].to_numpy()[:24]
+    counts = {size: np.bincount(label[draw(24, size / 24, 42)], minlength=2) for size in range(25)}
+    enough = min(size for size, held in counts.items() if held.min() >= 2)
+    outcome = probe(loaded, cohort, Question(fractions=((enough - 1) / 24,)))
+    assert not outcome.scores
+    (left,) = outcome.left_out
+    normal, pneumonia = counts[enough - 1]
+    said = f"{enough - 1} of 24 training rows hold {normal} normal, {pneumonia} Pneumonia; 2 of each are needed: "
+    assert left.reason.startswith(said + f"{enough} rows would do, --fractions ")
+    advised = float(left.reason.rpartition(" ")[2])
+    assert probe(loaded, cohort, Question(fractions=(advised,))).train_rows == {f"{100 * advised:g} %": enough}
+
+
+def test_a_label_with_too_few_drawn_rows_is_left_out_and_so_is_the_mean(
+    loaded: Loaded, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = np.array([[1, 1], [0, 0]] * 20, dtype=np.float32)
+    target[:, 1] = 0
+    target[draw(40, 1.0, 42)[[0, 12, 30]], 1] = 1
+    split = Split(np.arange(40), target, np.arange(40))
+    data = Labelled(["often", "seldom"], True, dict.fromkeys(("train", "valid", "test"), split), {})
+    lacking = probing._lacking(data, 0.25, (42,))
+    assert lacking == {
+        "25 % seldom": "10 of 40 training rows hold 1 positive, 9 negative; 2 of each are needed: "
+        "13 rows would do, --fractions 0.325"
+    }
+    monkeypatch.setattr(probing, "read_labels", lambda _: data)
+    few = probe(loaded, cohort, Question(fractions=(0.25,)))
+    assert [score.finding for score in few.scores] == ["25 % often"]
+    assert [left.finding for left in few.left_out] == ["25 % seldom", "25 %"]
+    enough = probe(loaded, cohort, Question(fractions=(0.325,)))
+    assert [score.finding for score in enough.scores] == ["32.5 %", "32.5 % often", "32.5 % seldom"]
+    assert not enough.left_out
 
 
 def test_early_stopping_keeps_the_best_weights() -> None:

@@ -91,7 +91,8 @@ def _several(cohort: Cohort) -> Labelled:
         counts = [int((column[split == part] == value).sum()) for part in ("train", "test") for value in (1.0, 0.0)]
         if min(counts[:2]) < FEWEST or min(counts[2:]) < 1:
             left_out[name] = (
-                f"{counts[0]} positive and {counts[1]} negative rows to learn from, {counts[2]} and {counts[3]} to test"
+                f"{counts[0]} positive and {counts[1]} negative rows to learn from, {counts[2]} and {counts[3]} to test; "
+                f"{FEWEST} of each would do to learn from, 1 of each to test"
             )
         else:
             kept.append(place)

@@ -11,6 +11,7 @@ rows in memory.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,8 @@ from medst.weights import Loaded
 
 TASK = "probe"
 SEEDS = {"paper": (42,), "strict": (42, 100, 666)}
+ENOUGH = 2
+"""Rows of each class, or positive and negative ones of a label, below which a share of the training rows teaches nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,21 @@ def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome
     learn: Callable[[Split, int], np.ndarray] = (
         partial(_finetuned, loaded, cohort, data) if question.finetune else _Linear(loaded, cohort, data, question)
     )
-    test, seeds = data.splits["test"], SEEDS[question.protocol]
+    train_split, test, seeds = data.splits["train"], data.splits["test"], SEEDS[question.protocol]
     for fraction in question.fractions:
-        drawn = [draw(len(data.splits["train"]), fraction, seed) for seed in seeds]
-        outputs: list[np.ndarray] = []
-        for seed, rows in zip(seeds, drawn, strict=True):
-            learnt = data.splits["train"][rows]
-            if not data.several and len(np.unique(learnt.target)) < 2:
-                reason = f"{len(learnt)} rows of one class at {_share(fraction)} of the labels"
-                outcome.left_out.append(LeftOut(TASK, _share(fraction), 0, reason))
-                outputs = []
-                break
-            outputs.append(learn(learnt, seed))
-        if not outputs:
+        lacking = _lacking(data, fraction, seeds)
+        outcome.left_out += [LeftOut(TASK, finding, 0, reason) for finding, reason in lacking.items()]
+        if len(lacking) == (len(data.names) if data.several else 1):
             continue
+        drawn = [train_split[draw(len(train_split), fraction, seed)] for seed in seeds]
+        outputs = [learn(learnt, seed) for seed, learnt in zip(seeds, drawn, strict=True)]
+        outcome.train_rows[_share(fraction)] = len(drawn[0])
         score = _labels_scores if data.several else _class_scores
-        outcome.scores += score(data.names, outputs, test, _share(fraction), seeds, question.intervals)
+        scores = score(data.names, outputs, test, _share(fraction), seeds, question.intervals)
+        if lacking:
+            reason = f"a mean over all labels needs each of them, and {len(lacking)} can't be measured"
+            outcome.left_out.append(LeftOut(TASK, _share(fraction), 0, reason))
+        outcome.scores += [one for one in scores if one.finding not in lacking and not (lacking and one is scores[0])]
         if not data.several:
             counted = confusion_matrix(test.target, outputs[0].argmax(1), labels=range(len(data.names)))
             outcome.confusion[_share(fraction)] = counted.tolist()
@@ -94,6 +96,33 @@ def draw(rows: int, fraction: float, seed: int) -> np.ndarray:
     [8, 1, 5]
     """
     return np.random.RandomState(seed).choice(rows, size=round(fraction * rows), replace=False)
+
+
+def _lacking(data: Labelled, fraction: float, seeds: Sequence[int]) -> dict[str, str]:
+    """Why a share, or one of its labels, can't be measured: a draw has fewer than `ENOUGH` rows of a class or value."""
+    target, share = data.splits["train"].target, _share(fraction)
+    groups = {share: {name: target == place for place, name in enumerate(data.names)}}
+    if data.several:
+        values = {"positive": 1.0, "negative": 0.0}
+        groups = {
+            f"{share} {name}": {word: target[:, place] == value for word, value in values.items()}
+            for place, name in enumerate(data.names)
+        }
+    rows, size, lacking = len(target), round(fraction * len(target)), dict[str, str]()
+    orders = [draw(rows, 1.0, seed) for seed in seeds]  # smaller draws are the beginnings of these
+    for finding, kinds in groups.items():
+        found = [np.flatnonzero(mask[order]) for order in orders for mask in kinds.values()]
+        needed = max(int(places[ENOUGH - 1]) + 1 if len(places) >= ENOUGH else rows + 1 for places in found)
+        if needed <= size:
+            continue
+        held = ", ".join(
+            f"{min(int(mask[order[:size]].sum()) for order in orders)} {name}" for name, mask in kinds.items()
+        )
+        remedy = "the training split holds too few"
+        if needed <= rows:
+            remedy = f"{needed} rows would do, --fractions {math.ceil(1000 * needed / rows) / 1000:g}"
+        lacking[finding] = f"{size} of {rows} training rows hold {held}; {ENOUGH} of each are needed: {remedy}"
+    return lacking
 
 
 def _share(fraction: float) -> str:

@@ -248,7 +248,8 @@ def _put(
             "calibration": trained.calibration,
             "predictions": trained.predictions,
             "warnings": trained.warnings,
-        },
+        }
+        | ({"train_rows": trained.train_rows} if trained.train_rows else {}),
     )
 
 

@@ -104,6 +104,7 @@ class Outcome:
         calibration: for each finding, rows of (mean of the predicted probability, share of positives, rows).
         predictions: a record for each labelled row.
         warnings: what a reader of the numbers must know, a sentence each.
+        train_rows: for each share of the training rows, how many a probe learnt from.
     """
 
     scores: list[Score] = field(default_factory=list)
@@ -113,6 +114,7 @@ class Outcome:
     calibration: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    train_rows: dict[str, int] = field(default_factory=dict)
 
 
 Task = Callable[[Loaded, Cohort, Question], Outcome]
