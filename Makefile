@@ -26,6 +26,7 @@ setup: $(READY)
 
 # torch first and by itself: its pinned version may be at hand as a CPU build, and what follows then keeps it.
 $(READY): pyproject.toml constraints.txt hatch_build.py src/medst/cohort/jpeg_eighth.c
+	@echo "Setting up $(VENV): a few minutes of downloads, once."
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"

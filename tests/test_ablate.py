@@ -14,6 +14,7 @@ import pytest
 from medst import NUMERICS, pretrain
 from medst import ablate as module
 from medst.ablate import VARIANTS, Variant, ablate, as_table, choose, differences
+from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.files import claim
 from medst.recipes import RECIPES
@@ -58,6 +59,11 @@ def test_what_is_missing_is_left_out_of_its_pair_and_said() -> None:
     table = as_table([reference, no_local, days], 3)
     assert "+20.0 (-107.1 to +147.1), 2 of 3 seeds |" in table
     assert table.splitlines()[4].endswith("| missing |")
+    assert "Mean of 3 seeds; " in table
+    single = as_table(differences(chosen, {("reference", 0): {"m": 0.1}}, 1), 1)
+    assert single.endswith(
+        "One seed, so without intervals; variants as the difference from the reference of the same seed, in points."
+    )
     (row,) = differences([], {("reference", 1): {"m": 0.2}}, 3)
     assert "| 20.0, 1 of 3 seeds |" in as_table([row], 3)
 
@@ -221,3 +227,41 @@ def test_comparisons_that_can_not_be_measured_are_refused_before_the_first_run(
     with pytest.raises(MedstError, match=r"no finding has enough rows .*edema: 5 folds need 5 patients"):
         ablate(phantom_cohort, tmp_path / "job", comparisons=few)
     assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "sentences", "task", "said"),
+    [
+        (3, 2000, "temporal-text", "temporal-image, because no finding has 5 patients of each progression."),
+        (2000, 9, "temporal-image", "temporal-text, because there are not 10 pairs of sentences of each category."),
+    ],
+)
+def test_a_task_that_comparisons_are_too_few_for_is_left_out_and_named(
+    comparisons: int, sentences: int, task: str, said: str, quick: Recipe, phantom_cohort: Path,
+    phantom_comparisons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def cut(path: Path) -> Cohort:
+        whole = open_cohort(path)
+        if whole.comparisons is None or whole.sentences is None:
+            return whole
+        many = pl.concat([whole.comparisons] * 20).with_row_index("n").with_columns(patient_id=pl.format("p{}", "n"))
+        return replace(whole, comparisons=many.head(comparisons), sentences=whole.sentences.head(sentences))
+
+    monkeypatch.setattr(module, "open_cohort", cut)
+    asked: list[list[str]] = []
+    notes: list[str] = []
+
+    def fails(runs: list[module._Run], *_: object) -> dict[module._Run, str]:
+        asked.extend(run.wanted for run in runs)
+        return {runs[1]: "x"}
+
+    monkeypatch.setattr(module, "_all", fails)
+    monkeypatch.setattr(module, "read_values", lambda *_: {"temporal-text, AUROC": 0.5})
+    table = ablate(
+        phantom_cohort, tmp_path / "job", comparisons=phantom_comparisons, recipe=quick, seeds=1, only=("no-local",),
+        say=notes.append,
+    )  # fmt: skip
+    assert asked == [["retrieval", task]] * 2
+    assert notes == [f"Not measured: {said}"]
+    assert table.count(notes[0]) == 1
+    assert "Missing: no-local" in table

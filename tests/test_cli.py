@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,55 @@ def test_what_takes_several_paths_asks_for_one(words: tuple[str, ...]) -> None:
     assert done.returncode == 1
     assert "at least one" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_end_that_a_scheduler_announces_is_a_sentence(tmp_path: Path) -> None:
+    words = ["phantom", str(tmp_path / "out"), "--patients", "4000", "--workers", "1"]
+    with subprocess.Popen([sys.executable, "-m", "medst", *words], stderr=subprocess.PIPE, text=True) as running:
+        while not (tmp_path / ".out.lock").exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.terminate()
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 143
+    assert said.splitlines()[-1] == "medst: terminated; the same command resumes."
+    assert "Traceback" not in said
+    assert not (tmp_path / ".out.lock").exists()
+
+
+def test_what_can_be_refused_at_once_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    """A path into a folder that is here is never asked from the hub."""
+    (tmp_path / "run").mkdir()
+    wrong = ["--optimiser.lr-min", "1", "--optimiser.lr", "0.1"]
+    expected = [
+        (["pretrain", "COHORT", "run", *wrong], "lr_min must be at most"),
+        (["ablate", "COHORT", "job", *wrong], "lr_min must be at most"),
+        (["evaluate", "all", "run/best", "COHORT"], "model run/best: no such file or folder"),
+        (["evaluate", "probe", "run", "COHORT", "--fractions", "2"], "--fractions 2.0: give shares above 0"),
+        (["embed", "run/best", "COHORT", "out"], "model run/best: no such file or folder"),
+        (["app", "run/best"], "model run/best: no such file or folder"),
+        (["convert", "run/best", "out"], "run/best: no such file or folder"),
+        (["prepare", "table", "none.csv", "COHORT"], "none.csv: no such file; check the path."),
+    ]
+    script = (
+        "import sys\nfrom medst.cli import main\n"
+        f"for words in {[words for words, _ in expected]!r}:\n"
+        "    try:\n        main(words)\n    except SystemExit as stop:\n        assert stop.code == 1, stop.code\n"
+        "    heavy = {'torch', 'transformers', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "    assert not heavy, (words, heavy)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("medst: ")]
+    assert len(lines) == len(expected), done.stderr
+    for line, (_, said) in zip(lines, expected, strict=True):
+        assert said in line
+
+
+def test_a_count_of_one_is_singular() -> None:
+    assert cli._counts({"patients": 1, "studies": 1, "images": 2}) == "1 patient, 1 study, 2 images"
 
 
 def test_a_wrong_flag_is_named_with_exit_code_2() -> None:

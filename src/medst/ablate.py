@@ -99,6 +99,7 @@ def ablate(
     epochs: int | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda note: None,
 ) -> str:
     """Train and measure all variants; what is finished is not done again.
 
@@ -114,13 +115,14 @@ def ablate(
         epochs: instead of those of the recipe.
         jobs: runs at a time, each with its share of the cores.
         progress: called with (runs done, runs in all, what is done).
+        say: called before the first run with what can't be measured, a sentence.
 
     Returns:
         The table, in Markdown.
 
     Raises:
-        MedstError: an unknown variant, impossible numbers, `out` holds runs of other settings, cohorts or another numerics
-            version, a run's process was killed, or no run could be measured.
+        MedstError: an unknown variant, impossible numbers, nothing to measure on `comparisons`, `out` holds runs of other
+            settings, cohorts or another numerics version, a run's process was killed, or no run could be measured.
     """
     if seeds < 1 or jobs < 1:
         raise MedstError(f"seeds is {seeds} and jobs is {jobs}; give 1 or more.")
@@ -130,12 +132,12 @@ def ablate(
     if base.optimiser.stop_after:
         raise MedstError("optimiser.stop_after is set, but variants are compared after whole runs; leave it at 0.")
     variants = choose(base, only)
-    measured = [_Measured.of(cohort, ("retrieval",))]
+    measured, notes = [_Measured.of(cohort, ("retrieval",))], list[str]()
     if comparisons is not None:
-        from medst.evaluate.temporal_image import checked_comparisons
-
-        checked_comparisons(open_cohort(comparisons), "strict")
-        measured.append(_Measured.of(comparisons, ("temporal-image", "temporal-text")))
+        tasks, notes = _temporal_tasks(comparisons)
+        measured.append(_Measured.of(comparisons, tasks))
+    for note in notes:
+        say(note)
     runs = [
         _Run(
             variant.name,
@@ -160,9 +162,33 @@ def ablate(
         about = {"recipe": base.name, "numerics": NUMERICS, "cohorts": {m.dataset: m.fingerprint for m in measured}}
         write_json(out / "ablation.json", about | {"seeds": seeds, "rows": rows, "failed": missing})
         table = as_table(rows, seeds)
+        table += "".join(f"\n\n{note}" for note in notes)
         table += "".join(f"\n\nMissing: {m['variant']} with seed {m['seed']}, because: {m['reason']}" for m in missing)
         write_text(out / "ablation.md", table + "\n")
     return table
+
+
+def _temporal_tasks(comparisons: Path) -> tuple[tuple[str, ...], list[str]]:
+    """What can be measured on comparisons, and a sentence about what can't; raises where nothing can."""
+    from medst.evaluate import temporal_image, temporal_text
+
+    cohort, tasks, notes = open_cohort(comparisons), [temporal_image.TASK, temporal_text.TASK], list[str]()
+    sentences, fewest = cohort.sentences, temporal_text.FOLDS
+    kinds = temporal_text.CATEGORIES
+    if sentences is None or min(sentences.filter(category=kind).height for kind in kinds) < fewest:
+        tasks.remove(temporal_text.TASK)
+        notes.append(
+            f"Not measured: temporal-text, because there are not {fewest} pairs of sentences of each category."
+        )
+    try:
+        temporal_image.checked_comparisons(cohort, "strict")
+    except MedstError:
+        if cohort.comparisons is None or temporal_text.TASK not in tasks:
+            raise
+        tasks.remove(temporal_image.TASK)
+        folds = min(temporal_image.FOLDS["strict"])
+        notes.append(f"Not measured: temporal-image, because no finding has {folds} patients of each progression.")
+    return tuple(tasks), notes
 
 
 def choose(base: Recipe, only: Sequence[str]) -> list[Variant]:
@@ -211,8 +237,12 @@ def as_table(rows: Sequence[dict[str, Any]], seeds: int) -> str:
         own = {row["measure"]: row for row in rows if row["variant"] == name}
         cells = [_cell(own[measure], seeds) for measure in measures]
         lines.append(f"| {name} | {next(iter(own.values()))['what']} | " + " | ".join(cells) + " |")
-    note = f"Mean of {seeds} seeds; variants as the difference from the reference of the same seed, in points"
-    return "\n".join([*lines, "", f"{note}, with its 95 % interval over the seeds; bold where that leaves out 0."])
+    note = "variants as the difference from the reference of the same seed, in points"
+    if seeds == 1:
+        note = f"One seed, so without intervals; {note}."
+    else:
+        note = f"Mean of {seeds} seeds; {note}, with its 95 % interval over the seeds; bold where that leaves out 0."
+    return "\n".join([*lines, "", note])
 
 
 def _cell(row: dict[str, Any], seeds: int) -> str:

@@ -5,7 +5,9 @@ Unusual here: nothing heavy is imported at the top, so that `medst --help` answe
 
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +23,7 @@ from medst.files import is_full
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 RESUMING = ("demo", "phantom", "prepare", "pretrain", "evaluate", "ablate", "embed")
 """Verbs that continue what the same command began."""
 AS_RELEASED = Options()
@@ -41,6 +43,8 @@ def demo(
     """
     from medst.demo import run_demo
 
+    if (out / "raw").exists():
+        print(f"Resuming the demo in {out}: what is finished is not done again.", file=sys.stderr)
     outcome = run_demo(out, patients=patients, seed=seed, epochs=epochs, workers=workers)
     if not outcome.finished:
         print(f"Stopped. `medst demo {out}` with the same options resumes it.", file=sys.stderr)
@@ -175,6 +179,7 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
             dry_run: only say what the run would take: hours, memory, which GPUs hold it, disk; writes nothing.
             settings: all settings.
         """
+        settings.check()  # before the seconds that the imports take
         from medst.pretrain import pretrain as go
         from medst.progress import Display
 
@@ -194,7 +199,9 @@ def _pretrain_verb(default: Recipe) -> Callable[..., None]:
         if not outcome["finished"]:
             print(f"Stopped after {outcome['steps']} steps; the same command resumes from there.", file=sys.stderr)
             raise SystemExit(INTERRUPTED)
-        print(f"{run}: {outcome['epochs']} epochs, best validation loss {outcome['best_loss']:.4f} in {run / 'best'}")
+        print(
+            f"{run}: trained to epoch {outcome['epochs']}, best validation loss {outcome['best_loss']:.4f} in {run / 'best'}"
+        )
         print(f"Next: {shlex.join(['medst', 'evaluate', 'all', str(run / 'best'), str(cohort)])}")
 
     return pretrain
@@ -208,6 +215,8 @@ def convert(source: Source, out: Out, /, tokenizer: str | None = None) -> None:
         out: folder to write, or the checkpoint's file on the way back.
         tokenizer: folder with Bio_ClinicalBERT's vocab.txt, or its hub id; the checkpoint's own folder if not given.
     """
+    if not source.exists():
+        raise MedstError(f"{source}: no such file or folder.")
     from medst import weights
 
     if source.is_dir():
@@ -234,7 +243,9 @@ def _remarks(meta: dict[str, Any]) -> Iterator[str]:
 
 
 def _counts(counts: dict[str, Any]) -> str:
-    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int))
+    shown = {name.replace("_", " "): value for name, value in counts.items() if isinstance(value, int)}
+    one = {name: name.removesuffix("ies") + "y" if name.endswith("ies") else name.removesuffix("s") for name in shown}
+    return ", ".join(f"{value} {one[name] if value == 1 else name}" for name, value in shown.items())
 
 
 def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
@@ -262,20 +273,23 @@ def _verbs(argv: list[str]) -> dict[str, Callable[..., None]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `medst`: exit 0 done, 1 refused or failed, 2 wrong arguments, 130 interrupted."""
+    """Entry point of `medst`: exit 0 done, 1 refused or failed, 2 wrong arguments, 130 interrupted, 143 terminated."""
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
         print(__version__)
         return
     argv = argv or ["--help"]
+    before = _catch_termination()
     try:
         tyro.extras.subcommand_cli_from_dict(_verbs(argv), prog="medst", description=_DESCRIPTION, args=argv)
     except MedstError as error:
         print(f"medst: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print(f"medst: interrupted{_remedy(argv, '; the same command resumes')}.", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, _Terminated)
+        word = "terminated" if terminated else "interrupted"
+        print(f"medst: {word}{_remedy(argv, '; the same command resumes')}.", file=sys.stderr)
+        raise SystemExit(TERMINATED if terminated else INTERRUPTED) from None
     except BrokenPipeError:  # the reader of our output (`| head`) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
@@ -289,6 +303,28 @@ def main(argv: list[str] | None = None) -> None:
         else:
             print(f"medst: {error.strerror or error}{where}.", file=sys.stderr)
         raise SystemExit(1) from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(KeyboardInterrupt):
+    """What a scheduler's SIGTERM raises, so that it ends a command as Ctrl-C does."""
+
+
+def _catch_termination() -> Any:
+    """Let SIGTERM raise `_Terminated`; the handler before, or None where nothing was changed."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return None
+    process = os.getpid()
+
+    def end(*_: object) -> None:
+        if os.getpid() != process:  # a forked worker, which its parent ends in this way
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise _Terminated
+
+    return signal.signal(signal.SIGTERM, end)
 
 
 def _remedy(argv: list[str], promise: str) -> str:

@@ -1,5 +1,6 @@
 """The verbs that measure models and show what was measured; heavy imports stay inside of them, as in `cli.py`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -54,14 +55,19 @@ def evaluate(
         replace: measure everything anew and write a new file, which loses the numbers that the old one holds.
     """
     from medst.errors import MedstError
-    from medst.evaluate.run import evaluate as run
-    from medst.evaluate.task import Question
-    from medst.progress import Display
+    from medst.hub import check_name
 
     if not cohorts:
         raise MedstError("evaluate needs at least one COHORT behind MODEL.")
     if untrained < 0:
         raise MedstError(f"--untrained is {untrained}; give 0 or more.")
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise MedstError(f"--fractions {' '.join(map(str, fractions))}: give shares above 0 and up to 1.")
+    check_name(model, "model")  # before the seconds that the other imports take
+    from medst.evaluate.run import evaluate as run
+    from medst.evaluate.task import Question
+    from medst.progress import Display
+
     question = Question(
         protocol=protocol,
         features=features,
@@ -182,6 +188,7 @@ def ablate_verb(default: Recipe) -> Callable[..., None]:
             jobs: runs at a time.
             settings: all settings.
         """
+        settings.check()
         from medst.ablate import ablate as run
         from medst.progress import Display
 
@@ -196,6 +203,7 @@ def ablate_verb(default: Recipe) -> Callable[..., None]:
                 epochs=epochs,
                 jobs=jobs,
                 progress=display.stage("ablate"),
+                say=lambda note: print(note, file=sys.stderr),
             )
         print(table)
 

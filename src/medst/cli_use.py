@@ -20,12 +20,15 @@ def embed(model: Model, cohort: CohortPath, out: Out, /, rows: int = 4096) -> No
         out: folder to write; a job that was stopped is resumed.
         rows: rows per file.
     """
+    from medst.hub import check_name
+
+    check_name(model, "model")  # before the seconds that the other imports take
     from medst.embed import embed as run
     from medst.progress import Display
 
     with Display(["embed"]) as display:
         said = run(model, cohort, out, rows=rows, progress=display.stage("embed"))
-    print(f"{out}: {said['rows']} rows of {said['dim']} numbers in {said['files']} files")
+    print(f"{out}: {said['rows']} rows of {said['dim']} numbers, {said['files']} file{'s'[: said['files'] != 1]}")
 
 
 def app(
@@ -57,6 +60,9 @@ def app(
 
     if model is None:
         model, cohort = last_demo()
+    from medst.hub import check_name
+
+    check_name(model, "model")
     token = None if no_token else new_token()
     if listening(host):
         who = "everyone who can reach" if no_token else "everyone with the address below who can reach"

@@ -35,23 +35,9 @@ def find(
     Raises:
         MedstError: there is neither, it is a device or a pipe, or the hub does not give it.
     """
-    if not isinstance(name, (str, os.PathLike)):
-        raise MedstError(f"{what} is {name!r}; give a path or a hub id.")
-    place, said = Path(name), str(name) if len(str(name)) <= SHOWN else f"{str(name)[:SHOWN]}..."
-    try:
-        place = place if is_complete is None else find_folder(place, is_complete)
-        kind = place.stat().st_mode
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "impossible as a file name"
-        raise MedstError(f"{what} {said!r}: {reason}.") from None
-    else:
-        if stat.S_ISDIR(kind) or stat.S_ISREG(kind):
-            return place
-        raise MedstError(f"{what} {said}: not a regular file.")
-    if not HUB_ID.fullmatch(str(name)):
-        raise MedstError(f"{what} {said}: no such file or folder.")
+    here = _here(name, what, is_complete)
+    if here is not None:
+        return here
     try:
         # Not a mixin's from_pretrained, which asks for one file first and tries that six times.
         return Path(snapshot_download(str(name), allow_patterns=list(patterns)))
@@ -67,6 +53,33 @@ def find(
         f"{what} {name}: no such file or folder here, and not to be had from the Hugging Face hub ({reason}); "
         "check the spelling, or give a local folder."
     )
+
+
+def check_name(name: Path | str, what: str) -> None:
+    """Refuse a name that is neither a path here nor a possible hub id, without asking the hub; raises as `find`."""
+    _here(name, what, Path.is_dir)
+
+
+def _here(name: Path | str, what: str, is_complete: Callable[[Path], bool] | None) -> Path | None:
+    """The path of this name, or None for a possible hub id; a path into a folder that is here is never one."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise MedstError(f"{what} is {name!r}; give a path or a hub id.")
+    place, said = Path(name), str(name) if len(str(name)) <= SHOWN else f"{str(name)[:SHOWN]}..."
+    try:
+        place = place if is_complete is None else find_folder(place, is_complete)
+        kind = place.stat().st_mode
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "impossible as a file name"
+        raise MedstError(f"{what} {said!r}: {reason}.") from None
+    else:
+        if stat.S_ISDIR(kind) or stat.S_ISREG(kind):
+            return place
+        raise MedstError(f"{what} {said}: not a regular file.")
+    if not HUB_ID.fullmatch(str(name)) or Path(name).parent.exists():
+        raise MedstError(f"{what} {said}: no such file or folder.")
+    return None
 
 
 def find_weights(name: Path | str, what: str, beside: Sequence[str] = ()) -> Path:

@@ -56,6 +56,10 @@ def test_a_damaged_list_of_what_was_left_out_is_a_sentence(phantom_cohort: Path,
         (cohort / "rejected.csv").write_bytes(content)
         with pytest.raises(MedstError, match=r"rejected\.csv is damaged"):
             inspect(cohort)
+    (cohort / "rejected.csv").unlink()
+    (cohort / "rejected.csv").mkdir()
+    with pytest.raises(MedstError, match=r"rejected\.csv' is a folder, not a regular file\.$"):
+        inspect(cohort)
 
 
 def test_the_page_asks_nothing_of_the_network_and_says_nothing_of_a_machine(

@@ -98,6 +98,16 @@ def test_tables_hold_every_number(runs: list[Path]) -> None:
 def test_what_has_no_results_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(MedstError, match=r"has no results\.json"):
         compare(tmp_path / "page.html", [tmp_path])
+    model = tmp_path / "run" / "best"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    with pytest.raises(
+        MedstError, match=r"best is a model; give its run .*run, measured by `medst evaluate all .*/run/best C"
+    ):
+        compare(tmp_path / "page.html", [model])
+    (tmp_path / "cohort.json").write_text('{"schema": 1, "dataset": "rsna"}')
+    with pytest.raises(MedstError, match=r"cohort\.json is not a results file"):
+        compare(tmp_path / "page.html", [tmp_path / "cohort.json"])
     with pytest.raises(MedstError, match="given twice"):
         compare(tmp_path / "page.html", [runs[0], runs[0]])
     (tmp_path / "torn.json").write_text("{")

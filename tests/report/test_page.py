@@ -170,6 +170,24 @@ def test_without_patients_or_a_task_the_rest_still_stands(made_up: Path, tmp_pat
     assert "too little <of> it" in " ".join(read.text)
 
 
+def test_no_legend_of_predictions_without_them_and_no_lateral_row_without_laterals(
+    page: str, made_up: Path, tmp_path: Path
+) -> None:
+    assert "where the prediction agrees" in page
+    assert "no lateral view" in page
+    results = json.loads((made_up / "run" / "results.json").read_text())
+    del results["details"]["temporal-image/ms-cxr-t"]
+    (tmp_path / "some.json").write_text(json.dumps(results))
+    cohort = shutil.copytree(made_up / "cohort", tmp_path / "cohort")
+    pairs = pl.read_parquet(cohort / "pairs.parquet")
+    pairs.with_columns(lateral=pl.lit(None, pairs.schema["lateral"])).write_parquet(cohort / "pairs.parquet")
+    out = build_from(made_up, tmp_path / "report.html", cohort=cohort, results=tmp_path / "some.json")
+    text = out.read_text()
+    assert "what became of each finding" in text
+    assert "where the prediction agrees" not in text
+    assert "no lateral view" not in text
+
+
 def test_progress_ends_where_it_said(made_up: Path, tmp_path: Path) -> None:
     said: list[tuple[int, int]] = []
     build_from(

@@ -207,6 +207,13 @@ def test_a_folder_that_holds_something_else_is_not_overwritten(tmp_path: Path) -
     weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
 
 
+def test_a_model_of_ours_is_not_taken_for_a_released_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(MedstError, match=r"is medst's own model already; give a released checkpoint\.$"):
+        weights.convert(tmp_path / "model.safetensors", tmp_path / "out")
+
+
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     for path in (tmp_path / "none", "a/b/c"):
         with pytest.raises(MedstError, match="no such file or folder"):

@@ -78,6 +78,7 @@ def read_own(raw: Path, options: Options) -> tuple[pl.DataFrame, list[str]]:
             raise MedstError(f"--separator does nothing for {raw}, which is a Parquet file; leave it out.")
         table = read_parquet(raw)
     else:
+        find_table(raw, "check the path")
         remedy = "save it as CSV in UTF-8, or see --separator"
         table = read_table(raw, (), SEPARATORS[options.separator], remedy)
     labels = {name.lower(): name for name in label_names(options)}

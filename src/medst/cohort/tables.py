@@ -38,8 +38,10 @@ MICROSECOND = timedelta(microseconds=1)
 CLOCK = r"^(\d{1,6})(?:\.(\d*))?$"
 
 
-def find_table(path: Path) -> Path:
-    """The file itself, or the same one gzipped or unpacked.
+def find_table(
+    path: Path, remedy: str = "it is part of the data set, so check the folder or download it again"
+) -> Path:
+    """The file itself, or the same one gzipped or unpacked; `remedy` ends the sentence that it is missing.
 
     Raises:
         MedstError: there is neither.
@@ -50,7 +52,7 @@ def find_table(path: Path) -> Path:
     for found in (path, plain, plain.with_name(plain.name + ".gz")):
         if found.is_file():
             return found
-    raise MedstError(f"{path}: no such file; it is part of the data set, so check the folder or download it again.")
+    raise MedstError(f"{path}: no such file; {remedy}.")
 
 
 def read_table(

@@ -38,6 +38,8 @@ def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any
     """
     found = read_json(path, f"{made_by} writes it")
     schema = found.get("schema")
+    if "results" not in found and "protocol" not in found:
+        raise MedstError(f"{path} is not a results file; {made_by} writes one, results.json beside the model's folder.")
     if schema != SCHEMA:
         raise MedstError(f"{path} has results schema {schema}, this medst reads {SCHEMA}; {made_by} writes it anew.")
     wrong = misfit(found, _FORM)

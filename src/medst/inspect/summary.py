@@ -12,6 +12,7 @@ from medst.cohort.pairs import SPLITS
 from medst.cohort.sequences import chunk
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
+from medst.files import read_regular
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 ANSWERS = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
@@ -52,7 +53,7 @@ def summarise(cohort: Cohort) -> dict[str, Any]:
 
 def _rejected(file: Path) -> pl.DataFrame:
     try:
-        return pl.read_csv(file, infer_schema=False).select("kind", "id", pl.col("reason").fill_null(""))
+        return pl.read_csv(read_regular(file), infer_schema=False).select("kind", "id", pl.col("reason").fill_null(""))
     except (OSError, pl.exceptions.PolarsError) as error:
         said = " ".join(str(error).split())[:200]
         raise MedstError(f"{file} is damaged ({said}); remove the cohort's folder and prepare it again.") from error

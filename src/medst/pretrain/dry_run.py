@@ -82,7 +82,7 @@ class Estimate:
         rate = self.flops_a_step / self.seconds_a_step / 1e12
         reckoned = ", ".join(f"{_hours(flops / REACHED / peak / 3600)} on an {name}" for name, peak in PEAKS.items())
         return (
-            f"about {_hours(here)} on this {self.device} ({rate:.3g} TFLOPs a second, measured on {SAMPLE} sequences); "
+            f"{_hours(here)} on this {self.device} ({rate:.3g} TFLOPs a second, measured on {SAMPLE} sequences); "
             f"{reckoned}, reckoned at {REACHED:.0%} of the bf16 peak; without validation, saving and what devices exchange"
         )
 

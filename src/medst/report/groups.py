@@ -99,6 +99,10 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
     for path in paths:
         files_here = sorted(path.glob("results*.json")) if path.is_dir() else [path]
         if not files_here:
+            if (path / "config.json").is_file():
+                raise MedstError(
+                    f"{path} is a model; give its run {path.parent}, measured by `medst evaluate all {path} COHORT`."
+                )
             raise MedstError(f"{path} has no results.json; `medst evaluate all {path / 'best'} COHORT` writes it.")
         found += [(file, read_results(file)) for file in files_here]
     names = _names([file for file, _ in found])

@@ -62,8 +62,10 @@ def build(
     say(1, 4, "patients")
     shown, alignment = timelines(evidence, patients)
     say(2, 4, "figures")
+    verdicts = [verdict for timeline in shown for visit in timeline.visits for verdict in visit.verdicts]
     content = {
         "synthetic": synthetic,
+        "shows": {"verdicts": bool(verdicts), "predictions": any(verdict.predicted for verdict in verdicts)},
         "tasks": tasks(evidence.results),
         "protocol": evidence.results["protocol"],
         "curves": figures.learning_curves(evidence.metrics),

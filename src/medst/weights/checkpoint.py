@@ -60,6 +60,8 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recip
     """
     if not is_free(out) and not (out / "config.json").is_file():
         raise MedstError(f"{out} is not empty and holds no model; give a new folder.")
+    if ckpt.name == "model.safetensors" and is_model(ckpt.parent):
+        raise MedstError(f"{ckpt} is medst's own model already; give a released checkpoint.")
     loaded, taken = _from_checkpoint(ckpt, tokenizer, recipe)
     with claim(out):
         save(out, loaded.model, loaded.objective, loaded.tokenizer, loaded.recipe, released=taken)
