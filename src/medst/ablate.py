@@ -130,7 +130,7 @@ def ablate(
     if epochs is not None:
         base = replace(base, optimiser=replace(base.optimiser, epochs=epochs))
     if base.optimiser.stop_after:
-        raise MedstError("optimiser.stop_after is set, but variants are compared after whole runs; leave it at 0.")
+        raise MedstError("--optimiser.stop-after is set, but variants are compared after whole runs; leave it at 0.")
     variants = choose(base, only)
     measured, notes = [_Measured.of(cohort, ("retrieval",))], list[str]()
     if comparisons is not None:

@@ -183,7 +183,7 @@ class Batches(Dataset[Batch]):
         if len(self.sequences) < fewest:
             raise MedstError(
                 f"{cohort.path}: split '{split}' has {len(self.sequences)} sequences, fewer than the {fewest} of one batch; "
-                "take a larger cohort or a smaller data.sequences_per_batch."
+                "take a larger cohort or a smaller --data.sequences-per-batch."
             )
         self.pair = pairs["pair"].to_numpy().astype(np.int64)
         self.frontal = pairs["frontal"].to_numpy()

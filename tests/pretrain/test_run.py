@@ -167,6 +167,28 @@ def test_metrics_that_lost_rows_between_two_attempts_end_whole(
     assert apart_from_times(run) == apart_from_times(undisturbed)
 
 
+def test_a_damaged_tokenizer_comes_back_from_a_model_of_the_run(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    before = load_tokenizer(run / "tokenizer").get_vocab()
+    (run / "tokenizer" / "tokenizer.json").write_text("{}")
+    [note] = pretrain(phantom_cohort, run, small_recipe)["notes"]
+    assert "was damaged and is restored from" in note
+    assert load_tokenizer(run / "tokenizer").get_vocab() == before
+    for name in ("last", "best"):
+        shutil.rmtree(run / name)
+    (run / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(MedstError, match=r"Remove .*tokenizer; the same command then makes the same tokenizer again"):
+        pretrain(phantom_cohort, run, small_recipe)
+
+
+def test_a_run_inside_its_cohort_is_refused(phantom_cohort: Path, small_recipe: Recipe) -> None:
+    with pytest.raises(MedstError, match="is inside the cohort"):
+        pretrain(phantom_cohort, phantom_cohort / "run", small_recipe)
+    assert not (phantom_cohort / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_metrics_and_models(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
@@ -633,7 +655,7 @@ def test_days_as_the_time_axis_need_dates(
     shutil.copytree(phantom_cohort, tmp_path / "cohort")
     meta = json.loads((tmp_path / "cohort" / "cohort.json").read_text())
     (tmp_path / "cohort" / "cohort.json").write_text(json.dumps(meta | {"time": "order"}))
-    with pytest.raises(MedstError, match=r"knows only the order .* set objective.time_axis to 'steps'"):
+    with pytest.raises(MedstError, match=r"knows only the order .* give --objective.time-axis steps"):
         pretrain(tmp_path / "cohort", tmp_path / "other", recipe)
     assert not (tmp_path / "other").exists()
 

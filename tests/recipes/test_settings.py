@@ -43,12 +43,12 @@ def test_an_unknown_field_is_named() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("model.vision.image_size", 113, "image_size"),
-        ("model.vision.heads", 5, "width must be a multiple of heads"),
-        ("model.text.heads", 3, "width must be a multiple of heads"),
+        ("model.vision.image_size", 113, "--model.vision.image-size 113 must be"),
+        ("model.vision.heads", 5, r"--model\.vision\.width \d+ must be a multiple of --model\.vision\.heads 5"),
+        ("model.text.heads", 3, r"--model\.text\.width \d+ must be a multiple of --model\.text\.heads 3"),
         ("model.text.pieces", 2, "pieces"),
         ("data.sequence_length", 1, "sequence_length"),
-        ("data.temporal_from", 5, "temporal_from must be at most"),
+        ("data.temporal_from", 5, "--data.temporal-from 5 must be at most --data.sequence-length 4"),
         ("data.sequences_per_batch", 1, "needs a negative"),
         ("data.crop", 257, "crop"),
         ("data.patients", 0.0, "patients"),
@@ -56,11 +56,15 @@ def test_an_unknown_field_is_named() -> None:
         ("optimiser.epochs", 0, "epochs"),
         ("optimiser.warmup", 1.0, "warmup"),
         ("objective.temporal_warmup", 1.5, "temporal_warmup"),
-        ("objective.masked", False, "phantom_tokens"),
+        ("objective.masked", False, "--model.phantom-tokens"),
         ("model.text.pieces", 513, r"from 3 to 512: .*BERT's positions \(--model\.text\.pieces\)"),
-        ("model.vision.mlp_ratio", 1e-3, "mlp_ratio leaves an expert no hidden unit"),
-        ("optimiser.lr_min", 1e-2, "lr_min must be at most optimiser.lr"),
-        ("optimiser.explode_above", 0.5, "explode_above must be 0 or above 1"),
+        (
+            "model.vision.mlp_ratio",
+            1e-320,
+            r"--model\.vision\.mlp-ratio 1e-320 times --model\.vision\.width \d+ leaves an expert no hidden unit",
+        ),
+        ("optimiser.lr_min", 1e-2, "--optimiser.lr-min 0.01 must be at most --optimiser.lr 0"),
+        ("optimiser.explode_above", 0.5, "--optimiser.explode-above 0.5 must be 0 or above 1"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(field: str, value: Any, named: str) -> None:

@@ -11,6 +11,7 @@ from medst.files import disk_errors
 from medst.model.medst import MedST
 from medst.recipes import EXPECTED
 from medst.recipes.settings import Recipe, to_dict
+from medst.run_folder import RunFolder
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 
 
@@ -24,7 +25,7 @@ def open_fit(path: Path, recipe: Recipe) -> Cohort:
     if cohort.pairs is None:
         raise MedstError(f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on.")
     if recipe.objective.time_axis == "days" and cohort.meta.get("time") == "order":
-        said = "knows only the order of a patient's studies, not their dates; set objective.time_axis to 'steps'."
+        said = "knows only the order of a patient's studies, not their dates; give --objective.time-axis steps."
         raise MedstError(f"{cohort.path} {said}")
     return cohort
 
@@ -46,6 +47,25 @@ def make_tokenizer(cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
         return load_tokenizer(place, "--start.checkpoint")
     assert cohort.pairs is not None
     return learn_tokenizer(cohort.pairs.filter(split="train")["report"], data.vocabulary)
+
+
+def find_tokenizer(cohort: Cohort, recipe: Recipe, folder: RunFolder) -> tuple[PreTrainedTokenizerBase, str]:
+    """The tokenizer of the run in `folder`, or a new one; and, if that of the run was damaged, a note on it.
+
+    Raises:
+        MedstError: as `make_tokenizer`; or the run's tokenizer is damaged and no model of the run has it.
+    """
+    if not folder.tokenizer.is_dir():
+        return make_tokenizer(cohort, recipe), ""
+    try:
+        return load_tokenizer(folder.tokenizer), ""
+    except MedstError as error:
+        for model in (folder.path / "last", folder.path / "best"):
+            if weights.is_model(model):
+                note = f"{folder.tokenizer} was damaged and is restored from {model}; it was: {error}"
+                return load_tokenizer(model), note
+        remedy = f"Remove {folder.tokenizer}; the same command then makes the same tokenizer again."
+        raise MedstError(f"{error} {remedy}") from None
 
 
 def keep_tokenizer(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:

@@ -99,7 +99,7 @@ def make_accelerator(recipe: Recipe, folder: str) -> Accelerator:
     """
     logger = recipe.run.logger
     if logger == "wandb" and find_spec("wandb") is None:
-        raise MedstError("run.logger is 'wandb', but wandb is not installed; pip install 'medst[wandb]'.")
+        raise MedstError("--run.logger wandb: wandb is not installed; pip install 'medst[wandb]'.")
     return Accelerator(
         # Said, for without it several processes on a CPU are taken for as many runs.
         cpu=not torch.accelerator.is_available(),
@@ -132,7 +132,7 @@ class Engine:
         self.sharded = recipe.run.engine == "fsdp"
         if self.sharded and self.world == 1:
             raise MedstError(
-                "run.engine 'fsdp' shards over several processes; start them with torchrun, or take 'ddp'."
+                "--run.engine fsdp shards over several processes; start them with torchrun, or give --run.engine ddp."
             )
         self.bare = step.to(self.device)
         self.module: nn.Module = self.bare

@@ -26,15 +26,14 @@ from medst.batch import Batch, Batches
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.files import claim, recover_folder
-from medst.pretrain.begin import keep_tokenizer, make_tokenizer, open_fit, remarks, start_weights
+from medst.pretrain.begin import find_tokenizer, keep_tokenizer, open_fit, remarks, start_weights
 from medst.pretrain.engine import Engine, Step, make_accelerator
 from medst.pretrain.memory import check_memory
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
 from medst.pretrain.states import draw_apart, load_state, save_state, whole
 from medst.pretrain.watch import REMEMBERED, keep_batches, verdict
 from medst.recipes.settings import Recipe, to_dict
-from medst.run_folder import RunFolder, read_place, write_place
-from medst.tokenizer import load_tokenizer
+from medst.run_folder import RunFolder, read_place, set_aside, write_place
 from medst.weights.patients import note_patients
 
 Progress = Callable[[int, int, str], None]
@@ -66,6 +65,10 @@ def pretrain(
     """
     recipe.check()
     data = open_fit(cohort, recipe)
+    if run.resolve().is_relative_to(cohort.resolve()):
+        raise MedstError(
+            f"{run} is inside the cohort {cohort}, which a run leaves as it is; give a run folder outside."
+        )
     about = {"dataset": data.meta["dataset"], "fingerprint": data.fingerprint}
     folder = RunFolder(run)
     processes = PartialState(cpu=not torch.accelerator.is_available())
@@ -73,7 +76,7 @@ def pretrain(
         with processes.main_process_first():  # so that a hub id is fetched once
             folder.check(recipe, about)
             begun = folder.tokenizer.is_dir()
-            tokenizer = load_tokenizer(folder.tokenizer) if begun else make_tokenizer(data, recipe)
+            tokenizer, restored = find_tokenizer(data, recipe, folder)
         check_memory(recipe, data, tokenizer, processes.num_processes, processes.device)
         set_seed(recipe.run.seed)
         model, objective = weights.build(recipe, tokenizer)
@@ -84,9 +87,12 @@ def pretrain(
         processes.wait_for_everyone()
         with processes.main_process_first():  # which makes the folder; the others hold their settings against it
             folder.start(recipe, about)
+            if restored and processes.is_main_process:
+                set_aside(folder.tokenizer)
             keep_tokenizer(tokenizer, folder.tokenizer)
             if processes.is_main_process:
                 going.note(folder.note_environment(processes.num_processes))
+        going.note(restored)
         for note in [] if begun else remarks(data, recipe, tokenizer):
             going.note(note)
         if folder.numerics != NUMERICS:
@@ -258,7 +264,7 @@ class _Run:
             kept = keep_batches(self.folder.path / f"failed-step-{number:09d}", batches, self.rank)
             raise MedstError(
                 f"The loss {wrong} at step {number} (pairs {batches[0].pair[:8].tolist()} and on, the whole batch is in "
-                f"{kept}); the last state in {self.folder.path / 'state'} is untouched. A lower optimiser.lr may help."
+                f"{kept}); the last state in {self.folder.path / 'state'} is untouched. A lower --optimiser.lr may help."
             )
         backward()
         norm = self.engine.clip(settings.clip or math.inf)
@@ -384,8 +390,8 @@ class _Run:
         together = at.get("batches_a_step", self.at["batches_a_step"])
         if together != self.at["batches_a_step"]:
             raise MedstError(
-                f"{self.folder.path} was begun with {together} batches a step (processes x optimiser.accumulate), now there "
-                f"are {self.at['batches_a_step']}; go on with as many."
+                f"{self.folder.path} was begun with {together} batches a step (processes x --optimiser.accumulate), now "
+                f"there are {self.at['batches_a_step']}; resume with as many."
             )
         module, device = self.engine.bare, self.engine.device
         load_state(state, module, self.optimiser, self.average, rank=self.rank, device=device)

@@ -110,7 +110,13 @@ def load_state(
             f"{folder} was written by an earlier medst, in files that this one does not read; begin again."
         )
     own, read = module.state_dict(), read_safetensors(folder / "weights.safetensors")
-    module.load_state_dict({name: placed(value, own[name]) for name, value in read.items()})
+    try:
+        module.load_state_dict({name: placed(value, own[name]) for name, value in read.items()})
+    except (RuntimeError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise MedstError(
+            f"{folder} does not fit this run's model ({said}); put back the tokenizer and settings that the run had."
+        ) from None
     moments = read_safetensors(folder / "optimiser.safetensors")
     for name, parameter in module.named_parameters():
         found = {m: moments[f"{name}/{m}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{m}" in moments}

@@ -272,32 +272,48 @@ class Recipe:
         rules = [
             (
                 vision.image_size % vision.patch_size == 0,
-                "model.vision.image_size must be a multiple of patch_size",
+                f"--model.vision.image-size {vision.image_size} must be a multiple of --model.vision.patch-size "
+                f"{vision.patch_size}",
             ),
-            (vision.width % vision.heads == 0, "model.vision.width must be a multiple of heads"),
-            (int(vision.width * vision.mlp_ratio) >= 1, "model.vision.mlp_ratio leaves an expert no hidden unit"),
-            (text.width % text.heads == 0, "model.text.width must be a multiple of heads"),
+            (
+                vision.width % vision.heads == 0,
+                f"--model.vision.width {vision.width} must be a multiple of --model.vision.heads {vision.heads}",
+            ),
+            (
+                int(vision.width * vision.mlp_ratio) >= 1,
+                f"--model.vision.mlp-ratio {vision.mlp_ratio} times --model.vision.width {vision.width} leaves an expert "
+                "no hidden unit",
+            ),
+            (
+                text.width % text.heads == 0,
+                f"--model.text.width {text.width} must be a multiple of --model.text.heads {text.heads}",
+            ),
             (
                 self.data.temporal_from <= self.data.sequence_length,
-                "data.temporal_from must be at most data.sequence_length",
+                f"--data.temporal-from {self.data.temporal_from} must be at most --data.sequence-length "
+                f"{self.data.sequence_length}",
             ),
-            (optimiser.lr_min <= optimiser.lr, "optimiser.lr_min must be at most optimiser.lr"),
+            (
+                optimiser.lr_min <= optimiser.lr,
+                f"--optimiser.lr-min {optimiser.lr_min} must be at most --optimiser.lr {optimiser.lr}",
+            ),
             (
                 optimiser.lr * optimiser.weight_decay < 1,
-                "optimiser.lr times optimiser.weight_decay must be below 1: a step would decay more than the whole weight",
+                f"--optimiser.lr {optimiser.lr} times --optimiser.weight-decay {optimiser.weight_decay} must be below "
+                "1: a step would decay more than the whole weight",
             ),
             (
                 optimiser.explode_above == 0 or optimiser.explode_above > 1,
-                "optimiser.explode_above must be 0 or above 1",
+                f"--optimiser.explode-above {optimiser.explode_above} must be 0 or above 1",
             ),
             (
                 objective.learns_globally or objective.local_weight > 0,
-                "every loss has a weight of 0; set objective.global_weight, local_weight, or temporal_weight with "
-                "forward_weight or reverse_weight above 0",
+                "every loss has a weight of 0; set --objective.global-weight, --objective.local-weight, or "
+                "--objective.temporal-weight with --objective.forward-weight or --objective.reverse-weight above 0",
             ),
             (
                 objective.masked or self.model.phantom_tokens,
-                "objective.masked=False needs model.phantom_tokens=True: there is nothing in the place of masked tokens",
+                "--objective.masked false needs --model.phantom-tokens true: there is nothing in the place of masked tokens",
             ),
         ]
         for holds, sentence in rules:
