@@ -47,6 +47,13 @@ def test_without_a_word_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert not said.err
 
 
+def test_an_empty_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["pretrain", "cohort", ""])
+    assert stop.value.code == 1
+    assert "the argument after 'cohort' is empty" in capsys.readouterr().err
+
+
 def test_version() -> None:
     assert medst("--version").stdout.strip() == __version__
 
