@@ -46,7 +46,7 @@ def test_it_is_at_most_what_is_kept_and_not_much_less(
     assert cohort.pairs is not None
     tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
     batches = Batches(cohort, "train", tokenizer, recipe.data, pieces=48, seed=1, training=True)
-    kept = _measure(Step(*weights.build(recipe, tokenizer), recipe.data), batches, recipe)[1]
+    kept = _measure(Step(*weights.build(recipe, tokenizer), recipe.data), batches, recipe).kept
     first = batches[0]
     pieces = float(first.attention_mask.sum()) / len(first.pair)
     part = Part(len(first.steps), len(first.pair), len(first.lateral), pieces)
