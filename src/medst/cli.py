@@ -282,9 +282,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = argv or ["--help"]
     before = _catch_termination()
     try:
-        for before, word in pairwise(argv):
-            if not word and not before.startswith("--"):  # a shell variable without a value; "" would be this folder
-                raise MedstError(f"the argument after {before!r} is empty; give a name, or . for this folder.")
+        for previous, word in pairwise(argv):
+            if not word and not previous.startswith("--"):  # a shell variable without a value; "" would be this folder
+                raise MedstError(f"the argument after {previous!r} is empty; give a name, or . for this folder.")
         tyro.extras.subcommand_cli_from_dict(_verbs(argv), prog="medst", description=_DESCRIPTION, args=argv)
     except MedstError as error:
         print(f"medst: {error}", file=sys.stderr)
