@@ -150,3 +150,10 @@ def test_what_is_missing_is_named(release: Release, tmp_path: Path) -> None:
         with pytest.raises(MedstError, match=f"has no column {column}"):
             prepare("chexpert-plus", release.folder, tmp_path / "x")
         table.write_csv(release.folder / TABLE)
+
+
+def test_reports_that_lose_letters_are_counted(release: Release) -> None:
+    release.add(study=1, section_findings="El corazón es normal.")
+    release.add(study=2)
+    assert release.cohort("cohort").meta["counts"]["reports_losing_letters"] == 1
+    assert "reports_losing_letters" not in release.cohort("whole", Options(text="whole")).meta["counts"]

@@ -175,3 +175,11 @@ def test_missing_parts_are_named_with_where_they_come_from(tmp_path: Path) -> No
     collection.add(1, "")
     with pytest.raises(MedstError, match=r"no picture of Open-i below it; unpack NLMCXR_png.tgz"):
         prepare("open-i", collection.folder, tmp_path / "x")
+
+
+def test_reports_that_lose_letters_are_counted(collection: Collection) -> None:
+    collection.add(1, FINDINGS="El corazón es normal.")
+    collection.add(2)
+    collection.write_views()
+    assert collection.cohort().meta["counts"]["reports_losing_letters"] == 1
+    assert "reports_losing_letters" not in collection.cohort("whole", text="whole").meta["counts"]

@@ -125,7 +125,7 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         for impression, findings in studies.select("impression", "findings").iter_rows()
     ]
     sections = studies.select("impression", "findings").iter_rows()
-    losing = 0 if whole else sum(loses_letters(section_text(first, rest, True)[0]) for first, rest in sections)
+    losing = 0 if whole else sum(loses_letters(impression, findings) for impression, findings in sections)
     texts = studies.select("study_id", path=pl.lit(TABLE)).with_columns(
         pl.Series("report", [text for text, _ in found], dtype=pl.String),
         pl.Series("reason", [reason for _, reason in found], dtype=pl.String),

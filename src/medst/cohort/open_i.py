@@ -16,7 +16,7 @@ import polars as pl
 from medst.cohort.images import UnreadableImage, guarded
 from medst.cohort.options import Options
 from medst.cohort.pairs import Sources, write_pairs
-from medst.cohort.reports import section_text
+from medst.cohort.reports import loses_letters, section_text
 from medst.cohort.splits import draw_splits
 from medst.cohort.tables import read_table
 from medst.cohort.writer import Writer
@@ -72,9 +72,17 @@ def read_report(path: Path, whole: bool) -> dict[str, Any]:
     """One XML report.
 
     Returns:
-        path, study_id (null where the file can't be read), images (ids), report, reason and kind as in `Sources.texts`.
+        path, study_id (null where the file can't be read), images (ids), report, reason and kind as in `Sources.texts`,
+        loses (whether the cleaning drops letters).
     """
-    found: dict[str, Any] = {"path": path.name, "study_id": path.stem, "images": [], "report": None, "kind": "report"}
+    found: dict[str, Any] = {
+        "path": path.name,
+        "study_id": path.stem,
+        "images": [],
+        "report": None,
+        "kind": "report",
+        "loses": False,
+    }
     data = read_or_why(path, MOST_BYTES)
     if isinstance(data, str):
         return found | {"reason": data}
@@ -90,7 +98,8 @@ def read_report(path: Path, whole: bool) -> dict[str, Any]:
     sections: dict[str, str] = {}
     for node in root.iter("AbstractText"):
         sections.setdefault((node.get("Label") or "").upper(), "".join(node.itertext()).strip())
-    report, reason = section_text(sections.get("IMPRESSION", ""), sections.get("FINDINGS", ""), whole)
+    parts = sections.get("IMPRESSION", ""), sections.get("FINDINGS", "")
+    report, reason = section_text(*parts, whole)
     images = [image.get("id") or "" for image in root.iter("parentImage")]
     if report and not any(images):
         report, reason = None, "the report names no image"
@@ -100,6 +109,7 @@ def read_report(path: Path, whole: bool) -> dict[str, Any]:
         "report": report,
         "reason": reason,
         "kind": "text",
+        "loses": not whole and loses_letters(*parts),
     }
 
 
@@ -217,6 +227,7 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         raise MedstError(f"{raw}: no report names a frontal image; see --views.")
     texts = reports.filter(pl.col("images").list.len() > 0)
     unillustrated = reports.filter((pl.col("images").list.len() == 0) & (pl.col("reason") != ""))
-    texts = pl.concat([texts, unillustrated]).select("study_id", "path", "report", "reason", "kind")
+    texts = pl.concat([texts, unillustrated]).select("study_id", "path", "report", "reason", "kind", "loses")
     nothing = f"{raw}: no report has both a frontal image and usable text."
-    return write_pairs(writer, root, Sources(images, texts, None, timed=False), options.frontal, nothing)
+    sources = Sources(images, texts.drop("loses"), None, timed=False, losing=int(texts["loses"].sum()))
+    return write_pairs(writer, root, sources, options.frontal, nothing)

@@ -217,7 +217,11 @@ def _read_texts(studies: pl.DataFrame, name: str, whole: bool) -> tuple[pl.DataF
             continue
         text, reason = text_of(report, findings, impression, whole)
         found.append((text, reason, "text"))
-        losing += not whole and not parts.isascii() and loses_letters(text_of(report, findings, impression, True)[0])
+        losing += (
+            not whole
+            and not parts.isascii()
+            and loses_letters(text_of(report, findings, impression, True)[0] or "", "")
+        )
     columns = dict.fromkeys(("report", "reason", "kind"), pl.String)
     texts = pl.DataFrame(found, schema=columns, orient="row")
     return studies.select("study_id", path=pl.lit(name)).hstack(texts), losing

@@ -127,13 +127,14 @@ def clean_whole(text: str) -> str:
     )
 
 
-def loses_letters(text: str | None) -> bool:
-    """Whether the released cleaning drops letters of a text that `clean_whole` made: those that ASCII lacks.
+def loses_letters(impression: str, findings: str) -> bool:
+    """Whether the released cleaning drops letters of these sections, which ASCII lacks.
 
-    >>> loses_letters("größe 3,5 cm"), loses_letters("size 3.5 cm"), loses_letters(None)
-    (True, False, False)
+    >>> loses_letters("Größe 3,5 cm.", ""), loses_letters("Size 3.5 cm.", "37° - no fever.")
+    (True, False)
     """
-    return text is not None and not text.isascii()
+    text = f"{impression} {findings}"
+    return not text.isascii() and not clean_whole(text).isascii()
 
 
 def report_text(report: str, whole: bool = False, study_id: str = "") -> tuple[str | None, str]:
