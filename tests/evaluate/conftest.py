@@ -13,6 +13,7 @@ import torch
 
 from medst import weights
 from medst.cohort.store import COLUMNS, Cohort, open_cohort
+from medst.files import sha256
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
 from medst.tokenizer import learn_tokenizer
 from medst.weights import Loaded
@@ -74,6 +75,7 @@ class Writes:
             filled = content.with_columns(pl.lit(usual.get(n), kind).alias(n) for n, kind in lacking.items())
             filled.write_parquet(path / f"{table}.parquet")
         meta = {"schema": 1, "dataset": dataset, "dataset_version": "1", "options": {}, "source": {}, "counts": {}}
+        meta["files"] = {file.name: sha256(file) for file in path.glob("*.parquet")}
         (path / "cohort.json").write_text(json.dumps(meta | {"medst_version": "0", "fingerprint": f"print-{name}"}))
         return path
 
