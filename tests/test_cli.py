@@ -105,8 +105,8 @@ def test_what_can_be_refused_at_once_is_refused_before_torch_is_imported(tmp_pat
     (tmp_path / "run").mkdir()
     wrong = ["--optimiser.lr-min", "1", "--optimiser.lr", "0.1"]
     expected = [
-        (["pretrain", "COHORT", "run", *wrong], "lr_min must be at most"),
-        (["ablate", "COHORT", "job", *wrong], "lr_min must be at most"),
+        (["pretrain", "COHORT", "run", *wrong], "--optimiser.lr-min 1.0 must be at most"),
+        (["ablate", "COHORT", "job", *wrong], "--optimiser.lr-min 1.0 must be at most"),
         (["evaluate", "all", "run/best", "COHORT"], "model run/best: no such file or folder"),
         (["evaluate", "probe", "run", "COHORT", "--fractions", "2"], "--fractions 2.0: give shares above 0"),
         (["embed", "run/best", "COHORT", "out"], "model run/best: no such file or folder"),
