@@ -216,7 +216,6 @@ def test_comparisons_that_can_not_be_measured_are_refused_before_the_first_run(
 ) -> None:
     few = tmp_path / "few"
     shutil.copytree(phantom_cohort, few)
-    (few / "pairs.parquet").unlink()
     with pytest.raises(MedstError, match="has no comparisons: it is a mimic-cxr cohort"):
         ablate(phantom_cohort, tmp_path / "job", comparisons=few)
     table = {
