@@ -98,7 +98,7 @@ def test_a_run_starts_from_a_bert_and_a_deit_of_the_hub(
         ),
         (
             ["--start.bert", "{}/bert", "--model.text.heads", "4"],
-            r"weights are for 2 attention heads; not ",
+            r"weights are for 2 attention heads, not 4; give --model.text.heads 2",
         ),
         (["--start.deit", "{}/bert"], r"pytorch_model.bin does not fit this model; missing: "),
         (["--start.checkpoint", "{}/alone/medst.ckpt"], r"comes without its tokenizer: .*--data.tokenizer emilyals"),
