@@ -1,9 +1,11 @@
 """A small recipe, and the names that examples in docstrings use: a model, a frontal and a lateral picture, two studies."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from medst.recipes.settings import (
     DataSettings,
@@ -13,6 +15,11 @@ from medst.recipes.settings import (
     TextSettings,
     VisionSettings,
 )
+
+# A busy machine is no fault of the code; hypothesis has a profile of its own for continuous integration.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if not os.environ.get("CI"):
+    settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
