@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,12 @@ from medst.app.serve import new_token, used
 from medst.errors import MedstError
 
 JSON = {"Content_Type": "application/json"}
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """In a thread of its own, because Playwright leaves a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, coroutine).result()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +66,7 @@ def test_a_websocket_is_not_answered(page: Page) -> None:
         sent.append(message)
 
     guard = Guard(lambda *_: pytest.fail("passed on"), frozenset(), None, "", 1, 1, lambda: 0)  # type: ignore[arg-type]
-    asyncio.run(guard({"type": "websocket", "headers": []}, receive, send))  # type: ignore[arg-type]
+    run(guard({"type": "websocket", "headers": []}, receive, send))  # type: ignore[arg-type]
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
@@ -255,7 +263,7 @@ def test_an_upload_that_stalls_gives_its_share_back() -> None:
     guard = Guard(app, frozenset({"a"}), None, "", 1000, 1000, lambda: 0, tidy, patience=0.01)
     headers = [(b"host", b"a"), (b"content-length", b"100")]
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
-    asyncio.run(guard(scope, receive, send))  # type: ignore[arg-type]
+    run(guard(scope, receive, send))  # type: ignore[arg-type]
     assert guard._receiving == 0
     assert tidied == [1]
     assert sent[0]["status"] == 400
