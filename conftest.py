@@ -1,6 +1,7 @@
 """A small recipe, and the names that examples in docstrings use: a model, a frontal and a lateral picture, two studies."""
 
 import os
+import signal
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,11 @@ from medst.recipes.settings import (
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 if not os.environ.get("CI"):
     settings.load_profile("busy")
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, which the tests' child processes would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
