@@ -50,9 +50,10 @@ SHRINK = {
     "medst phantom": "--patients 48 --test-share 0.8",
     "medst pretrain": SMALL,
     "medst evaluate": "--untrained 1 --fractions 1",
+    "medst app": "--port 0",
     "medst ablate": f"--only no-local --seeds 2 {SMALL}",
 }
-"""Flags that are appended to a command that begins so, to shrink the work."""
+"""Flags that are appended to a command that begins so, to shrink the work, or to find a free port."""
 
 NOT_RUN = {
     ("README.md", "git clone"): "needs the repository's address; .ci/run runs make demo from a clone",
