@@ -163,7 +163,7 @@ def test_old_runs_are_never_reported_as_new_results(
         results.write_text(json.dumps(json.loads(whole) | changed))
         refused(said)
     results.write_text(whole)
-    with pytest.raises(MedstError, match="--optimiser.stop-after is set"):
+    with pytest.raises(MedstError, match=r"--optimiser\.stop-after is set"):
         ablate(phantom_cohort, job, recipe=replace(quick, optimiser=replace(quick.optimiser, stop_after=1)), seeds=1)
     with claim(job), pytest.raises(MedstError, match="is being written by another process"):
         ablate(phantom_cohort, job, recipe=quick, seeds=1)
