@@ -119,6 +119,7 @@ class Reader:
 
     folder: Path
     read: list[str] = field(default_factory=list)
+    typed: list[str] = field(default_factory=list)
     page_server: subprocess.Popen[str] | None = None
 
     def read_to(self, page: str) -> None:
@@ -132,8 +133,9 @@ class Reader:
         names: dict[str, Any] = {}
         try:
             for block in blocks_of(page):
-                if block.reason is not None:
-                    continue
+                if block.reason is not None or (block.language == "sh" and block.text in self.typed):
+                    continue  # what two pages say alike is typed once
+                self.typed.append(block.text)
                 if block.language == "sh":
                     self._type(block)
                 elif block.language == "python":

@@ -102,7 +102,10 @@ def test_an_output_that_another_process_writes_is_refused(
     assert not list(tmp_path.glob("[!.]*"))
 
 
-@pytest.mark.parametrize("verb", ["prepare", "pretrain", "embed"])
+@pytest.mark.parametrize(
+    "verb",
+    ["prepare", pytest.param("pretrain", marks=pytest.mark.slow), pytest.param("embed", marks=pytest.mark.slow)],
+)
 def test_of_two_processes_on_one_output_the_first_one_finishes(
     verb: str, places: dict[str, Path], tmp_path: Path, refused: Refused
 ) -> None:
