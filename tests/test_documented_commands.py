@@ -178,7 +178,7 @@ class Reader:
         else:
             raise AssertionError(f"{where}: {self.page_server.communicate()[1]}")
         os.environ["PAGE"], os.environ["MEDST_TOKEN"] = found[1], found[2] or ""
-        if len(arguments) > 2 and not arguments[1].startswith("--"):
+        if len(arguments) > 2 and not any(word.startswith("--") for word in arguments[1:3]):
             pairs = open_cohort(Path(arguments[2])).pairs
             assert pairs is not None
             os.environ["PATIENT"] = pairs["patient_id"][0]
