@@ -28,11 +28,11 @@ from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.files import claim, read_json, write_json, write_text
 from medst.jobs import end_with
+from medst.progress import Progress
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe, from_dict, to_dict
 from medst.run_folder import differing
 
-Progress = Callable[[int, int, str], None]
 REFERENCE = "reference"
 CONFIDENCE = 0.95
 UNMEASURABLE = frozenset(

@@ -4,7 +4,6 @@ OUT is a folder that polars, pandas, DuckDB and Spark read as one table; what is
 and a file under its final name is whole.
 """
 
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from medst.cohort.store import Cohort, open_cohort, read_table
 from medst.errors import MedstError
 from medst.evaluate.features import embed_images, embed_pairs
 from medst.files import claim, is_free, is_leftover, read_json, write_bytes, write_json
+from medst.progress import Progress
 from medst.weights import Loaded, load
 
-Progress = Callable[[int, int, str], None]
 ROWS = 4096
 SCHEMA = 1
 _PAIRS = ("patient_id", "study_id", "time", "split", "frontal", "lateral")

@@ -33,7 +33,6 @@ SECONDS = 60.0
 SECONDS_TO_CONNECT = 10.0
 ROUND = 256
 Job = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-Progress = Callable[[int, int], None]
 
 
 class ChildError(Exception):
@@ -215,7 +214,7 @@ class Workers:
 
     workers: int = 0
     cluster: str | None = None
-    progress: Progress | None = None
+    progress: Callable[[int, int], None] | None = None
 
     def report(self, done: int, total: int) -> None:
         """Tell how far the work is."""

@@ -1,11 +1,14 @@
-"""One look for all long work: a line a stage with a bar, a count, the time taken and what the stage says of itself."""
+"""Progress bars: one line per stage with count, elapsed time and a note."""
 
 import time
 from collections.abc import Callable
 from types import TracebackType
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, note) while something long is under way."""
 
 
 class Display:
@@ -24,16 +27,16 @@ class Display:
     def __init__(self, stages: list[str], console: Console | None = None) -> None:
         self.console = console or Console(soft_wrap=True)
         self.live = self.console.is_terminal
-        self.progress = Progress(
-            TextColumn("{task.description}", style="bold"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+        self.progress = bars.Progress(
+            bars.TextColumn("{task.description}", style="bold"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("{task.fields[note]}", style="dim"),
             console=self.console,
             disable=not self.live,
         )
-        self.tasks: dict[str, TaskID] = {
+        self.tasks: dict[str, bars.TaskID] = {
             name: self.progress.add_task(name, start=False, total=None, note="") for name in stages
         }
         self.last: dict[str, tuple[int, int, str]] = {}

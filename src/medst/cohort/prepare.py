@@ -1,6 +1,7 @@
 """`medst prepare`: which data set is read by what, and what all of them share."""
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ from medst.cohort.store import part_path
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 from medst.files import claim, is_full
-from medst.jobs import Progress, Workers
+from medst.jobs import Workers
 
 DATASETS = {
     "mimic-cxr": "mimic_cxr",
@@ -37,7 +38,7 @@ def prepare(
     workers: int = 0,
     cluster: str | None = None,
     max_rejected: float = 0.01,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Turn a raw data set into a cohort, or resume one that was stopped.
 

@@ -21,6 +21,7 @@ from medst.evaluate.prompts import RELEASED, read_prompts
 from medst.evaluate.results import SCHEMA, Results
 from medst.evaluate.task import ALL, PAPER, UNSEEN, LeftOut, Outcome, Question, Score, Task
 from medst.files import claim
+from medst.progress import Progress
 from medst.weights import Loaded, load, untrained
 
 _TASK_OF: dict[str, Task] = {
@@ -32,8 +33,6 @@ _TASK_OF: dict[str, Task] = {
 }
 TASKS: tuple[str, ...] = tuple(_TASK_OF)
 DIGITS = 6
-
-Progress = Callable[[int, int, str], None]
 
 
 def fitting(cohort: Cohort, question: Question = PAPER) -> list[str]:

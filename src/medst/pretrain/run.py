@@ -32,11 +32,10 @@ from medst.pretrain.memory import check_memory
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
 from medst.pretrain.states import draw_apart, load_state, save_state, whole
 from medst.pretrain.watch import REMEMBERED, keep_batches, verdict
+from medst.progress import Progress
 from medst.recipes.settings import Recipe, to_dict
 from medst.run_folder import RunFolder, read_place, set_aside, write_place
 from medst.weights.patients import note_patients
-
-Progress = Callable[[int, int, str], None]
 
 
 def pretrain(

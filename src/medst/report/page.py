@@ -4,7 +4,6 @@ Unusual here: nothing on the page was picked by how good it looks. Every result 
 model, and the patients are chosen without regard to what the model says of them.
 """
 
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from medst.errors import MedstError
 from medst.evaluate.temporal_image import PROGRESSIONS
 from medst.files import claim, write_text
 from medst.look import finding_colour, plain
+from medst.progress import Progress
 from medst.report import figures
 from medst.report.evidence import Evidence, read_evidence
 from medst.report.tables import percent, tasks
 from medst.report.timelines import Timeline, timelines
-
-Progress = Callable[[int, int, str], None]
 
 
 def build(
