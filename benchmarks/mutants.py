@@ -43,14 +43,14 @@ TESTS = {
     "objective/global_.py": "tests/objective/test_global_.py",
     "objective/local.py": "tests/objective/test_local.py",
     "objective/temporal.py": "tests/objective/test_temporal.py",
-    "pretrain/begin.py": "tests/pretrain/test_run.py",
+    "pretrain/setup.py": "tests/pretrain/test_loop.py",
     "pretrain/dry_run.py": "tests/pretrain/test_dry_run.py",
-    "pretrain/engine.py": "tests/pretrain/test_engine.py",
+    "pretrain/step.py": "tests/pretrain/test_step.py",
     "pretrain/memory.py": "tests/pretrain/test_memory.py",
-    "pretrain/run.py": "tests/pretrain/test_run.py",
+    "pretrain/loop.py": "tests/pretrain/test_loop.py",
     "pretrain/schedule.py": "tests/pretrain/test_schedule.py",
-    "pretrain/states.py": "tests/pretrain/test_states.py",
-    "pretrain/watch.py": "tests/pretrain/test_run.py",
+    "pretrain/checkpoint.py": "tests/pretrain/test_checkpoint.py",
+    "pretrain/divergence.py": "tests/pretrain/test_loop.py",
 }
 """The mirrored test file of each module of the core."""
 
@@ -307,7 +307,7 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else draw(sources)
     rows, usual = results["mutants"], dict[str, float]()
     # Whole runs are slow, so what is tested by them comes last.
-    for row in sorted(rows, key=lambda row: row["file"] == "pretrain/run.py"):
+    for row in sorted(rows, key=lambda row: row["file"] == "pretrain/loop.py"):
         if row.get("killed_by") or row.get("equivalent") or ("killed_by" in row and not options.again):
             continue
         tests, target = options.against or TESTS[row["file"]], sources / row["file"]

@@ -46,7 +46,7 @@ def measure(cohort: Path) -> dict[str, float]:
 def estimate_vocabulary(cohort: Path) -> int:
     """Word pieces that a run on the cohort would learn."""
     from medst.cohort.store import open_cohort
-    from medst.pretrain.begin import make_tokenizer
+    from medst.pretrain.setup import make_tokenizer
 
     return len(make_tokenizer(open_cohort(cohort), RECIPES["modern"]))
 

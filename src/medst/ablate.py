@@ -28,10 +28,10 @@ from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.files import claim, read_json, write_json, write_text
 from medst.jobs import end_with
+from medst.pretrain.run_folder import differing
 from medst.progress import Progress
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe, from_dict, to_dict
-from medst.run_folder import differing
 
 REFERENCE = "reference"
 CONFIDENCE = 0.95

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.model import oracle, small
 from torch import Tensor
 
-from medst.devices import Devices
+from medst.distributed import Devices
 from medst.model.projection import ProjectionHead, RowNorm
 
 

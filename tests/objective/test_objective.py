@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from tests.objective import oracle
 from torch import Tensor
 
-from medst.devices import Devices
+from medst.distributed import Devices
 from medst.objective import Objective
 from medst.objective.global_ import global_loss
 from medst.recipes import RECIPES

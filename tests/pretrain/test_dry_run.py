@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from medst import weights
 from medst.batch import Batches
 from medst.cohort.store import open_cohort
-from medst.pretrain.begin import make_tokenizer, open_fit
 from medst.pretrain.dry_run import estimate
-from medst.pretrain.engine import Step
-from medst.pretrain.run import pretrain
+from medst.pretrain.loop import pretrain
+from medst.pretrain.setup import make_tokenizer, open_fit
+from medst.pretrain.step import Step
 from medst.recipes.settings import Recipe
 
 

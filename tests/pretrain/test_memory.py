@@ -14,8 +14,8 @@ from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.pretrain import memory, pretrain
 from medst.pretrain.dry_run import _measure
-from medst.pretrain.engine import Step
 from medst.pretrain.memory import Part, activation_bytes, available_bytes
+from medst.pretrain.step import Step
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medst import weights
-from medst.pretrain.engine import Step
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
+from medst.pretrain.step import Step
 from medst.recipes.settings import OptimiserSettings, Recipe
 from medst.tokenizer import learn_tokenizer
 

@@ -18,7 +18,7 @@ from tests.weights.checkpoints import bert, deit
 import medst
 from medst import ablate, cli
 from medst.cohort.store import open_cohort
-from medst.pretrain.begin import make_tokenizer, remarks
+from medst.pretrain.setup import make_tokenizer, remarks
 from medst.recipes import RECIPES
 
 SHRINK = shlex.split(

@@ -13,9 +13,9 @@ import torch
 
 from medst import weights
 from medst.evaluate.run import evaluate
+from medst.pretrain.metrics import COLUMNS
+from medst.pretrain.run_folder import RunFolder
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
-from medst.run_folder import RunFolder
-from medst.run_metrics import COLUMNS
 from medst.tokenizer import learn_tokenizer
 
 FINDINGS = ("edema", "pleural_effusion", "pneumothorax")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import medst
 from medst.batch import centre
 from medst.cohort.store import Cohort, open_cohort
-from medst.devices import default_device
+from medst.distributed import default_device
 from medst.errors import MedstError
 from medst.evaluate.features import embed_pairs, embed_texts
 from medst.recipes.settings import Recipe

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from medst.devices import Devices
+from medst.distributed import Devices
 from medst.model.projection import ProjectionHead, RowNorm
 from medst.model.text import TextEncoder
 from medst.model.vision import VisionEncoder

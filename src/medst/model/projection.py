@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from medst.devices import Devices
+from medst.distributed import Devices
 
 
 class RowNorm(nn.BatchNorm1d):

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from medst.devices import Devices
+from medst.distributed import Devices
 from medst.objective.global_ import global_loss
 from medst.objective.local import LocalAlignment
 from medst.objective.temporal import mapping_losses, time_of_steps

@@ -1,12 +1,12 @@
-"""The training run, over everything below it.
+"""The training run.
 
-`run` is the loop, `begin` what a run begins with, `engine` what carries a step out on any hardware, `schedule` the optimiser
-with its learning rate and its averaged weights, `states` what a run needs to resume, `watch` what stops it, `dry_run` what
-it would take.
+`loop` trains, step by step, and `step` runs one step on any hardware. `setup` finds a run's cohort, tokenizer and start
+weights, `schedule` sets the learning rate and averages weights, `checkpoint` and `run_folder` save and restore, `metrics`
+keeps metrics.csv, and `divergence` stops a run whose loss explodes. `dry_run` and `memory` say beforehand what a run costs.
 """
 
-from medst.pretrain.engine import Step, native_bf16
-from medst.pretrain.run import pretrain
+from medst.pretrain.loop import pretrain
 from medst.pretrain.schedule import learning_rate, make_optimiser
+from medst.pretrain.step import Step, native_bf16
 
 __all__ = ["Step", "learning_rate", "make_optimiser", "native_bf16", "pretrain"]

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medst import weights
 from medst.batch import Batch, Batches
-from medst.devices import default_device
-from medst.pretrain.begin import make_tokenizer, open_fit, remarks, start_weights
-from medst.pretrain.engine import Step, computes_in_bf16
+from medst.distributed import default_device
+from medst.pretrain.setup import make_tokenizer, open_fit, remarks, start_weights
+from medst.pretrain.step import Step, computes_in_bf16
 from medst.recipes.settings import Recipe
 
 SAMPLE = 2

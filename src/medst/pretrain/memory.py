@@ -15,7 +15,7 @@ from medst import weights
 from medst.cohort.sequences import chunk
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
-from medst.pretrain.engine import computes_in_bf16
+from medst.pretrain.step import computes_in_bf16
 from medst.recipes.settings import Recipe
 
 GIB = 2**30

@@ -9,7 +9,7 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.files import find_folder, read_json
-from medst.run_folder import SETTINGS, RunFolder
+from medst.pretrain.run_folder import SETTINGS, RunFolder
 from medst.weights import Loaded
 
 

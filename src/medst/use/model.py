@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medst.batch import centre, tokenize
-from medst.devices import default_device
+from medst.distributed import default_device
 from medst.errors import MedstError
 from medst.use.geometry import Geometry
 from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, Study, TextEmbeddings, Timeline

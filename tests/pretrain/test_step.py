@@ -15,7 +15,7 @@ from medst.batch import Batch, Batches
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.model.medst import Features
-from medst.pretrain.engine import Engine, Step, computes_in_bf16, make_accelerator
+from medst.pretrain.step import Engine, Step, computes_in_bf16, make_accelerator
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer
@@ -171,7 +171,7 @@ def test_a_block_takes_as_long_as_the_fastest_of_several_rounds(
 ) -> None:
     engine, _ = parts_of(phantom_cohort, plain(small_recipe), 1)
     read = iter([10.0, 15.0, 20.0, 22.0, 30.0, 33.0, 40.0, 47.0])
-    monkeypatch.setattr("medst.pretrain.engine.time", SimpleNamespace(perf_counter=lambda: next(read)))
+    monkeypatch.setattr("medst.pretrain.step.time", SimpleNamespace(perf_counter=lambda: next(read)))
     block = engine.bare.model.vision.blocks[0]
     assert engine._time(block, 3, 5) == 2.0
     assert block.mlp.fc1.weight.grad is not None
@@ -183,7 +183,7 @@ def test_bf16_is_taken_where_it_is_asked_for(
     small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, wanted: Literal["fp32", "bf16"], native: bool, found: bool
 ) -> None:
     recipe = replace(small_recipe, run=replace(small_recipe.run, precision=wanted))
-    monkeypatch.setattr("medst.pretrain.engine.native_bf16", lambda device: native)
+    monkeypatch.setattr("medst.pretrain.step.native_bf16", lambda device: native)
     assert computes_in_bf16(recipe, torch.device("cpu")) is found
 
 

@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from medst.errors import MedstError
+from medst.pretrain.checkpoint import draw_apart, load_state, placed, random_state, save_state, set_random_state, whole
 from medst.pretrain.schedule import Average
-from medst.pretrain.states import draw_apart, load_state, placed, random_state, save_state, set_random_state, whole
 
 CPU = torch.device("cpu")
 

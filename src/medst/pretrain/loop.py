@@ -26,15 +26,15 @@ from medst.batch import Batch, Batches
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.files import claim, recover_folder
-from medst.pretrain.begin import find_tokenizer, keep_tokenizer, open_fit, remarks, start_weights
-from medst.pretrain.engine import Engine, Step, make_accelerator
+from medst.pretrain.checkpoint import draw_apart, load_state, save_state, whole
+from medst.pretrain.divergence import REMEMBERED, keep_batches, verdict
 from medst.pretrain.memory import check_memory
+from medst.pretrain.run_folder import RunFolder, read_place, set_aside, write_place
 from medst.pretrain.schedule import Average, learning_rate, make_optimiser
-from medst.pretrain.states import draw_apart, load_state, save_state, whole
-from medst.pretrain.watch import REMEMBERED, keep_batches, verdict
+from medst.pretrain.setup import find_tokenizer, keep_tokenizer, open_fit, remarks, start_weights
+from medst.pretrain.step import Engine, Step, make_accelerator
 from medst.progress import Progress
 from medst.recipes.settings import Recipe, to_dict
-from medst.run_folder import RunFolder, read_place, set_aside, write_place
 from medst.weights.patients import note_patients
 
 
@@ -49,7 +49,7 @@ def pretrain(
 
     Args:
         cohort: folder of a prepared cohort with pairs.
-        run: the run's folder; see `medst.run_folder` for what it holds.
+        run: the run's folder; see `medst.pretrain.run_folder` for what it holds.
         recipe: all settings.
         progress: called with (steps done, steps in all, a line on loss and time left).
         say: called, before the first step, with what the user should know about the run.

@@ -28,8 +28,8 @@ from medst import NUMERICS, __version__
 from medst.environment import describe_environment
 from medst.errors import MedstError
 from medst.files import UnusableFile, is_free, read_json, sha256, write_json, write_text
+from medst.pretrain.metrics import HEAD, digest_of, line_of, lines_until, read_rows
 from medst.recipes.settings import Recipe, from_dict, to_dict
-from medst.run_metrics import HEAD, digest_of, line_of, lines_until, read_rows
 
 DIGESTS = "sha256.json"
 PLACE = "run.json"

@@ -20,12 +20,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from medst.batch import Batch
-from medst.devices import Devices
+from medst.distributed import Devices
 from medst.errors import MedstError
 from medst.model.medst import Features, MedST
 from medst.model.vision import Block
 from medst.objective import Objective
-from medst.pretrain.states import random_state, set_random_state
+from medst.pretrain.checkpoint import random_state, set_random_state
 from medst.recipes.settings import DataSettings, Recipe
 
 BUCKET = 2**25

@@ -9,9 +9,9 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.files import disk_errors
 from medst.model.medst import MedST
+from medst.pretrain.run_folder import RunFolder
 from medst.recipes import EXPECTED
 from medst.recipes.settings import Recipe, to_dict
-from medst.run_folder import RunFolder
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from medst import weights
 from medst.batch import Batch, Batches
 from medst.cohort.store import open_cohort
-from medst.devices import Devices
+from medst.distributed import Devices
 from medst.pretrain import Step
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer

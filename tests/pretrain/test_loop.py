@@ -30,11 +30,11 @@ from medst.cohort.sequences import chunk
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.pretrain import Step, pretrain
-from medst.pretrain.begin import make_tokenizer
-from medst.pretrain.engine import Engine, computes_in_bf16
-from medst.pretrain.run import _Run
+from medst.pretrain.loop import _Run
+from medst.pretrain.run_folder import RunFolder
+from medst.pretrain.setup import make_tokenizer
+from medst.pretrain.step import Engine, computes_in_bf16
 from medst.recipes.settings import Recipe
-from medst.run_folder import RunFolder
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 from medst.weights.patients import TRAINED_ON, read_trained_on
 
@@ -493,7 +493,7 @@ def test_a_state_is_saved_by_the_clock(
         no_step(run)
         clock[0] += 40
 
-    monkeypatch.setattr("medst.pretrain.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("medst.pretrain.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(_Run, "_take_step", step)
     recipe = replace(small_recipe, run=replace(small_recipe.run, save_minutes=1, keep_states=99))
     recipe = replace(recipe, optimiser=replace(recipe.optimiser, stop_after=5))
@@ -511,7 +511,9 @@ def test_more_parts_than_batches_are_refused(phantom_cohort: Path, small_recipe:
 def test_too_little_disk_for_a_checkpoint_is_refused_before_the_first_step(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medst.run_folder.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000))
+    monkeypatch.setattr(
+        "medst.pretrain.run_folder.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000)
+    )
     with pytest.raises(MedstError, match="the next checkpoint takes"):
         pretrain(phantom_cohort, tmp_path / "run", small_recipe)
     assert not (tmp_path / "run" / "metrics.csv").exists()
@@ -612,7 +614,7 @@ def test_weights_and_biases_sees_one_named_run_across_resumes(
 def test_a_logger_that_is_not_installed_is_refused(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medst.pretrain.engine.find_spec", lambda name: None)
+    monkeypatch.setattr("medst.pretrain.step.find_spec", lambda name: None)
     recipe = replace(small_recipe, run=replace(small_recipe.run, logger="wandb"))
     with pytest.raises(MedstError, match=r"wandb is not installed; pip install 'medst\[wandb\]'"):
         pretrain(phantom_cohort, tmp_path / "run", recipe)
@@ -674,7 +676,7 @@ def test_the_wait_for_batches_the_step_and_the_time_left_are_told(
         clock[0] += 60
         return forward(step, *args, **named)
 
-    monkeypatch.setattr("medst.pretrain.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("medst.pretrain.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(Batches, "__getitem__", fetched)
     monkeypatch.setattr(Step, "forward", stepped)
     recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, stop_after=2))

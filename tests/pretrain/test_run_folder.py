@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medst.errors import MedstError
+from medst.pretrain.run_folder import RunFolder, read_place, write_place
 from medst.recipes import RECIPES
-from medst.run_folder import RunFolder, read_place, write_place
 
 TINY = RECIPES["tiny"]
 COHORT = {"dataset": "mimic-cxr", "fingerprint": "abc"}
