@@ -26,9 +26,9 @@ from machine import keep
 from medst.cohort import images
 from medst.cohort.eighth import compiled
 from medst.cohort.images import Reading, read_square
-from medst.phantom.anatomy import sample_anatomy
-from medst.phantom.dicom import deepen, style_of, write_dicom
-from medst.phantom.radiograph import render_study, sample_acquisition
+from medst_phantom.anatomy import sample_anatomy
+from medst_phantom.dicom import deepen, style_of, write_dicom
+from medst_phantom.radiograph import render_study, sample_acquisition
 
 HEIGHT, WIDTH = 3056, 2544
 KINDS = {"smooth": (0.0, 90), "usual": (1.5, 95), "noisy": (3.0, 95)}

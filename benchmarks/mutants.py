@@ -198,7 +198,7 @@ class Watch:
         self.failed = self.failed or (f"{report.nodeid} (import)" if report.failed else "")
 
     def pytest_collection_finish(self) -> None:
-        prepare, phantom = (importlib.import_module(f"medst.{name}") for name in ("cohort.prepare", "phantom.write"))
+        prepare, phantom = map(importlib.import_module, ("medst.cohort.prepare", "medst_phantom.mimic"))
         make, write = prepare.prepare, phantom.write_phantom
 
         def prepared(dataset: str, raw: Path, out: Path, *more: Any, **named: Any) -> Any:

@@ -28,9 +28,9 @@ from medst.cohort.reports import report_text
 from medst.cohort.sequences import chunk
 from medst.cohort.writer import Writer
 from medst.jobs import Workers
-from medst.phantom.background import sample_background
-from medst.phantom.reports import write_report
-from medst.phantom.trajectory import sample_trajectory
+from medst_phantom.background import sample_background
+from medst_phantom.reports import write_report
+from medst_phantom.trajectory import sample_trajectory
 
 IMAGES, STUDIES, PATIENTS = 377_110, 227_835, 65_379
 VIEWS, SHARES = ("AP", "PA", "LATERAL", "LL", ""), (0.39, 0.255, 0.215, 0.095, 0.045)

@@ -64,7 +64,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path]
 @pytest.fixture(scope="session")
 def phantom_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The raw trees of a few dozen phantom patients."""
-    from medst.phantom.write import write_phantom
+    from medst_phantom.mimic import write_phantom
 
     out = tmp_path_factory.mktemp("phantom_tree") / "raw"
     write_phantom(out, patients=40, seed=5, workers=2)

@@ -172,7 +172,7 @@ def test_failures_are_sentences(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("medst.phantom.write.write_phantom", fail)
+    monkeypatch.setattr("medst_phantom.mimic.write_phantom", fail)
     with pytest.raises(SystemExit) as stop:
         cli.main(["phantom", str(tmp_path / "out")])
     assert stop.value.code == code

@@ -25,8 +25,8 @@ from tests.weights.checkpoints import bert, deit, offline_hub
 
 from medst.cli import _verbs, main
 from medst.cohort.store import open_cohort
-from medst.phantom.trees import write_tree
-from medst.phantom.write import write_phantom
+from medst_phantom.mimic import write_phantom
+from medst_phantom.others import write_tree
 
 ROOT = Path(__file__).parents[1]
 FIRST = (

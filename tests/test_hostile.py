@@ -34,7 +34,7 @@ from medst.errors import MedstError
 from medst.evaluate.prompts import read_prompts
 from medst.evaluate.results import SCHEMA, read_results
 from medst.jobs import GuardedProcess
-from medst.phantom.dicom import deepen, style_of, write_dicom
+from medst_phantom.dicom import deepen, style_of, write_dicom
 
 SECONDS = 10
 SEED = 13

@@ -75,10 +75,10 @@ def phantom(
         valid_share: share of patients in the validation split of mimic-cxr.
         trees: which data sets: mimic-cxr goes to OUT/mimic-cxr-jpg and OUT/ms-cxr-t, each other one to OUT and its name.
     """
-    from medst.phantom.resume import OTHER_TREES
-    from medst.phantom.trees import write_tree
-    from medst.phantom.write import write_phantom
     from medst.progress import Display
+    from medst_phantom.mimic import write_phantom
+    from medst_phantom.others import write_tree
+    from medst_phantom.output_folder import OTHER_TREES
 
     wanted = ("mimic-cxr", *OTHER_TREES) if "all" in trees else tuple(dict.fromkeys(trees))
     common: dict[str, Any] = {"patients": patients, "seed": seed, "workers": workers}

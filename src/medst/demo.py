@@ -33,9 +33,9 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
     from medst.cohort.options import Options
     from medst.cohort.prepare import prepare
     from medst.evaluate.run import evaluate
-    from medst.phantom.write import write_phantom
     from medst.pretrain import pretrain
     from medst.report import build
+    from medst_phantom.mimic import write_phantom
 
     raw, cohort, comparisons, run, page = (
         out / name for name in ("raw", "cohort", "comparisons", "run", "report.html")

@@ -11,8 +11,8 @@ from tests.app.pages import Page, opened_page
 
 from medst.app.visits import Desk
 from medst.cohort.store import open_cohort
-from medst.phantom.trees import write_tree
 from medst.use import load
+from medst_phantom.others import write_tree
 
 CHROMIUM = [
     "--no-sandbox",

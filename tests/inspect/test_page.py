@@ -11,7 +11,7 @@ from medst.cli import main
 from medst.cohort.prepare import prepare
 from medst.errors import MedstError
 from medst.inspect import inspect
-from medst.phantom.trees import write_tree
+from medst_phantom.others import write_tree
 
 
 def digests(folder: Path) -> dict[str, str]:

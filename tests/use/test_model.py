@@ -195,7 +195,7 @@ def test_a_model_in_one_line(model: Model) -> None:
 
 
 def test_a_dicom_file_and_its_array(model: Model, tmp_path: Path) -> None:
-    from medst.phantom.trees import write_tree
+    from medst_phantom.others import write_tree
 
     write_tree("rsna", tmp_path / "rsna", patients=8, seed=0, workers=1)
     file = next((tmp_path / "rsna").rglob("*.dcm"))

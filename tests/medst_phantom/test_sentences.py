@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.phantom.phrasebook import CHANGE, FRAMES, MENTIONS, OWN_FRAMES, SEVERITY_WORDS
-from medst.phantom.sentences import (
+from medst_phantom.findings import FINDINGS, Finding
+from medst_phantom.phrasebook import CHANGE, FRAMES, MENTIONS, OWN_FRAMES, SEVERITY_WORDS
+from medst_phantom.sentences import (
     change_words,
     deny,
     deny_other_side,
@@ -16,8 +17,7 @@ from medst.phantom.sentences import (
     sentence,
     severity_word,
 )
-from medst.phantom.trajectory import FindingState
-from medst.phantom.truth import FINDINGS, Finding
+from medst_phantom.trajectory import FindingState
 
 STEPS = (None, "new", "improving", "stable", "worsening", "resolved")
 CHANGES = {None: 0.0, "new": 0.5, "improving": -0.2, "stable": 0.0, "worsening": 0.4, "resolved": -0.5}

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medst.phantom.background import (
+from medst_phantom.background import (
     Background,
     device_statements,
     indication,
     other_statements,
     technique_remark,
 )
-from medst.phantom.phrasebook import SIZED
-from medst.phantom.sentences import (
+from medst_phantom.findings import FINDINGS
+from medst_phantom.phrasebook import SIZED
+from medst_phantom.sentences import (
     Statement,
     deny,
     deny_other_side,
@@ -28,8 +29,7 @@ from medst.phantom.sentences import (
     sample_quantified,
     sentence,
 )
-from medst.phantom.trajectory import StudyTruth
-from medst.phantom.truth import FINDINGS
+from medst_phantom.trajectory import StudyTruth
 
 CHEXPERT_LABELS = (
     "Atelectasis",

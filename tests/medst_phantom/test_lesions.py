@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from medst.phantom.anatomy import Chest, build_chest, grid, sample_anatomy
-from medst.phantom.lesions import Changes, apply, heart_growth
-from medst.phantom.truth import Finding
+from medst_phantom.anatomy import Chest, build_chest, grid, sample_anatomy
+from medst_phantom.findings import Finding
+from medst_phantom.lesions import Changes, apply, heart_growth
 
 PLACES = {
     "consolidation": ("right", "upper"),

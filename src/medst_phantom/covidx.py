@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from medst.files import write_bytes
-from medst.phantom.anatomy import sample_anatomy
-from medst.phantom.radiograph import render_study, sample_acquisition
-from medst.phantom.truth import Finding
+from medst_phantom.anatomy import sample_anatomy
+from medst_phantom.findings import Finding
+from medst_phantom.radiograph import render_study, sample_acquisition
 
 CLASSES = ("normal", "pneumonia", "COVID-19")
 TEST_SHARE = 0.2

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from medst.files import write_bytes
-from medst.phantom.mimic_cxr import PatientRecord
-from medst.phantom.sentences import change_words, noun_phrase, pick, sentence, severity_word
-from medst.phantom.trajectory import progression_between
-from medst.phantom.truth import FINDINGS, Finding
+from medst_phantom.findings import FINDINGS, Finding
+from medst_phantom.mimic_files import PatientRecord
+from medst_phantom.sentences import change_words, noun_phrase, pick, sentence, severity_word
+from medst_phantom.trajectory import progression_between
 
 IMAGE_FILE = "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
 SENTENCE_FILE = "MS_CXR_T_temporal_sentence_similarity_v1.0.0.csv"

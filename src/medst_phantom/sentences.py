@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medst.phantom.phrasebook import (
+from medst_phantom.findings import Finding
+from medst_phantom.phrasebook import (
     ABSENT_FRAMES,
     ABSENT_WORDS,
     CHANGE,
@@ -25,8 +26,7 @@ from medst.phantom.phrasebook import (
     SINCE,
     SIZED,
 )
-from medst.phantom.trajectory import FindingState
-from medst.phantom.truth import Finding
+from medst_phantom.trajectory import FindingState
 
 HEDGE_BELOW = 0.34  # only what is faint is hedged
 # By progression, the share of reports that do not say how severe a finding is now.

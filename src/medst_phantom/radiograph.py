@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medst.phantom import lesions, skeleton
-from medst.phantom.anatomy import (
+from medst_phantom import lesions, skeleton
+from medst_phantom.anatomy import (
     HALF_DEPTH,
     HALF_HEIGHT,
     HALF_WIDTH,
@@ -21,8 +21,8 @@ from medst.phantom.anatomy import (
     Anatomy,
     build_chest,
 )
-from medst.phantom.skeleton import View
-from medst.phantom.truth import Finding
+from medst_phantom.findings import Finding
+from medst_phantom.skeleton import View
 
 RESOLUTION = 13.0  # pixels a centimetre
 BONE = 0.36  # added attenuation of bone over soft tissue, 1/cm

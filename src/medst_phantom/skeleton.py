@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medst.phantom.anatomy import Anatomy, rib_cage_width
+from medst_phantom.anatomy import Anatomy, rib_cage_width
 
 SHIFT = 4  # OpenCV draws with this many binary places of a pixel
 RIBS = 10

@@ -1,4 +1,4 @@
-"""Writes synthetic patients in the raw layouts of RSNA, COVIDx, CheXpert Plus and Open-i; `resume.py` says how they grow."""
+"""Write synthetic patients in the raw layouts of RSNA, COVIDx, CheXpert Plus and Open-i."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 
 from medst.errors import MedstError
 from medst.files import write_bytes
-from medst.phantom.resume import OTHER_TREES, finish_tree, growing, open_tree, part, write_all
+from medst_phantom.output_folder import OTHER_TREES, finish_tree, growing, open_tree, part, write_all
 
 MOST_PATIENTS = 100_000  # so that five-digit ids suffice
 
@@ -61,7 +61,7 @@ def write_tree(
 
 
 def _module(name: str) -> ModuleType:
-    return import_module(f"medst.phantom.{name.replace('-', '_')}")
+    return import_module(f"medst_phantom.{name.replace('-', '_')}")
 
 
 def _stream(name: str) -> int:

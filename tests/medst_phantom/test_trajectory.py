@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.phantom.trajectory import (
+from medst_phantom.findings import FINDINGS, SIDES, ZONES
+from medst_phantom.trajectory import (
     CLEAR_STEP,
     LEAST_SEVERITY,
     MAX_STUDIES,
@@ -16,7 +17,6 @@ from medst.phantom.trajectory import (
     progression_between,
     sample_trajectory,
 )
-from medst.phantom.truth import FINDINGS, SIDES, ZONES
 
 SEEDS = st.integers(0, 2**32 - 1)
 CLASS = {"new": "up", "worsening": "up", "improving": "down", "resolved": "down", "stable": "stable"}

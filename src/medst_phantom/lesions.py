@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medst.phantom.anatomy import Chest, grid, rib_cage_width, soft
-from medst.phantom.truth import Finding
+from medst_phantom.anatomy import Chest, grid, rib_cage_width, soft
+from medst_phantom.findings import Finding
 
 SIGN = {"right": -1.0, "left": 1.0}
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medst.phantom.background import sample_background
-from medst.phantom.mimic_cxr import ImageRecord, PatientRecord, StudyRecord
-from medst.phantom.ms_cxr_t import IMAGE_COLUMNS, image_rows, sentence_rows
-from medst.phantom.reports import write_report
-from medst.phantom.trajectory import sample_trajectory
+from medst_phantom.background import sample_background
+from medst_phantom.mimic_files import ImageRecord, PatientRecord, StudyRecord
+from medst_phantom.ms_cxr_t import IMAGE_COLUMNS, image_rows, sentence_rows
+from medst_phantom.reports import write_report
+from medst_phantom.trajectory import sample_trajectory
 
 
 def words(text: str) -> list[str]:

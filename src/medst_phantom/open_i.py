@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 
 from medst.files import write_bytes
-from medst.phantom.anatomy import sample_anatomy
-from medst.phantom.background import sample_background
-from medst.phantom.dicom import Style, deepen, write_dicom
-from medst.phantom.mimic_cxr import LATERAL
-from medst.phantom.radiograph import render_study, sample_acquisition
-from medst.phantom.reports import write_report
-from medst.phantom.rsna import write_csv
-from medst.phantom.trajectory import sample_trajectory
+from medst_phantom.anatomy import sample_anatomy
+from medst_phantom.background import sample_background
+from medst_phantom.dicom import Style, deepen, write_dicom
+from medst_phantom.mimic_files import LATERAL
+from medst_phantom.radiograph import render_study, sample_acquisition
+from medst_phantom.reports import write_report
+from medst_phantom.rsna import write_csv
+from medst_phantom.trajectory import sample_trajectory
 
 REPORTS, PNG, DCM = Path("NLMCXR_reports") / "ecgen-radiology", "NLMCXR_png", "NLMCXR_dcm"
 LARGE_HEART = 1.12

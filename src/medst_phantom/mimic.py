@@ -1,4 +1,4 @@
-"""Writes a whole phantom cohort in the layouts of MIMIC-CXR-JPG and MS-CXR-T; `resume.py` says how it grows."""
+"""Write synthetic patients in the raw layouts of MIMIC-CXR-JPG and MS-CXR-T."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -10,14 +10,14 @@ import polars as pl
 
 from medst.errors import MedstError
 from medst.files import write_bytes
-from medst.phantom import ms_cxr_t
-from medst.phantom.anatomy import sample_anatomy
-from medst.phantom.background import sample_background
-from medst.phantom.mimic_cxr import FRONTAL, LATERAL, PatientRecord, write_study, write_tables
-from medst.phantom.radiograph import render_study, sample_acquisition
-from medst.phantom.reports import write_report
-from medst.phantom.resume import finish_tree, growing, open_tree, part, write_all
-from medst.phantom.trajectory import MAX_STUDIES, StudyTruth, sample_trajectory
+from medst_phantom import ms_cxr_t
+from medst_phantom.anatomy import sample_anatomy
+from medst_phantom.background import sample_background
+from medst_phantom.mimic_files import FRONTAL, LATERAL, PatientRecord, write_study, write_tables
+from medst_phantom.output_folder import finish_tree, growing, open_tree, part, write_all
+from medst_phantom.radiograph import render_study, sample_acquisition
+from medst_phantom.reports import write_report
+from medst_phantom.trajectory import MAX_STUDIES, StudyTruth, sample_trajectory
 
 JPG_FOLDER, MS_CXR_T_FOLDER = "mimic-cxr-jpg", "ms-cxr-t"
 TRUTH = "ground_truth.parquet"

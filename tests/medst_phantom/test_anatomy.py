@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medst.phantom.anatomy import SHAPE, Anatomy, build_chest, grid, rib_cage_width, sample_anatomy
+from medst_phantom.anatomy import SHAPE, Anatomy, build_chest, grid, rib_cage_width, sample_anatomy
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medst.phantom.sentences import Statement, pick, sentence
-from medst.phantom.trajectory import StudyTruth
+from medst_phantom.sentences import Statement, pick, sentence
+from medst_phantom.trajectory import StudyTruth
 
 # A sentence with the CheXpert labels it sets.
 _Labelled = tuple[str, tuple[tuple[str, float], ...]]

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from medst.files import write_bytes
-from medst.phantom.anatomy import sample_anatomy
-from medst.phantom.dicom import deepen, style_of, write_dicom
-from medst.phantom.radiograph import render_study, sample_acquisition
-from medst.phantom.trajectory import sample_trajectory
-from medst.phantom.truth import Finding
+from medst_phantom.anatomy import sample_anatomy
+from medst_phantom.dicom import deepen, style_of, write_dicom
+from medst_phantom.findings import Finding
+from medst_phantom.radiograph import render_study, sample_acquisition
+from medst_phantom.trajectory import sample_trajectory
 
 IMAGES, LABELS, DETAILS = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
 SHARE = 0.3  # of patients with pneumonia, about that of the challenge

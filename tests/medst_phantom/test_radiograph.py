@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medst.phantom.anatomy import Anatomy, sample_anatomy
-from medst.phantom.radiograph import Acquisition, render, render_study, sample_acquisition
-from medst.phantom.truth import Finding
+from medst_phantom.anatomy import Anatomy, sample_anatomy
+from medst_phantom.findings import Finding
+from medst_phantom.radiograph import Acquisition, render, render_study, sample_acquisition
 
 PLACES = {
     "consolidation": ("right", "lower"),

@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from medst.phantom.dicom import JPEG, SYNTAXES, Style, deepen, style_of, write_dicom
+from medst_phantom.dicom import JPEG, SYNTAXES, Style, deepen, style_of, write_dicom
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (38, 53), dtype=np.uint8)
 

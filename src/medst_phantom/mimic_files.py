@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from medst.files import atomic, write_bytes
-from medst.phantom.reports import CHEXPERT_LABELS, Report
-from medst.phantom.trajectory import StudyTruth
+from medst_phantom.reports import CHEXPERT_LABELS, Report
+from medst_phantom.trajectory import StudyTruth
 
 METADATA_COLUMNS = (
     "dicom_id",

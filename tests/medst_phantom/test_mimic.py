@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from medst.errors import MedstError
-from medst.phantom import mimic_cxr, write
-from medst.phantom.mimic_cxr import CHEXPERT_COLUMNS, METADATA_COLUMNS, SPLIT_COLUMNS
-from medst.phantom.ms_cxr_t import IMAGE_COLUMNS, IMAGE_FILE, SENTENCE_COLUMNS, SENTENCE_FILE
-from medst.phantom.write import write_phantom
+from medst_phantom import mimic, mimic_files
+from medst_phantom.mimic import write_phantom
+from medst_phantom.mimic_files import CHEXPERT_COLUMNS, METADATA_COLUMNS, SPLIT_COLUMNS
+from medst_phantom.ms_cxr_t import IMAGE_COLUMNS, IMAGE_FILE, SENTENCE_COLUMNS, SENTENCE_FILE
 
 PATIENTS = 4
 
@@ -42,7 +42,7 @@ def quick(monkeypatch) -> None:
     def flat(anatomy, findings, acquisitions):
         return [np.full((40, 48), 100 + 10 * len(findings), np.uint8) for _ in acquisitions]
 
-    monkeypatch.setattr(write, "render_study", flat)
+    monkeypatch.setattr(mimic, "render_study", flat)
 
 
 def test_the_number_of_workers_makes_no_difference(drawn, tmp_path):
@@ -81,7 +81,7 @@ def test_the_tree_is_that_of_the_originals(drawn):
 def test_labels_of_pairs_follow_the_ground_truth(drawn):
     out, counts = drawn
     truth = pl.read_parquet(out / "ground_truth.parquet")
-    assert truth.schema == write._TRUTH_SCHEMA
+    assert truth.schema == mimic._TRUTH_SCHEMA
     assert len(truth) == counts["findings"]
     assert set(truth["progression"].drop_nulls()) <= {"new", "improving", "stable", "worsening", "resolved"}
     steps = {(row["study_id"], row["finding"]): row for row in truth.to_dicts()}
@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(quick, tmp_path):
     parts = sorted((out / ".parts").glob("0*.json"))
     assert 5 <= len(parts) < 12
     # A kill may come while a patient is written: some files are there, one is half written, the record is not.
-    record = mimic_cxr.PatientRecord.from_json(parts[1].read_bytes())
+    record = mimic_files.PatientRecord.from_json(parts[1].read_bytes())
     report = next(out.rglob(f"s{record.studies[-1].study_id}.txt"))
     report.with_name(f"{report.name}.7.part").write_bytes(b"half")
     report.unlink()
@@ -157,13 +157,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(quick, tmp_path):
 def test_only_patients_without_a_record_are_redone(quick, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as broken:
-        broken.setattr(write, "_finish", lambda out, options: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(mimic, "_finish", lambda out, options: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             write_phantom(out, patients=6, workers=1)
     (out / ".parts" / "0000002.json").unlink()
     redone: list[int] = []
-    once = write._write_patient
-    monkeypatch.setattr(write, "_write_patient", lambda *args: redone.append(args[2]) or once(*args))
+    once = mimic._write_patient
+    monkeypatch.setattr(mimic, "_write_patient", lambda *args: redone.append(args[2]) or once(*args))
     write_phantom(out, patients=6, workers=1)
     assert redone == [2]
     write_phantom(tmp_path / "whole", patients=6, workers=1)

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.phantom.background import sample_background
-from medst.phantom.phrasebook import CHEXPERT_NAME, MENTIONS
-from medst.phantom.reports import CHEXPERT_LABELS, Report, collect_labels, write_report
-from medst.phantom.sentences import Statement
-from medst.phantom.trajectory import StudyTruth, sample_trajectory
-from medst.phantom.truth import FINDINGS
+from medst_phantom.background import sample_background
+from medst_phantom.findings import FINDINGS
+from medst_phantom.phrasebook import CHEXPERT_NAME, MENTIONS
+from medst_phantom.reports import CHEXPERT_LABELS, Report, collect_labels, write_report
+from medst_phantom.sentences import Statement
+from medst_phantom.trajectory import StudyTruth, sample_trajectory
 
 SEEDS = st.integers(0, 2**32 - 1)
 # MIT-LCP's rule of what is a header.

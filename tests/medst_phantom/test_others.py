@@ -10,11 +10,11 @@ import pydicom
 import pytest
 
 from medst.errors import MedstError
-from medst.phantom import trees
-from medst.phantom.chexpert_plus import COLUMNS
-from medst.phantom.resume import OTHER_TREES
-from medst.phantom.rsna import find_boxes
-from medst.phantom.trees import write_tree
+from medst_phantom import others
+from medst_phantom.chexpert_plus import COLUMNS
+from medst_phantom.others import write_tree
+from medst_phantom.output_folder import OTHER_TREES
+from medst_phantom.rsna import find_boxes
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -50,8 +50,8 @@ def test_workers_and_stops_change_no_byte(
     with pytest.raises(Stopped):
         write_tree(name, tmp_path / name, patients=18, seed=3, workers=1, progress=stop)
     written = []
-    once = trees._write_patients
-    monkeypatch.setattr(trees, "_write_patients", lambda *args: (written.extend(args[-1]), once(*args))[1])
+    once = others._write_patients
+    monkeypatch.setattr(others, "_write_patients", lambda *args: (written.extend(args[-1]), once(*args))[1])
     write_tree(name, tmp_path / name, patients=18, seed=3, workers=1)
     assert 0 < len(written) <= 10
     assert digests(tmp_path / name) == digests(grown / name)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from medst.phantom.truth import FINDINGS, Finding
+from medst_phantom.findings import FINDINGS, Finding
 
 MAX_STUDIES = 8
 CLEAR_STEP = 0.18  # least change of severity that is called a change
