@@ -24,7 +24,7 @@ from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT, read_images, read_
 from medst.cohort.mimic_reports import read_reports, study_path
 from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, Sources, write_pairs
-from medst.cohort.reports import report_text
+from medst.cohort.report_text import report_text
 from medst.cohort.sequences import chunk
 from medst.cohort.writer import Writer
 from medst.jobs import Workers

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
-from tests.cohort import test_ledger as trees
+from tests.cohort import test_rejections as trees
 from tests.cohort.conftest import jpeg, picture
 from tests.cohort.test_bad_inputs import prepared, special
 

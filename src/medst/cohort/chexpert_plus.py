@@ -11,8 +11,8 @@ import polars as pl
 
 from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, Sources, read_labels, write_pairs
-from medst.cohort.reports import loses_letters, section_text
-from medst.cohort.tables import digest, read_table
+from medst.cohort.raw_tables import digest, read_csv
+from medst.cohort.report_text import loses_letters, section_text
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
@@ -61,7 +61,7 @@ def read_images(writer: Writer, raw: Path) -> pl.DataFrame:
     Raises:
         MedstError: the table is missing or lacks a column.
     """
-    table = writer.take_rows(read_table(raw / TABLE, COLUMNS))
+    table = writer.number_rows(read_csv(raw / TABLE, COLUMNS))
     writer.seen["row"] = table.height
     day = pl.col("patient_report_date_order").cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
     day = pl.when(day.abs() <= MOST_DAYS).then(day)

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-from medst.cohort.labelled import write_labelled
+from medst.cohort.classification import write_classification
 from medst.cohort.options import Options
-from medst.cohort.tables import digest
+from medst.cohort.raw_tables import digest
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
@@ -72,7 +72,7 @@ def read_list(writer: Writer, path: Path) -> pl.DataFrame:
     except UnicodeDecodeError as error:
         raise MedstError(f"{path} is no UTF-8 text ({error}); download it again.") from None
     text = pl.DataFrame({"line": [line.strip() for line in lines]}, schema={"line": pl.String})
-    text = writer.take_rows(text.filter(pl.col("line") != ""), f"{path.stem.replace(' ', '_')}:")
+    text = writer.number_rows(text.filter(pl.col("line") != ""), f"{path.stem.replace(' ', '_')}:")
     table = text.with_columns(pl.col("line").str.extract_groups(LINE).alias("parts")).unnest("parts")
     # Without a source the greedy end of the line is the class, and what looked like the class belongs to the name.
     bare = pl.col("source").is_not_null() & pl.col("source").str.to_lowercase().is_in([*CLASS_OF, "negative"])
@@ -140,4 +140,4 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
             test.with_columns(split=pl.lit("test"), path="test/" + pl.col("image_id")),
         ]
     ).with_columns(image_id="path")
-    return write_labelled(writer, root, table, CLASSES)
+    return write_classification(writer, root, table, CLASSES)

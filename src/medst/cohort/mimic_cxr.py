@@ -10,7 +10,7 @@ from medst.cohort.mimic_reports import find_reports, read_reports, study_path
 from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, Sources, write_pairs
 from medst.cohort.pairs import read_labels as as_labels
-from medst.cohort.tables import clock_number, digest, find_table, order_clocks, read_table, study_time
+from medst.cohort.raw_tables import clock_number, digest, find_table, order_clocks, read_csv, study_time
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
@@ -55,7 +55,7 @@ def read_metadata(raw: Path) -> pl.DataFrame:
         MedstError: the table is missing or lacks a column.
     """
     table = (
-        read_table(raw / METADATA, METADATA_COLUMNS)
+        read_csv(raw / METADATA, METADATA_COLUMNS)
         .select(
             image_id="dicom_id",
             patient_id="p" + pl.col("subject_id"),
@@ -82,8 +82,8 @@ def read_images(writer: Writer, raw: Path) -> pl.DataFrame:
     Returns:
         As `read_metadata`, with split and rows.
     """
-    split = read_table(raw / SPLIT, ("dicom_id", "split")).select(image_id="dicom_id", split="split")
-    metadata = writer.take_rows(read_metadata(raw))
+    split = read_csv(raw / SPLIT, ("dicom_id", "split")).select(image_id="dicom_id", split="split")
+    metadata = writer.number_rows(read_metadata(raw))
     unknown = split.join(metadata, on="image_id", how="anti", maintain_order="left")
     writer.reject("row", unknown["image_id"], None, "in the split table, but not in the metadata")
     twice = split.filter(~pl.col("image_id").is_first_distinct())
@@ -111,7 +111,7 @@ def read_labels(writer: Writer, raw: Path) -> pl.DataFrame:
     Raises:
         MedstError: the table is missing, lacks a column, or holds something else than these.
     """
-    table = read_table(raw / CHEXPERT, ("subject_id", "study_id", *LABELS))
+    table = read_csv(raw / CHEXPERT, ("subject_id", "study_id", *LABELS))
     return as_labels(writer, table.select(*LABELS, study_id="s" + pl.col("study_id")), str(find_table(raw / CHEXPERT)))
 
 

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 import joblib
 import polars as pl
 
-from medst.cohort.reports import hand_made_studies, report_text, section_text
-from medst.cohort.tables import read_table
+from medst.cohort.raw_tables import read_csv
+from medst.cohort.report_text import hand_made_studies, report_text, section_text
 from medst.errors import MedstError
 from medst.files import read_or_why
 from medst.jobs import Workers
@@ -124,7 +124,7 @@ def _read_sectioned(place: Path, studies: list[str], whole: bool) -> list[Found]
 
     Of several rows of a study, the first that has a section gives it.
     """
-    table = read_table(place, ("impression", "findings"))
+    table = read_csv(place, ("impression", "findings"))
     first = table.columns[0]
     columns = ["impression", "findings", *(["last_paragraph"] if "last_paragraph" in table.columns else [])]
     table = table.select(

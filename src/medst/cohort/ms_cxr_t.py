@@ -7,8 +7,8 @@ import polars as pl
 
 from medst.cohort.mimic_cxr import METADATA, read_metadata
 from medst.cohort.options import Options
+from medst.cohort.raw_tables import digest, read_csv
 from medst.cohort.store import open_cohort, part_path, read_meta
-from medst.cohort.tables import digest, read_table
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
@@ -32,8 +32,8 @@ def read_comparisons(writer: Writer, raw: Path) -> pl.DataFrame:
     """
     columns = [f"{finding}_progression" for finding in FINDINGS]
     file = raw / IMAGE_FILE
-    wide = read_table(file, ("dicom_id", "previous_dicom_id", "subject_id", "study_id", *columns))
-    wide = writer.take_rows(wide.with_columns(pl.col(columns).str.strip_chars().replace("", None)))
+    wide = read_csv(file, ("dicom_id", "previous_dicom_id", "subject_id", "study_id", *columns))
+    wide = writer.number_rows(wide.with_columns(pl.col(columns).str.strip_chars().replace("", None)))
     wide = wide.with_columns(image_id="dicom_id", path=pl.lit(IMAGE_FILE))
     ids = ("dicom_id", "previous_dicom_id", "subject_id", "study_id")
     wide = writer.reject_where(wide, pl.any_horizontal(pl.col(ids).is_null()), "row", "an id is missing")
@@ -72,7 +72,7 @@ def read_sentences(raw: Path) -> pl.DataFrame:
         MedstError: a column is missing, a sentence is empty or a category is neither paraphrase nor contradiction.
     """
     file = raw / SENTENCE_FILE
-    table = read_table(file, ("sentence_1", "sentence_2", "category", "subset_name"))
+    table = read_csv(file, ("sentence_1", "sentence_2", "category", "subset_name"))
     odd = table.filter(~pl.col("category").is_in(["paraphrase", "contradiction"]).fill_null(False))
     if odd.height:
         raise MedstError(f"{file}: category '{odd['category'][0]}' is neither paraphrase nor contradiction.")

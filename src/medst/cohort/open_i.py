@@ -16,9 +16,9 @@ import polars as pl
 from medst.cohort.images import UnreadableImage, guarded
 from medst.cohort.options import Options
 from medst.cohort.pairs import Sources, write_pairs
-from medst.cohort.reports import loses_letters, section_text
+from medst.cohort.raw_tables import read_csv
+from medst.cohort.report_text import loses_letters, section_text
 from medst.cohort.splits import draw_splits
-from medst.cohort.tables import read_table
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 from medst.files import read_or_why
@@ -152,7 +152,7 @@ def read_views(raw: Path, pictures: dict[str, Path]) -> dict[str, str]:
     if not tables:
         tables = sorted(raw.rglob(PROJECTIONS))
     if tables:
-        table = read_table(tables[0], ("filename", "projection")).drop_nulls()
+        table = read_csv(tables[0], ("filename", "projection")).drop_nulls()
         known = zip(table["filename"], table["projection"].str.to_lowercase(), strict=True)
         return {key: view for name, view in known if (key := key_of(name)) and view in ("frontal", "lateral")}
     return {
@@ -180,7 +180,7 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     writer.reject("row", twice["study_id"], twice["path"], "more than one report of this id; its first file counts")
     pictures = find_pictures(raw, options.images)
     root = options.images or raw
-    named = writer.take_rows(
+    named = writer.number_rows(
         reports.select("study_id", "path", again=~pl.col("study_id").is_first_distinct(), image_id="images")
         .with_columns(place=pl.int_ranges(pl.col("image_id").list.len()))
         .filter(pl.col("place").list.len() > 0)

@@ -37,13 +37,13 @@ class Sources:
 
     Attributes:
         images: image_id (unique), patient_id, study_id, view (frontal or lateral), view_position, time, split, path,
-            rows (of the raw table, as `Ledger.take_rows` numbers them; null for an image that is not a row); no image that
-            can't take part. A study's first lateral is the first in this order.
+            rows (of the raw table, see `Rejections.number_rows`; null for an image that is not a row); no image that can't
+            take part. A study's first lateral is the first in this order.
         texts: study_id, path, report (null where there is none), reason (why there is none, or what to know) and kind:
             `report` where the copy is damaged, `text` where the rules leave a whole report out.
         labels: study_id and labels, a struct of `LABELS`; None where the data set has none.
         timed: whether `time` is time; else it only orders a patient's studies.
-        losing: reports that lose letters in the released cleaning, see `reports.loses_letters`.
+        losing: reports that lose letters in the released cleaning, see `report_text.loses_letters`.
     """
 
     images: pl.DataFrame
@@ -86,7 +86,7 @@ def write_pairs(
     if wanted.is_empty():
         raise MedstError(nothing)
     _note_unused(writer, images, frontals, first_lateral, wanted)
-    writer.check_rows(wanted["rows"])
+    writer.check_all_rows(wanted["rows"])
     ordered = wanted.sort("patient_id", "time", "study_id", "view", maintain_order=True)
     stored = writer.write_images(root, ordered)
 

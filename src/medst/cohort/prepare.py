@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from medst.cohort.images import Reading
-from medst.cohort.ledger import TOLERATED
 from medst.cohort.options import Options
+from medst.cohort.rejections import TOLERATED
 from medst.cohort.store import part_path
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
@@ -20,7 +20,7 @@ DATASETS = {
     "mimic-cxr": "mimic_cxr",
     "chexpert-plus": "chexpert_plus",
     "open-i": "open_i",
-    "table": "own_table",
+    "table": "table",
     "ms-cxr-t": "ms_cxr_t",
     "rsna": "rsna",
     "covidx": "covidx",

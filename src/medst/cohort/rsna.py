@@ -6,9 +6,9 @@ from typing import Any
 import polars as pl
 from sklearn.model_selection import train_test_split
 
-from medst.cohort.labelled import write_labelled
+from medst.cohort.classification import write_classification
 from medst.cohort.options import Options
-from medst.cohort.tables import digest, find_table, read_table
+from medst.cohort.raw_tables import digest, find_table, read_csv
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
@@ -43,8 +43,8 @@ def read_patients(writer: Writer, raw: Path) -> pl.DataFrame:
         MedstError: the table is missing, lacks a column, or holds something else than these.
     """
     file = find_table(raw / LABEL_FILE)
-    table = read_table(raw / LABEL_FILE, ("patientId", *BOX, "Target")).with_columns(pl.col("Target").str.strip_chars())
-    table = writer.take_rows(table)
+    table = read_csv(raw / LABEL_FILE, ("patientId", *BOX, "Target")).with_columns(pl.col("Target").str.strip_chars())
+    table = writer.number_rows(table)
     writer.seen["row"] = table.height
     nameless = table.filter(pl.col("patientId").is_null())
     writer.reject("row", nameless["patientId"], None, "no patientId", nameless["rows"])
@@ -100,4 +100,4 @@ def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     if not folder.is_dir():
         raise MedstError(f"{folder}: no such folder; it holds the DICOM files, give it with --images.")
     table = split_patients(patients).with_columns(image_id="patient_id", path=pl.col("patient_id") + ".dcm")
-    return write_labelled(writer, folder, table, CLASSES)
+    return write_classification(writer, folder, table, CLASSES)

@@ -26,8 +26,8 @@ import polars as pl
 
 from medst import __version__
 from medst.cohort.images import AS_RELEASED, SIDE, Reading, UnreadableImage, read_guarded
-from medst.cohort.ledger import COUNTED, LEFT_OUT, Ledger
 from medst.cohort.options import DEFAULTS
+from medst.cohort.rejections import COUNTED, LEFT_OUT, Rejections
 from medst.cohort.store import SCHEMA, Cohort, digest_table, part_path, read_meta
 from medst.errors import MedstError
 from medst.files import atomic, is_free, is_leftover, read_json, write_bytes, write_json, write_text
@@ -39,7 +39,7 @@ RECORD = {"sizes": [list], "reasons": [str], "sha256": str}
 
 
 @dataclass
-class Writer(Ledger):
+class Writer(Rejections):
     """A cohort that grows in its part folder.
 
     Attributes:
@@ -194,12 +194,12 @@ class Writer(Ledger):
             images: what `write_images` or `copy_images` returned.
             tables: by name.
             counts: of cohort.json.
-            kept: rows of the raw tables that are in the cohort, as in `check_rows`.
+            kept: rows of the raw tables that are in the cohort, as in `check_all_rows`.
 
         Raises:
             MedstError: a row is unaccounted for.
         """
-        left_out_rows = self.check_rows(kept)
+        left_out_rows = self.check_all_rows(kept)
         digest, written = hashlib.sha256(json.dumps(self.digests).encode()), {}
         for name, table in {"images": images, **tables}.items():
             parquet = BytesIO()

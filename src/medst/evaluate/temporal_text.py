@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.model_selection import StratifiedKFold
 
-from medst.cohort.reports import clean
+from medst.cohort.report_text import clean
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.features import embed_texts

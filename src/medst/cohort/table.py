@@ -15,9 +15,9 @@ from polars import selectors as cs
 
 from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, PAIR_COLUMNS, SPLITS, Sources, read_labels, write_pairs
-from medst.cohort.reports import HEADER, loses_letters, report_text, section_text
+from medst.cohort.raw_tables import find_table, read_csv, read_parquet
+from medst.cohort.report_text import HEADER, loses_letters, report_text, section_text
 from medst.cohort.splits import draw_splits
-from medst.cohort.tables import find_table, read_parquet, read_table
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 from medst.files import sha256
@@ -80,7 +80,7 @@ def read_own(raw: Path, options: Options) -> tuple[pl.DataFrame, list[str]]:
     else:
         find_table(raw, "check the path")
         remedy = "save it as CSV in UTF-8, or see --separator"
-        table = read_table(raw, (), SEPARATORS[options.separator], remedy)
+        table = read_csv(raw, (), SEPARATORS[options.separator], remedy)
     labels = {name.lower(): name for name in label_names(options)}
     odd = [name for name in options.labels if name.lower() in (*USED, *PAIR_COLUMNS, *ADDED)]
     if odd:
@@ -230,7 +230,7 @@ def _read_texts(studies: pl.DataFrame, name: str, whole: bool) -> tuple[pl.DataF
 def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
     table, unused = read_own(raw, options)
-    table = writer.take_rows(table.drop(unused, strict=False))
+    table = writer.number_rows(table.drop(unused, strict=False))
     writer.seen["row"] = table.height
     optional = {name: pl.lit(None, dtype=pl.String) for name in USED if name not in table.columns}
     table = table.with_columns(**optional)

@@ -1,4 +1,4 @@
-"""The ledger of a preparation: every row of a raw table ends up in the cohort, or in rejected.csv with a reason."""
+"""Rejections: every row of a raw table ends up in the cohort, or in rejected.csv with a reason."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ LEFT_OUT = ~pl.col("reason").str.starts_with("kept").fill_null(False)
 
 
 @dataclass
-class Ledger:
+class Rejections:
     """What was read, and what of it was left out.
 
     Attributes:
@@ -29,7 +29,7 @@ class Ledger:
     rows: list[str] = field(default_factory=list, kw_only=True)
     rejected: list[pl.DataFrame] = field(default_factory=list, kw_only=True)
 
-    def take_rows(self, table: pl.DataFrame, prefix: str = "") -> pl.DataFrame:
+    def number_rows(self, table: pl.DataFrame, prefix: str = "") -> pl.DataFrame:
         """Number the rows of a raw table from 1, in a column `rows` of texts, and account for each of them.
 
         Args:
@@ -40,7 +40,7 @@ class Ledger:
         self.rows += numbered["rows"].to_list()
         return numbered
 
-    def check_rows(self, kept: pl.Series) -> int:
+    def check_all_rows(self, kept: pl.Series) -> int:
         """How many rows are left out, once each is either in `kept` or in what was rejected.
 
         Args:
@@ -73,7 +73,7 @@ class Ledger:
             ids: of images, studies or patients.
             paths: of their files.
             reason: why.
-            rows: numbers of the table's rows that are left out with each, as `take_rows` gives them.
+            rows: numbers of the table's rows that are left out with each, as `number_rows` gives them.
         """
         table = pl.DataFrame({"id": ids}).with_columns(
             kind=pl.lit(kind),

@@ -12,15 +12,15 @@ COLUMNS = ("patient_id", "image_id", "image", "split", "label")
 NOT_KEPT = ("path", "rows")
 
 
-def write_labelled(writer: Writer, root: Path, table: pl.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+def write_classification(writer: Writer, root: Path, table: pl.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
     """Read the pictures and write the cohort.
 
     Args:
         writer: of the cohort; `classes` are added to its header.
         root: what the paths of images are relative to.
-        table: image_id, path, patient_id, split, label (index into `classes`), rows (of the raw table, as
-            `Ledger.take_rows` numbers them), and what else is to be kept; its order stays, for the released subsets of a
-            split are drawn by place.
+        table: image_id, path, patient_id, split, label (index into `classes`), rows (of the raw table, see
+            `Rejections.number_rows`), and further columns to keep. The order stays, because the released subsets of a split
+            are drawn by place.
         classes: their names.
 
     Returns:
@@ -34,7 +34,7 @@ def write_labelled(writer: Writer, root: Path, table: pl.DataFrame, classes: tup
             f"{root}: no image is left that has a label and a place in a split; see the data set's tables."
         )
     writer.header["classes"] = list(classes)
-    writer.check_rows(table["rows"])
+    writer.check_all_rows(table["rows"])
     pictures = table.select(
         "image_id", "path", "rows", view=pl.lit("frontal"), view_position=pl.lit(None, dtype=pl.String)
     )

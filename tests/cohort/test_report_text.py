@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.cohort.reports import (
+from medst.cohort.report_text import (
     FEWEST_TOKENS,
     HEADER,
     _rules,

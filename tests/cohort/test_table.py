@@ -11,11 +11,11 @@ from tests import guarded
 from tests.cohort.conftest import jpeg, picture
 
 from medst.cli import main
-from medst.cohort import tables
+from medst.cohort import raw_tables
 from medst.cohort.options import Options
-from medst.cohort.own_table import read_time, text_of
 from medst.cohort.prepare import prepare
 from medst.cohort.store import Cohort, open_cohort
+from medst.cohort.table import read_time, text_of
 from medst.errors import MedstError
 from medst.inspect.summary import summarise
 
@@ -405,12 +405,12 @@ def test_a_parquet_file_that_aborts_polars_is_one_sentence(hospital: Hospital, m
     hospital.add()
     path = hospital.write("table.parquet")
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "parquet_rows", guarded.abort)
+        patch.setattr(raw_tables, "parquet_rows", guarded.abort)
         with pytest.raises(MedstError, match=r"table.parquet can't be read as a Parquet file \(its decoder crashed"):
             prepare("table", path, hospital.folder / "cohort")
-    monkeypatch.setattr(tables, "MOST_ROWS", 0)
+    monkeypatch.setattr(raw_tables, "MOST_ROWS", 0)
     with pytest.raises(MedstError, match="has 1 rows; at most 0 are read"):
-        tables.parquet_rows(path)
+        raw_tables.parquet_rows(path)
 
 
 def test_a_lateral_that_two_studies_share_is_named(hospital: Hospital, rejections: Rejections) -> None:

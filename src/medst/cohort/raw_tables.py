@@ -26,7 +26,7 @@ OTHERS = {
 }
 """First bytes of what is often taken for a CSV file."""
 MOST_FIELD = 2**26
-"""Characters in a field; what a report may have is less, see `own_table.MOST_BYTES`."""
+"""Characters in a field; what a report may have is less, see `table.MOST_BYTES`."""
 MOST_BYTES = 2 * 2**30
 """What a gzipped table may inflate to, and not more than `MOST_RATIO` times its size if that is above `SMALL`."""
 MOST_RATIO, SMALL = 200, 64 * 2**20
@@ -55,7 +55,7 @@ def find_table(
     raise MedstError(f"{path}: no such file; {remedy}.")
 
 
-def read_table(
+def read_csv(
     path: Path, columns: tuple[str, ...], separator: str | None = ",", remedy: str = "download it again"
 ) -> pl.DataFrame:
     """Read a CSV file, gzipped or not, all columns as text.

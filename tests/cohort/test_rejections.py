@@ -15,11 +15,11 @@ from tests.cohort.conftest import jpeg, picture
 from tests.cohort.dicoms import dicom, ramp
 
 from medst.cohort.chexpert_plus import COLUMNS, TABLE
-from medst.cohort.ledger import Ledger
 from medst.cohort.mimic_cxr import CHEXPERT, LABELS, METADATA, METADATA_COLUMNS, SPLIT
 from medst.cohort.ms_cxr_t import FINDINGS, IMAGE_FILE, SENTENCE_FILE
 from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
+from medst.cohort.rejections import Rejections
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 
@@ -246,19 +246,19 @@ def frame(**columns: list[Any]) -> pl.DataFrame:
 
 
 def test_a_predicate_that_is_null_drops_no_row() -> None:
-    ledger = Ledger()
-    images = ledger.take_rows(frame(wrong=[True, None, False]))
-    stay = ledger.reject_where(images, pl.col("wrong"), "row", "wrong")
+    rejections = Rejections()
+    images = rejections.number_rows(frame(wrong=[True, None, False]))
+    stay = rejections.reject_where(images, pl.col("wrong"), "row", "wrong")
     assert stay["image_id"].to_list() == ["b", "c"]
-    assert ledger.lines()["id"].to_list() == ["a"]
-    assert ledger.check_rows(stay["rows"]) == 1
+    assert rejections.lines()["id"].to_list() == ["a"]
+    assert rejections.check_all_rows(stay["rows"]) == 1
 
 
 def test_a_row_that_is_neither_kept_nor_named_stops_the_preparation() -> None:
-    ledger = Ledger()
-    images = ledger.take_rows(frame())
+    rejections = Rejections()
+    images = rejections.number_rows(frame())
     with pytest.raises(MedstError, match=r"neither kept nor left out, or both \(2\); please report"):
-        ledger.check_rows(images.filter(pl.col("image_id") != "b")["rows"])
-    ledger.reject_where(images, pl.col("image_id") == "c", "row", "no use")
+        rejections.check_all_rows(images.filter(pl.col("image_id") != "b")["rows"])
+    rejections.reject_where(images, pl.col("image_id") == "c", "row", "no use")
     with pytest.raises(MedstError, match=r"or both \(3\)"):
-        ledger.check_rows(images["rows"])
+        rejections.check_all_rows(images["rows"])

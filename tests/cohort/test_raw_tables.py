@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medst.cohort import tables
-from medst.cohort.tables import clock_number, digest, order_clocks, read_table, study_time
+from medst.cohort import raw_tables
+from medst.cohort.raw_tables import clock_number, digest, order_clocks, read_csv, study_time
 from medst.errors import MedstError
 
 WHOLE = gzip.compress(b"x,y\n" + b"1,2\n" * 1000, mtime=0)
@@ -27,7 +27,7 @@ def test_gzipped_and_plain_and_marked_files_are_the_same_table(tmp_path: Path) -
         folder.mkdir()
         (folder / name).write_bytes(written)
         for asked in ("t.csv", "t.csv.gz"):
-            assert read_table(folder / asked, ("x", "y")).equals(expected)
+            assert read_csv(folder / asked, ("x", "y")).equals(expected)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_gzipped_and_plain_and_marked_files_are_the_same_table(tmp_path: Path) -
 def test_what_is_no_such_table_is_refused_with_a_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "t.csv.gz").write_bytes(content)
     with pytest.raises(MedstError) as caught:
-        read_table(tmp_path / "t.csv.gz", ("x", "y"))
+        read_csv(tmp_path / "t.csv.gz", ("x", "y"))
     assert sentence in str(caught.value)
     assert "t.csv.gz" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -65,26 +65,26 @@ def test_what_is_no_such_table_is_refused_with_a_sentence(tmp_path: Path, conten
 def test_a_long_field_is_read_and_the_csv_module_keeps_its_own_limit(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x,y\n1," + "a" * 200_000)
     before = csv.field_size_limit()
-    assert read_table(tmp_path / "t.csv", ("y",))["y"].str.len_bytes().to_list() == [200_000]
+    assert read_csv(tmp_path / "t.csv", ("y",))["y"].str.len_bytes().to_list() == [200_000]
     assert csv.field_size_limit() == before
 
 
 def test_what_spreadsheets_add_is_no_harm(tmp_path: Path) -> None:
     """Columns without name and content, lines of blanks, quotation marks within a field, a column of row numbers."""
     (tmp_path / "t.csv").write_bytes(b'\r\n,x,y,,\r\n0,007,5" tube,,\r\n\r\n1,"two\r\nlines","say ""a""",,\r\n')
-    table = read_table(tmp_path / "t.csv", ("x", "y"))
+    table = read_csv(tmp_path / "t.csv", ("x", "y"))
     assert table.columns == ["", "x", "y"]
     assert table.rows() == [("0", "007", '5" tube'), (None, None, None), ("1", "two\r\nlines", 'say "a"')]
 
 
 def test_what_a_gzipped_table_inflates_to_is_limited_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "SMALL", 1000)
+    monkeypatch.setattr(raw_tables, "SMALL", 1000)
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"x\n" + b"0\n" * 100_000))
     with pytest.raises(MedstError, match="it inflates to more than"):
-        read_table(path, ("x",))
+        read_csv(path, ("x",))
     path.write_bytes(gzip.compress(b"x\n0\n"))
-    assert read_table(path, ("x",)).height == 1
+    assert read_csv(path, ("x",)).height == 1
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6)
@@ -98,14 +98,14 @@ def test_whatever_a_csv_file_quotes_is_read_as_it_was_written(rows: list[list[st
         path = Path(folder) / "t.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, quoting=csv.QUOTE_ALL).writerows([names, *rows])
-        assert read_table(path, ()).rows() == [tuple(cell or None for cell in row) for row in rows]
+        assert read_csv(path, ()).rows() == [tuple(cell or None for cell in row) for row in rows]
 
 
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(MedstError, match=r"t\.csv\.gz: no such file"):
-        read_table(tmp_path / "t.csv.gz", ())
+        read_csv(tmp_path / "t.csv.gz", ())
     with pytest.raises(MedstError, match=r"nowhere: no such folder; give the one that holds t\.csv\.gz"):
-        read_table(tmp_path / "nowhere" / "t.csv.gz", ())
+        read_csv(tmp_path / "nowhere" / "t.csv.gz", ())
 
 
 def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
