@@ -20,9 +20,9 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from features import made_up
 from machine import keep
-from medst.app.pieces import timeline_html
+from medst.app.html import timeline_html
 from medst.app.search import Index
-from medst.app.visits import SHOWN, Desk, shrunk
+from medst.app.studies import SHOWN, Desk, shrunk
 from medst.cohort.store import open_cohort
 from medst.evaluate.features import embed_images
 from medst.use import Model, Study, load, read_picture, stored_picture

@@ -155,8 +155,8 @@ def inspect(cohort: CohortPath, /, out: Path | None = None, pairs: int = 12, see
         pairs: how many random rows to show.
         seed: draws them.
     """
-    from medst.inspect import inspect as run
-    from medst.inspect import numbers_of
+    from medst.pages.inspect import inspect as run
+    from medst.pages.inspect import numbers_of
 
     page = run(cohort, out, pairs=pairs, seed=seed)
     print(f"{page}\n{numbers_of(page)}")

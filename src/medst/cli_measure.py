@@ -133,7 +133,8 @@ def report(
         synthetic: say on the page that all patients are synthetic.
     """
     from medst.errors import MedstError
-    from medst.report import build, compare, tables_of
+    from medst.pages.report import compare, tables_of
+    from medst.pages.run_page import build
 
     if not runs:
         raise MedstError("report needs at least one RUN, a run's folder or a results file.")

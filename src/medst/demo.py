@@ -33,8 +33,8 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
     from medst.cohort.options import Options
     from medst.cohort.prepare import prepare
     from medst.evaluate.run import evaluate
+    from medst.pages.run_page import build
     from medst.pretrain import pretrain
-    from medst.report import build
     from medst_phantom.mimic import write_phantom
 
     raw, cohort, comparisons, run, page = (

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from tests.app.pages import Page, opened_page
+from tests.app.page_helpers import Page, opened_page
 
-from medst.app.visits import Desk
+from medst.app.studies import Desk
 from medst.cohort.store import open_cohort
 from medst.use import load
 from medst_phantom.others import write_tree

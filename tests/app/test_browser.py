@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
-from tests.app.pages import Page
+from tests.app.page_helpers import Page
 
 from medst.app.serve import LOCK
-from medst.app.visits import Desk
+from medst.app.studies import Desk
 
 STUDIES = "#medst-timeline .medst-study"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
-from tests.app.pages import Page
+from tests.app.page_helpers import Page
 
 from medst.app import serve
 from medst.app.guard import ROUTES, Guard

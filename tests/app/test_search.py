@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medst.app import search
 from medst.app.search import Index, Indexing
-from medst.app.visits import Desk
+from medst.app.studies import Desk
 from medst.embed import embed
 from medst.errors import MedstError
 from medst.evaluate.features import embed_pairs

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tests.app.pages import opened_page
+from tests.app.page_helpers import opened_page
 
 from medst.app import serve
 from medst.app.serve import last_demo, listening

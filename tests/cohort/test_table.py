@@ -17,7 +17,7 @@ from medst.cohort.prepare import prepare
 from medst.cohort.store import Cohort, open_cohort
 from medst.cohort.table import read_time, text_of
 from medst.errors import MedstError
-from medst.inspect.summary import summarise
+from medst.pages.cohort_summary import summarise
 
 Row = dict[str, Any]
 Rejections = Callable[[Path], list[tuple[str, str, str]]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from medst.app.visits import Desk
+from medst.app.studies import Desk
 from medst.errors import MedstError
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from medst.look import ACCENT, INK, new_figure, to_svg
+from medst.pages.figure_style import ACCENT, INK, new_figure, to_svg
 from medst.use import Grounding, HeatMap, Study
 
 QUALITY = 88

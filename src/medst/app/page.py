@@ -10,10 +10,10 @@ import gradio as gr
 
 from medst.app.api import offer
 from medst.app.guard import log_failure
-from medst.app.pieces import comparison_html, similar_html, timeline_html
+from medst.app.html import comparison_html, similar_html, timeline_html
 from medst.app.serve import KEPT
+from medst.app.studies import PHRASE, Desk, Visit
 from medst.app.uploads import DATE, REPORT, study_of_upload
-from medst.app.visits import PHRASE, Desk, Visit
 from medst.cohort.ms_cxr_t import FINDINGS
 from medst.errors import MedstError
 

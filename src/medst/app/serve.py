@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from medst.app.guard import Guard
-    from medst.app.visits import Desk
+    from medst.app.studies import Desk
 
 LAST_DEMO = Path("medst-demo")
 PRIVATE = "medst-app-"
@@ -258,7 +258,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _desk(model: Path | str, cohort: Path | None, embeddings: Path | None) -> "Desk":
-    from medst.app.visits import Desk
+    from medst.app.studies import Desk
     from medst.cohort.store import open_cohort
     from medst.use import load
 

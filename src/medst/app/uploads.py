@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from medst.app.visits import limited, read_upload
+from medst.app.studies import limited, read_upload
 from medst.errors import MedstError
 from medst.use import Study
 

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from medst.report import timelines as module
-from medst.report.evidence import Evidence, read_evidence
-from medst.report.timelines import Verdict, align, choose, data_uri, held_out, timelines
+from medst.pages import patients as module
+from medst.pages.inputs import Evidence, read_evidence
+from medst.pages.patients import Verdict, align, choose, data_uri, held_out, timelines
 
 
 @pytest.fixture(scope="module")

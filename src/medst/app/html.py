@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 import jinja2
 
 from medst.app.drawing import Scale, heat_uri, picture_uri, similarity_curve
-from medst.app.visits import Hit, Visit
-from medst.report.timelines import interval
+from medst.app.studies import Hit, Visit
+from medst.pages.patients import interval
 from medst.use import Grounding, HeatMap, Picture, Progression, read_picture
 from medst.use.pictures import Source
 
@@ -115,7 +115,7 @@ def _piece(name: str, *values: object) -> str:
 
 @cache
 def _template() -> jinja2.environment.TemplateModule:
-    source = (files("medst.app") / "pieces.html.j2").read_text(encoding="utf-8")
+    source = (files("medst.app") / "fragments.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from medst.app.drawing import Scale, heat_uri, legend_css, picture_uri, similarity_curve
-from medst.app.pieces import comparison_html, similar_html, timeline_html
-from medst.app.visits import Desk
+from medst.app.html import comparison_html, similar_html, timeline_html
+from medst.app.studies import Desk
 from medst.use import Grounding, HeatMap, Progression, Study
 from medst.use.geometry import Geometry
 

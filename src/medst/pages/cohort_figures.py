@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from medst.look import ACCENT, INK, MUTED, new_figure, plain, to_svg
+from medst.pages.figure_style import ACCENT, INK, MUTED, new_figure, plain, to_svg
 
 
 def upright(starts: Sequence[float], rows: Sequence[int], *, label: str, key: str, alt: str) -> Markup:

@@ -15,12 +15,12 @@ from medst import __version__
 from medst.errors import MedstError
 from medst.evaluate.temporal_image import PROGRESSIONS
 from medst.files import claim, write_text
-from medst.look import finding_colour, plain
+from medst.pages import result_figures as figures
+from medst.pages.figure_style import finding_colour, plain
+from medst.pages.inputs import Evidence, read_evidence
+from medst.pages.patients import Timeline, timelines
+from medst.pages.tables import percent, tasks
 from medst.progress import Progress
-from medst.report import figures
-from medst.report.evidence import Evidence, read_evidence
-from medst.report.tables import percent, tasks
-from medst.report.timelines import Timeline, timelines
 
 
 def build(
@@ -76,7 +76,7 @@ def build(
         "facts": _provenance(evidence),
     }
     say(3, 4, "page")
-    html = environment().get_template("page.html.j2").render(content)
+    html = environment().get_template("run.html.j2").render(content)
     write_page(out_html, html)
     say(4, 4, f"{len(html) / 1e6:.1f} MB")
     return out_html
@@ -95,8 +95,8 @@ def write_page(out_html: Path, html: str) -> Path:
 
 def environment() -> jinja2.Environment:
     """The pages' templates, which escape all that is put into them."""
-    templates = ("page.html.j2", "comparison.html.j2")
-    places = dict.fromkeys(templates, files("medst.report")) | {"page.css": files("medst")}
+    templates = ("run.html.j2", "report.html.j2")
+    places = dict.fromkeys(templates, files("medst.pages")) | {"page.css": files("medst.pages")}
     sources = {name: (folder / name).read_text(encoding="utf-8") for name, folder in places.items()}
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(sources),

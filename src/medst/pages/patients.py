@@ -19,7 +19,7 @@ from PIL import Image
 from medst.cohort.store import Cohort
 from medst.evaluate.features import embed_pairs
 from medst.objective.temporal import cycle
-from medst.report.evidence import Evidence
+from medst.pages.inputs import Evidence
 from medst.weights import Loaded
 
 MOST_STUDIES = 8

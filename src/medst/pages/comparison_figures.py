@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from medst.look import ACCENT, INK, LINE, MUTED, new_figure, plain, to_svg
-from medst.report.groups import Line
-from medst.report.tables import write
+from medst.pages.collect_results import Line
+from medst.pages.figure_style import ACCENT, INK, LINE, MUTED, new_figure, plain, to_svg
+from medst.pages.tables import write
 
 COLOURS = ("#2f78a8", "#b8593f", "#3f9080", "#8470aa", "#bb8a2e", "#7c8794")
 MARKERS = ("o", "s", "^", "D", "v", "P")

@@ -11,10 +11,10 @@ from medst import __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.files import claim, write_json, write_text
-from medst.inspect import figures
-from medst.inspect.sheet import cards
-from medst.inspect.summary import ANSWERS, LENGTH, is_timed, summarise
-from medst.look import plain
+from medst.pages import cohort_figures as figures
+from medst.pages.cohort_summary import ANSWERS, LENGTH, is_timed, summarise
+from medst.pages.contact_sheet import cards
+from medst.pages.figure_style import plain
 
 
 def inspect(cohort: Path, out: Path | None = None, *, pairs: int = 12, seed: int = 0) -> Path:
@@ -46,7 +46,7 @@ def inspect(cohort: Path, out: Path | None = None, *, pairs: int = 12, seed: int
     opened = open_cohort(folder)
     summary = summarise(opened)
     content = _content(opened, summary, folder.name, pairs, seed)
-    html = _environment().get_template("page.html.j2").render(content)
+    html = _environment().get_template("inspect.html.j2").render(content)
     with claim(page):
         write_json(numbers_of(page), summary)
         write_text(page, html)
@@ -124,12 +124,12 @@ def _figures(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _environment() -> jinja2.Environment:
-    places = {"page.html.j2": files("medst.inspect"), "page.css": files("medst")}
+    places = {"inspect.html.j2": files("medst.pages"), "page.css": files("medst.pages")}
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(
             {name: (folder / name).read_text(encoding="utf-8") for name, folder in places.items()}
         ),
-        autoescape=lambda name: name == "page.html.j2",
+        autoescape=lambda name: name == "inspect.html.j2",
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

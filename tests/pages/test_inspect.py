@@ -10,7 +10,7 @@ import pytest
 from medst.cli import main
 from medst.cohort.prepare import prepare
 from medst.errors import MedstError
-from medst.inspect import inspect
+from medst.pages.inspect import inspect
 from medst_phantom.others import write_tree
 
 

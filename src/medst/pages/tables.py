@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from medst.evaluate.task import ALL, AVERAGE
-from medst.look import plain
-from medst.report import figures
-from medst.report.figures import Bar
+from medst.pages import result_figures as figures
+from medst.pages.figure_style import plain
+from medst.pages.result_figures import Bar
 
 AREAS = ("auroc", "average precision", "f1", "macro auroc")
 """Metrics that are written as numbers up to 1."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from medst.cohort.pairs import labels_schema
 from medst.cohort.store import Cohort, open_cohort
-from medst.inspect.summary import histogram, quantiles, summarise
+from medst.pages.cohort_summary import histogram, quantiles, summarise
 
 
 def made(tmp_path: Path, **tables: pl.DataFrame | None) -> Cohort:

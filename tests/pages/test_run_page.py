@@ -15,8 +15,8 @@ from PIL import Image
 
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
-from medst.report import build
-from medst.report.figures import LOSSES
+from medst.pages.result_figures import LOSSES
+from medst.pages.run_page import build
 
 
 def build_from(folder: Path, out: Path, **options: object) -> Path:

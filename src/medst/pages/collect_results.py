@@ -188,7 +188,7 @@ def _key(row: dict[str, Any]) -> tuple[str, str, int | None, str]:
 @cache
 def published() -> list[tuple[tuple[str, str, str, str], Published]]:
     """The numbers that are carried in the package: (data set, task, metric, finding) and what is reported of it."""
-    text = (files("medst.report") / "published.csv").read_text(encoding="utf-8")
+    text = (files("medst.pages") / "published.csv").read_text(encoding="utf-8")
     found = []
     for row in csv.DictReader(text.splitlines()):
         if row["system"] == "chance":

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from medst.look import ACCENT, INK, LINE, MUTED, PAPER, finding_colour, new_figure, plain, to_svg
+from medst.pages.figure_style import ACCENT, INK, LINE, MUTED, PAPER, finding_colour, new_figure, plain, to_svg
 
 LOSSES = {
     "loss": "Total, weighted",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from medst.app import visits
-from medst.app.visits import Desk, read_upload, shrunk
+from medst.app import studies
+from medst.app.studies import Desk, read_upload, shrunk
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.use import Picture, Study, read_picture
@@ -47,7 +47,7 @@ def test_a_visit_is_the_patient_in_time_order(desk: Desk) -> None:
 
 
 def test_only_the_latest_studies_are_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visits, "MOST_STUDIES", 2)
+    monkeypatch.setattr(studies, "MOST_STUDIES", 2)
     patient = desk.patients[0][1]
     whole, cut = desk.visit(patient), Desk(desk.model, desk.cohort).visit(patient)
     assert [s.name for s in cut.studies] == [s.name for s in whole.studies][-2:]
@@ -93,7 +93,7 @@ def test_a_visitors_own_studies_go_in_time_order_and_search_the_cohort(desk: Des
 
 
 def test_a_visitor_has_so_many_studies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visits, "MOST_STUDIES", 2)
+    monkeypatch.setattr(studies, "MOST_STUDIES", 2)
     study = Study(read_picture(NOISE))
     visit = desk.add(desk.add(None, study), study)
     assert [s.time for s in visit.studies] == [None, None]

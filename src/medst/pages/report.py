@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from medst import __version__
-from medst.look import plain
-from medst.report import figures
-from medst.report.comparison_figures import COLOURS, calibration, intervals
-from medst.report.groups import Group, Line, group, read_sources
-from medst.report.page import environment, write_page
-from medst.report.tables import write
+from medst.pages import result_figures as figures
+from medst.pages.collect_results import Group, Line, group, read_sources
+from medst.pages.comparison_figures import COLOURS, calibration, intervals
+from medst.pages.figure_style import plain
+from medst.pages.run_page import environment, write_page
+from medst.pages.tables import write
 
 MOST_DRAWN = 10
 PROTOCOLS = {
@@ -52,7 +52,7 @@ def compare(out_html: Path, sources: Sequence[Path]) -> Path:
         ],
         "version": __version__,
     }  # fmt: skip
-    return write_page(out_html, environment().get_template("comparison.html.j2").render(content))
+    return write_page(out_html, environment().get_template("report.html.j2").render(content))
 
 
 def tables_of(sources: Sequence[Path], language: Language) -> str:

@@ -8,11 +8,11 @@ import pytest
 from medst.errors import MedstError
 from medst.evaluate.run import evaluate
 from medst.evaluate.task import Question
-from medst.report import compare, tables_of
-from medst.report.groups import group, published, read_sources
-from medst.report.tables import write
+from medst.pages.collect_results import group, published, read_sources
+from medst.pages.report import compare, tables_of
+from medst.pages.tables import write
 
-from .test_page import Reader
+from .test_run_page import Reader
 
 
 @pytest.fixture(scope="module")
