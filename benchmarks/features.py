@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from machine import keep
 from medst import weights
 from medst.cohort.store import Cohort, open_cohort
-from medst.evaluate.features import embed_images, image_features
+from medst.encode import embed_images, image_features
 from medst.evaluate.task import PAPER, Question
 from medst.evaluate.temporal_image import temporal_image
 from medst.recipes import RECIPES

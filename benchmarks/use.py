@@ -24,7 +24,7 @@ from medst.app.html import timeline_html
 from medst.app.search import Index
 from medst.app.studies import SHOWN, Desk, shrunk
 from medst.cohort.store import open_cohort
-from medst.evaluate.features import embed_images
+from medst.encode import embed_images
 from medst.use import Model, Study, load, read_picture, stored_picture
 from medst.use.progression import MARGIN, presence_axis
 

@@ -11,8 +11,8 @@ from medst import embed as module
 from medst import weights
 from medst.cohort.store import open_cohort
 from medst.embed import embed
+from medst.encode import embed_images, embed_pairs
 from medst.errors import MedstError
-from medst.evaluate.features import embed_images, embed_pairs
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer
 

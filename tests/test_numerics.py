@@ -9,7 +9,7 @@ import torch
 from medst import NUMERICS, weights
 from medst.batch import Batch, tokenize
 from medst.cohort.store import Cohort
-from medst.evaluate.features import embed_texts, image_features
+from medst.encode import embed_texts, image_features
 from medst.evaluate.temporal_image import cross_validate, cross_validate_strictly
 from medst.pretrain import Step
 from medst.recipes.settings import Recipe

@@ -13,8 +13,8 @@ import polars as pl
 
 from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort, read_table
+from medst.encode import embed_images, embed_pairs
 from medst.errors import MedstError
-from medst.evaluate.features import embed_images, embed_pairs
 from medst.files import claim, is_free, is_leftover, read_json, write_bytes, write_json
 from medst.progress import Progress
 from medst.weights import Loaded, load

@@ -13,8 +13,8 @@ from medst.app import search
 from medst.app.search import Index, Indexing
 from medst.app.studies import Desk
 from medst.embed import embed
+from medst.encode import embed_pairs
 from medst.errors import MedstError
-from medst.evaluate.features import embed_pairs
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32), st.sets(st.integers(0, 59)))

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 import torch
 
+from medst import encode as features
 from medst.batch import centre, tokenize
 from medst.cohort.store import Cohort, open_cohort
+from medst.encode import embed_images, embed_pairs, embed_texts, image_features
 from medst.errors import MedstError
-from medst.evaluate import features
-from medst.evaluate.features import embed_images, embed_pairs, embed_texts, image_features
 from medst.evaluate.task import Question
 from medst.weights import Loaded
 

@@ -13,10 +13,10 @@ import torch
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
 from medst.cohort.store import Cohort, open_cohort
+from medst.encode import ImageFeatures
 from medst.errors import MedstError
 from medst.evaluate import probe as probing
 from medst.evaluate import zero_shot as zeroing
-from medst.evaluate.features import ImageFeatures
 from medst.evaluate.labels import Labelled, Split
 from medst.evaluate.probe import draw, probe
 from medst.evaluate.run import evaluate

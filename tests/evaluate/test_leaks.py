@@ -14,7 +14,7 @@ from medst.evaluate import temporal_image
 from medst.evaluate.leaks import overlap
 from medst.evaluate.run import evaluate
 from medst.evaluate.task import Question
-from medst.weights.patients import note_patients, read_trained_on
+from medst.weights.trained_on import note_patients, read_trained_on
 
 STRICT = Question(protocol="strict", bootstrap=False)
 

@@ -13,9 +13,9 @@ from sklearn.svm import SVC
 from sklearn.utils import shuffle
 
 from medst.cohort.store import Cohort, open_cohort
+from medst.encode import ImageFeatures
 from medst.errors import MedstError
 from medst.evaluate import temporal_image as module
-from medst.evaluate.features import ImageFeatures
 from medst.evaluate.task import PAPER, Question
 from medst.evaluate.temporal_image import (
     PROGRESSIONS,

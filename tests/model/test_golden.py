@@ -18,7 +18,7 @@ from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.objective.temporal import cycle
 from medst.recipes import RECIPES
-from medst.weights.released import NEVER_USED, take
+from medst.weights.released_names import NEVER_USED, from_released_names
 
 PAPER = RECIPES["paper"]
 GOLDEN = np.load(released.DATA / "released.npz")
@@ -36,9 +36,9 @@ def model_and_objective() -> tuple[MedST, Objective]:
         model = MedST(PAPER.model, torch.from_numpy(bits), released.SEP)
         objective = Objective(PAPER.objective, PAPER.model.embedding)
     state = {e.name: e.draw() for e in released.entries() if not NEVER_USED.fullmatch(e.name)}
-    taken = take(state, model, objective, Path("released.ckpt"))
-    model.load_state_dict(taken.model, assign=True)
-    objective.load_state_dict(taken.objective, assign=True)
+    entries = from_released_names(state, model, objective, Path("released.ckpt"))
+    model.load_state_dict(entries.model, assign=True)
+    objective.load_state_dict(entries.objective, assign=True)
     places = model.text.bert.embeddings
     places.register_buffer("token_type_ids", torch.zeros(1, 512, dtype=torch.int64), persistent=False)
     return model.eval(), objective.eval()

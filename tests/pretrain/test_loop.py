@@ -36,7 +36,7 @@ from medst.pretrain.setup import make_tokenizer
 from medst.pretrain.step import Engine, computes_in_bf16
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer, load_tokenizer
-from medst.weights.patients import TRAINED_ON, read_trained_on
+from medst.weights.trained_on import TRAINED_ON, read_trained_on
 
 
 def losses(run: Path, split: str = "train") -> list[tuple[str, str]]:

@@ -16,8 +16,8 @@ import medst
 from medst.batch import centre
 from medst.cohort.store import Cohort, open_cohort
 from medst.distributed import default_device
+from medst.encode import embed_pairs, embed_texts
 from medst.errors import MedstError
-from medst.evaluate.features import embed_pairs, embed_texts
 from medst.recipes.settings import Recipe
 from medst.use import Grounding, Model, Study, stored_picture
 from medst.use.model import PAIRS

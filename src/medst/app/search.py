@@ -14,8 +14,8 @@ import polars as pl
 from jaxtyping import Float32
 
 from medst.cohort.store import Cohort, read_table
+from medst.encode import image_features
 from medst.errors import MedstError
-from medst.evaluate.features import image_features
 from medst.files import read_json
 from medst.use import Model
 

@@ -10,8 +10,8 @@ import polars as pl
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.files import find_folder
-from medst.weights.folder import is_model
-from medst.weights.patients import TRAINED_ON, TrainedOn, read_trained_on
+from medst.weights.model_folder import is_model
+from medst.weights.trained_on import TRAINED_ON, TrainedOn, read_trained_on
 
 
 def leaking(cohort: Cohort, splits: Sequence[str]) -> list[str]:

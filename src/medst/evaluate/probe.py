@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from medst.batch import centre, crop_and_scale
 from medst.cohort.store import Cohort
+from medst.encode import BATCH, device_of, image_features
 from medst.errors import MedstError
-from medst.evaluate.features import BATCH, device_of, image_features
 from medst.evaluate.intervals import Ranked, accuracy, bootstrap, macro_accuracy, mean_of
 from medst.evaluate.labels import Labelled, Split, read_labels
 from medst.evaluate.leaks import say_leaks

@@ -19,8 +19,8 @@ from jaxtyping import Float32
 
 from medst.batch import tokenize
 from medst.cohort.store import Cohort
+from medst.encode import device_of
 from medst.errors import MedstError
-from medst.evaluate.features import device_of
 from medst.files import read_json
 from medst.weights import Loaded
 

@@ -14,8 +14,8 @@ import polars as pl
 from jaxtyping import Float
 
 from medst.cohort.store import Cohort
+from medst.encode import embed_texts, image_features
 from medst.errors import MedstError
-from medst.evaluate.features import embed_texts, image_features
 from medst.evaluate.intervals import accuracy, bootstrap
 from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded

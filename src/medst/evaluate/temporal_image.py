@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from medst.cohort.store import Cohort, open_cohort
+from medst.encode import image_features
 from medst.errors import MedstError
-from medst.evaluate.features import image_features
 from medst.evaluate.intervals import accuracy, bootstrap, macro_accuracy, mean_of
 from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded

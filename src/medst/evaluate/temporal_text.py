@@ -16,8 +16,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from medst.cohort.report_text import clean
 from medst.cohort.store import Cohort
+from medst.encode import embed_texts
 from medst.errors import MedstError
-from medst.evaluate.features import embed_texts
 from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap
 from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded

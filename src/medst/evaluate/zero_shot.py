@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 
 from medst.cohort.store import Cohort
+from medst.encode import image_features
 from medst.errors import MedstError
-from medst.evaluate.features import image_features
 from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap, f1, macro_accuracy
 from medst.evaluate.leaks import say_leaks
 from medst.evaluate.prompts import embed_prompts, prompts_for

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from medst.cohort.store import Cohort
-from medst.evaluate.features import embed_pairs
+from medst.encode import embed_pairs
 from medst.objective.temporal import cycle
 from medst.pages.inputs import Evidence
 from medst.weights import Loaded

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from medst.errors import MedstError
 from medst.files import disk_errors
 from medst.pretrain.schedule import Average
-from medst.weights.pickles import read_safetensors, write_safetensors
+from medst.weights.safe_unpickle import read_safetensors, write_safetensors
 
 
 def whole(tensor: Tensor) -> Tensor:

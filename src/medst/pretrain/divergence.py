@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from medst.batch import Batch
-from medst.weights.pickles import write_safetensors
+from medst.weights.safe_unpickle import write_safetensors
 
 REMEMBERED = 50
 

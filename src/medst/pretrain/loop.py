@@ -35,7 +35,7 @@ from medst.pretrain.setup import find_tokenizer, keep_tokenizer, open_fit, remar
 from medst.pretrain.step import Engine, Step, make_accelerator
 from medst.progress import Progress
 from medst.recipes.settings import Recipe, to_dict
-from medst.weights.patients import note_patients
+from medst.weights.trained_on import note_patients
 
 
 def pretrain(

@@ -43,7 +43,7 @@ def make_tokenizer(cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
         return load_tokenizer(start.bert, "--start.bert")
     if start.checkpoint:
         file = Path(start.checkpoint)
-        place = weights.folder_of_tokenizer(file, "--data.tokenizer") if file.is_file() else start.checkpoint
+        place = weights.tokenizer_folder(file, "--data.tokenizer") if file.is_file() else start.checkpoint
         return load_tokenizer(place, "--start.checkpoint")
     assert cohort.pairs is not None
     return learn_tokenizer(cohort.pairs.filter(split="train")["report"], data.vocabulary)
@@ -85,7 +85,7 @@ def start_weights(model: MedST, recipe: Recipe) -> None:
     """
     given = {name: place for name, place in to_dict(recipe.start).items() if place}
     if given:
-        weights.start(model, **given)
+        weights.load_pretrained(model, **given)
 
 
 def remarks(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -97,7 +97,7 @@ def remarks(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) 
             f"the vocabulary is learnt from the training reports ({len(tokenizer)} pieces, at most --data.vocabulary "
             f"{recipe.data.vocabulary}), so the text encoder starts from random weights: those of a published BERT or "
             "Med-ST checkpoint need their own vocabulary. To start from a BERT, give --start.bert, for instance "
-            f"{weights.PUBLISHED}."
+            f"{weights.RELEASED_TOKENIZER}."
         )
     options = cohort.meta.get("options", {})
     unlike = {

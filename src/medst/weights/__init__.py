@@ -1,24 +1,24 @@
-"""Models on disk and in memory: own folders, released checkpoints in and out, start weights. Nothing pickled is executed.
+"""Weights on disk: model folders, released checkpoints in and out, start weights. No pickled code is executed.
 
-`folder` writes and reads own folders, `released` knows the names in the files of Med-ST and MGCA, `pickles` opens such
-files, `checkpoint` takes models from them and writes them back, `initial` fills a fresh model.
+`model_folder` reads and writes medst's own folders. `released_checkpoint` reads and writes the files of Med-ST and MGCA;
+`released_names` maps their entries to ours, `safe_unpickle` opens them. `pretrained` fills a model before training.
 """
 
-from medst.weights.checkpoint import convert, export, folder_of_tokenizer, load
-from medst.weights.folder import Loaded, build, build_empty, is_model, save, untrained
-from medst.weights.initial import PUBLISHED, start
+from medst.weights.model_folder import Loaded, build, build_empty, is_model, save, untrained
+from medst.weights.pretrained import RELEASED_TOKENIZER, load_pretrained
+from medst.weights.released_checkpoint import convert, export, load, tokenizer_folder
 
 __all__ = [
-    "PUBLISHED",
+    "RELEASED_TOKENIZER",
     "Loaded",
     "build",
     "build_empty",
     "convert",
     "export",
-    "folder_of_tokenizer",
     "is_model",
     "load",
+    "load_pretrained",
     "save",
-    "start",
+    "tokenizer_folder",
     "untrained",
 ]

@@ -17,10 +17,17 @@ from medst.files import read_json
 from medst.hub import WEIGHTS, find, find_weights
 from medst.model.medst import MedST
 from medst.tokenizer import CONFIG, FILES, check_rows
-from medst.weights.pickles import check_finite, read_checkpoint, tensors_of
-from medst.weights.released import OWN, WORDS, describe, is_convolution, is_lateral, released_name
+from medst.weights.released_names import (
+    TOKEN_TYPES,
+    WORD_EMBEDDINGS,
+    is_convolution,
+    is_lateral,
+    list_problems,
+    released_name,
+)
+from medst.weights.safe_unpickle import check_finite, read_checkpoint, tensors_of
 
-PUBLISHED = "emilyalsentzer/Bio_ClinicalBERT"
+RELEASED_TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
 """Whose vocabulary all released checkpoints have."""
 TRANSFORMERS_VIT = {
     r"embeddings\.cls_token": "cls_token",
@@ -37,7 +44,9 @@ TRANSFORMERS_VIT = {
 """Entries of a ViT or DeiT by their names in transformers, and in timm. Query, key and value are joined besides."""
 
 
-def start(model: MedST, *, deit: Path | str = "", bert: Path | str = "", checkpoint: Path | str = "") -> list[str]:
+def load_pretrained(
+    model: MedST, *, deit: Path | str = "", bert: Path | str = "", checkpoint: Path | str = ""
+) -> list[str]:
     """Fill a fresh model from what others have trained, in the order of the arguments; later ones win.
 
     Lateral experts that no file has are made copies of the frontal ones, unless the model's `lateral_start` is random.
@@ -93,7 +102,7 @@ def _fitting(
             continue
         found[ours] = tensor
     if any(problems.values()):
-        raise MedstError(f"{source} does not fit this model; {describe(problems)}.")
+        raise MedstError(f"{source} does not fit this model; {list_problems(problems)}.")
     check_finite(found, source)
     return found
 
@@ -146,8 +155,10 @@ def _bert(model: MedST, name: Path | str) -> dict[str, Tensor]:
     }
     names = {f"text.bert.{name}": prefix + name for name in model.text.bert.state_dict()}
     if not model.settings.text.token_types:
-        del names[OWN]
-    _check_words(model, state.get(names[WORDS]), path, f"leave --data.tokenizer out, or give {name} there too")
+        del names[TOKEN_TYPES]
+    _check_words(
+        model, state.get(names[WORD_EMBEDDINGS]), path, f"leave --data.tokenizer out, or give {name} there too"
+    )
     return _fitting(model, names, state, path)
 
 
@@ -156,11 +167,11 @@ def _checkpoint(model: MedST, name: Path | str) -> dict[str, Tensor]:
     if path.is_dir():
         path = path / WEIGHTS[0]
         own = tensors_of(read_checkpoint(path), None, path)
-        _check_words(model, own.get(WORDS), path, "leave --data.tokenizer out")
+        _check_words(model, own.get(WORD_EMBEDDINGS), path, "leave --data.tokenizer out")
         return _fitting(model, {entry: entry for entry in model.state_dict()}, own, path)
     state = tensors_of(read_checkpoint(path), "state_dict", path)
-    _check_words(model, state.get(released_name(WORDS)), path, f"give --data.tokenizer {PUBLISHED}")
-    names = {name: released_name(name) for name in model.state_dict() if name != OWN}
+    _check_words(model, state.get(released_name(WORD_EMBEDDINGS)), path, f"give --data.tokenizer {RELEASED_TOKENIZER}")
+    names = {name: released_name(name) for name in model.state_dict() if name != TOKEN_TYPES}
     found = _fitting(model, names, state, path, partial=True)
     if not found:
         raise MedstError(f"{path}: has none of this model's entries; give a released Med-ST or MGCA checkpoint.")
@@ -169,7 +180,7 @@ def _checkpoint(model: MedST, name: Path | str) -> dict[str, Tensor]:
 
 def _check_words(model: MedST, table: Any, path: Path, remedy: str) -> None:
     if isinstance(table, Tensor) and table.ndim:  # if not, `_fitting` says so
-        check_rows(len(table), len(model.state_dict()[WORDS]), path, remedy)
+        check_rows(len(table), len(model.state_dict()[WORD_EMBEDDINGS]), path, remedy)
 
 
 def _check_config(path: Path, field: str, heads: int) -> None:

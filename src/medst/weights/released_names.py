@@ -32,7 +32,7 @@ WEIGHTINGS = {
 }
 """The two attention modules of the local loss. Of theirs, query and key are used; the value part is not."""
 
-VALUE = ".value"
+UNUSED_VALUE = ".value"
 """Ending under which the unused value rows of a weighting are kept: no entry of the file ends so."""
 
 NEVER_USED = re.compile(
@@ -46,13 +46,13 @@ NEVER_USED = re.compile(
 """Entries that take part in nothing: cross attention, pooler, the `_la` heads, the unused attention layers and MGCA's
 prototypes."""
 
-OWN = "text.bert.embeddings.token_type_embeddings.weight"
+TOKEN_TYPES = "text.bert.embeddings.token_type_embeddings.weight"
 """The one entry of ours that no released file has; it is zero there."""
 
-WORDS = "text.bert.embeddings.word_embeddings.weight"
+WORD_EMBEDDINGS = "text.bert.embeddings.word_embeddings.weight"
 """The one entry of ours whose shape is the vocabulary's."""
 
-LISTED = 5
+MOST_NAMES = 5
 
 
 def released_name(name: str) -> str:
@@ -83,7 +83,7 @@ def is_convolution(name: str, tensor: Tensor) -> bool:
 
 
 @dataclass
-class Taken:
+class ReleasedEntries:
     """What was found in a released checkpoint.
 
     Attributes:
@@ -101,7 +101,7 @@ class Taken:
     lateral: bool = True
 
 
-def take(state: Mapping[str, Any], model: MedST, objective: Objective, source: Path) -> Taken:
+def from_released_names(state: Mapping[str, Any], model: MedST, objective: Objective, source: Path) -> ReleasedEntries:
     """Sort the entries of a released checkpoint into those of a model and an objective of the same shape.
 
     Nothing is copied: what is returned shares memory with `state`.
@@ -110,7 +110,7 @@ def take(state: Mapping[str, Any], model: MedST, objective: Objective, source: P
         MedstError: entries are missing, unexpected, or of another shape or type; the message lists them.
     """
     wanted, head = dict(model.state_dict()), dict(objective.state_dict())
-    taken = Taken(names=list(state), lateral=any(is_lateral(name) for name in state))
+    entries = ReleasedEntries(names=list(state), lateral=any(is_lateral(name) for name in state))
     rest = dict(state)
     problems: dict[str, list[str]] = {"missing": [], "of another shape": [], "of another type": [], "unexpected": []}
 
@@ -129,17 +129,17 @@ def take(state: Mapping[str, Any], model: MedST, objective: Objective, source: P
         return None
 
     for name, like in wanted.items():
-        if name == OWN:
-            taken.model[name] = torch.zeros(like.shape, dtype=like.dtype)
-        elif taken.lateral or not is_lateral(name):
+        if name == TOKEN_TYPES:
+            entries.model[name] = torch.zeros(like.shape, dtype=like.dtype)
+        elif entries.lateral or not is_lateral(name):
             shape = (*like.shape, 1) if is_convolution(name, like) else like.shape
             found = pop(released_name(name), shape, like.dtype)
             if found is not None:
-                taken.model[name] = found.view(like.shape)
-    if not taken.lateral:
+                entries.model[name] = found.view(like.shape)
+    if not entries.lateral:
         for name in filter(is_lateral, wanted):
-            if frontal_of(name) in taken.model:
-                taken.model[name] = taken.model[frontal_of(name)]
+            if frontal_of(name) in entries.model:
+                entries.model[name] = entries.model[frontal_of(name)]
 
     if any(name.startswith(tuple(WEIGHTINGS.values())) for name in state):
         for ours, theirs in WEIGHTINGS.items():
@@ -148,8 +148,8 @@ def take(state: Mapping[str, Any], model: MedST, objective: Objective, source: P
                 found = pop(f"{theirs}.in_proj_{kind}", (3 * like.shape[0], *like.shape[1:]), like.dtype)
                 if found is not None:
                     query, key, value = found.chunk(3)
-                    taken.objective |= {f"{ours}.query.{kind}": query, f"{ours}.key.{kind}": key}
-                    taken.unused[f"{theirs}.in_proj_{kind}{VALUE}"] = value
+                    entries.objective |= {f"{ours}.query.{kind}": query, f"{ours}.key.{kind}": key}
+                    entries.unused[f"{theirs}.in_proj_{kind}{UNUSED_VALUE}"] = value
 
     for name, tensor in rest.items():
         if not NEVER_USED.fullmatch(name):
@@ -157,28 +157,30 @@ def take(state: Mapping[str, Any], model: MedST, objective: Objective, source: P
         elif not isinstance(tensor, Tensor):
             problems["of another type"].append(f"{name} ({type(tensor).__name__})")
         else:
-            taken.unused[name] = tensor
+            entries.unused[name] = tensor
     if any(problems.values()):
-        raise MedstError(f"{source}: not a released Med-ST or MGCA checkpoint of this size; {describe(problems)}.")
-    return taken
+        raise MedstError(f"{source}: not a released Med-ST or MGCA checkpoint of this size; {list_problems(problems)}.")
+    return entries
 
 
-def give(taken: Taken) -> dict[str, Tensor]:
-    """The released entries again, in the order of `taken.names`; the inverse of `take`, bit for bit."""
-    found: dict[str, Tensor] = {name: tensor for name, tensor in taken.unused.items() if not name.endswith(VALUE)}
-    for name, tensor in taken.model.items():
-        if name != OWN and (taken.lateral or not is_lateral(name)):
+def to_released_names(entries: ReleasedEntries) -> dict[str, Tensor]:
+    """The released entries again, in the order of `entries.names`; the inverse of `from_released_names`, bit for bit."""
+    found: dict[str, Tensor] = {
+        name: tensor for name, tensor in entries.unused.items() if not name.endswith(UNUSED_VALUE)
+    }
+    for name, tensor in entries.model.items():
+        if name != TOKEN_TYPES and (entries.lateral or not is_lateral(name)):
             found[released_name(name)] = tensor[..., None] if is_convolution(name, tensor) else tensor
-    if taken.objective:
+    if entries.objective:
         for ours, theirs in WEIGHTINGS.items():
             for kind in ("weight", "bias"):
-                parts = [taken.objective[f"{ours}.{part}.{kind}"] for part in ("query", "key")]
-                value = taken.unused[f"{theirs}.in_proj_{kind}{VALUE}"]
+                parts = [entries.objective[f"{ours}.{part}.{kind}"] for part in ("query", "key")]
+                value = entries.unused[f"{theirs}.in_proj_{kind}{UNUSED_VALUE}"]
                 found[f"{theirs}.in_proj_{kind}"] = torch.cat([*parts, value])
-    return {name: found[name] for name in taken.names}
+    return {name: found[name] for name in entries.names}
 
 
-def blank_unused(model: MedST) -> dict[str, Tensor]:
+def zeros_for_unused(model: MedST) -> dict[str, Tensor]:
     """What the released Med-ST has besides our entries, for a model that never came from there: zeros of the right shape.
 
     A released checkpoint is loaded strictly, so these must be there although nothing uses them.
@@ -203,7 +205,7 @@ def blank_unused(model: MedST) -> dict[str, Tensor]:
     for side in ("word", "patch"):
         whole, used = f"{side}_local_atten_layer", f"{side}_element_wise_multi_head"
         shapes |= {f"{whole}.in_proj_weight": (3 * dim, dim), f"{whole}.in_proj_bias": (3 * dim,)}
-        shapes |= {f"{used}.in_proj_weight{VALUE}": (dim, dim), f"{used}.in_proj_bias{VALUE}": (dim,)}
+        shapes |= {f"{used}.in_proj_weight{UNUSED_VALUE}": (dim, dim), f"{used}.in_proj_bias{UNUSED_VALUE}": (dim,)}
         for layer_name in (whole, used):
             shapes |= {f"{layer_name}.out_proj.weight": (dim, dim), f"{layer_name}.out_proj.bias": (dim,)}
     blank = {
@@ -215,17 +217,17 @@ def blank_unused(model: MedST) -> dict[str, Tensor]:
     return blank
 
 
-def describe(problems: Mapping[str, list[str]]) -> str:
+def list_problems(problems: Mapping[str, list[str]]) -> str:
     """Entries by what is wrong with them, as one phrase; long lists are cut and counted.
 
-    >>> describe({"missing": ["a.weight", "a.bias"], "unexpected": []})
+    >>> list_problems({"missing": ["a.weight", "a.bias"], "unexpected": []})
     'missing: a.weight, a.bias'
     """
     phrases = []
     for problem, names in problems.items():
         if names:
-            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-            phrases.append(f"{problem}: {', '.join(names[:LISTED])}{more}")
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            phrases.append(f"{problem}: {', '.join(names[:MOST_NAMES])}{more}")
     return "; ".join(phrases)
 
 

@@ -19,7 +19,7 @@ from medst.errors import MedstError
 from medst.recipes.settings import ObjectiveSettings, Recipe
 from medst.tokenizer import learn_tokenizer
 from medst.weights import Loaded
-from medst.weights.patients import TRAINED_ON
+from medst.weights.trained_on import TRAINED_ON
 
 TOKENIZER = learn_tokenizer(["no acute process", "the effusion has grown"], 50)
 RECIPE = Recipe(

@@ -26,10 +26,10 @@ from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.recipes.settings import Recipe, from_dict, to_dict
 from medst.tokenizer import check_rows, continuing_pieces, load_tokenizer
-from medst.weights.card import TEMPLATE
-from medst.weights.patients import TRAINED_ON
-from medst.weights.pickles import check_finite, read_safetensors, write_safetensors
-from medst.weights.released import WORDS, Taken, describe
+from medst.weights.model_card import TEMPLATE
+from medst.weights.released_names import WORD_EMBEDDINGS, ReleasedEntries, list_problems
+from medst.weights.safe_unpickle import check_finite, read_safetensors, write_safetensors
+from medst.weights.trained_on import TRAINED_ON
 
 FORMAT = 1
 REMEDY = "take another copy of the model folder"
@@ -137,7 +137,7 @@ def save(
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     *,
-    released: Taken | None = None,
+    released: ReleasedEntries | None = None,
     trained_on: Path | None = None,
 ) -> None:
     """Write a model folder beside its final name and move it there whole; an older one is replaced.
@@ -198,9 +198,9 @@ def load_folder(folder: Path) -> Loaded:
     recipe, digests = _read_config(folder)
     tokenizer = load_tokenizer(folder)
     tensors = read_safetensors(folder / "model.safetensors")
-    if WORDS in tensors:  # if not, `fill` says so
+    if WORD_EMBEDDINGS in tensors:  # if not, `fill` says so
         remedy = "put back the tokenizer that was saved with it"
-        check_rows(len(tensors[WORDS]), len(tokenizer), folder / "model.safetensors", remedy)
+        check_rows(len(tensors[WORD_EMBEDDINGS]), len(tokenizer), folder / "model.safetensors", remedy)
     model, objective = build_empty(recipe, tokenizer)
     fill(model, tensors, folder / "model.safetensors")
     has_objective = (folder / "objective.safetensors").is_file()
@@ -249,6 +249,6 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None
         ],
     }
     if any(problems.values()):
-        raise MedstError(f"{source} does not fit its config.json; {describe(problems)}.")
+        raise MedstError(f"{source} does not fit its config.json; {list_problems(problems)}.")
     check_finite(tensors, source)
     module.load_state_dict(tensors, assign=True)

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from medst.errors import MedstError
-from medst.weights.pickles import Inert, read_checkpoint, tensors_of
+from medst.weights.safe_unpickle import Inert, read_checkpoint, tensors_of
 
 REFUSED = r"is refused: it carries pickled code \(.*\), and medst executes none"
 

@@ -13,7 +13,14 @@ from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
-from medst.weights.released import NEVER_USED, VALUE, Taken, blank_unused, give, take
+from medst.weights.released_names import (
+    NEVER_USED,
+    UNUSED_VALUE,
+    ReleasedEntries,
+    from_released_names,
+    to_released_names,
+    zeros_for_unused,
+)
 
 SOURCE = Path("some.ckpt")
 
@@ -29,14 +36,16 @@ def test_names_shapes_and_types_are_those_of_a_released_checkpoint() -> None:
     """At full size, without memory: what a model of ours would be written as is what was published."""
     model, objective = empty(RECIPES["paper"])
     with torch.device("meta"):
-        unused = blank_unused(model)
+        unused = zeros_for_unused(model)
     recorded = released.entries()
-    taken = Taken(dict(model.state_dict()), dict(objective.state_dict()), unused, [e.name for e in recorded])
-    given = give(taken)
+    entries = ReleasedEntries(
+        dict(model.state_dict()), dict(objective.state_dict()), unused, [e.name for e in recorded]
+    )
+    given = to_released_names(entries)
     for entry in recorded:
         assert tuple(given[entry.name].shape) == entry.shape, entry.name
         assert str(given[entry.name].dtype) == f"torch.{entry.dtype}", entry.name
-    ours = {name for name in unused if not name.endswith(VALUE)}
+    ours = {name for name in unused if not name.endswith(UNUSED_VALUE)}
     assert all(NEVER_USED.fullmatch(name) for name in ours)
     assert {e.name for e in recorded if NEVER_USED.fullmatch(e.name)} == ours
     assert sum(e.dtype == "float32" for e in recorded) > 400
@@ -44,8 +53,8 @@ def test_names_shapes_and_types_are_those_of_a_released_checkpoint() -> None:
 
 @pytest.mark.parametrize("state", [checkpoints.medst_state(), checkpoints.mgca_state()], ids=["medst", "mgca"])
 def test_taken_and_given_back_bit_for_bit_in_the_same_order(state: dict[str, Tensor]) -> None:
-    taken = take(state, *empty(checkpoints.RECIPE), SOURCE)
-    back = give(taken)
+    entries = from_released_names(state, *empty(checkpoints.RECIPE), SOURCE)
+    back = to_released_names(entries)
     assert list(back) == list(state)
     for name, tensor in state.items():
         assert back[name].dtype == tensor.dtype
@@ -55,34 +64,34 @@ def test_taken_and_given_back_bit_for_bit_in_the_same_order(state: dict[str, Ten
 def test_what_is_taken_fills_model_and_objective() -> None:
     state = checkpoints.medst_state()
     model, objective = empty(checkpoints.RECIPE)
-    taken = take(state, model, objective, SOURCE)
-    assert set(taken.model) == set(model.state_dict())
-    assert set(taken.objective) == set(objective.state_dict())
+    entries = from_released_names(state, model, objective, SOURCE)
+    assert set(entries.model) == set(model.state_dict())
+    assert set(entries.objective) == set(objective.state_dict())
     assert torch.equal(
-        taken.model["vision.blocks.1.mlp_l.fc1.weight"], state["img_encoder_q.model.blocks.1.mlp_l.fc1.weight"]
+        entries.model["vision.blocks.1.mlp_l.fc1.weight"], state["img_encoder_q.model.blocks.1.mlp_l.fc1.weight"]
     )
     assert torch.equal(
-        taken.model["image_local.head.0.weight"], state["img_encoder_q.local_embed.head.0.weight"].squeeze(-1)
+        entries.model["image_local.head.0.weight"], state["img_encoder_q.local_embed.head.0.weight"].squeeze(-1)
     )
-    assert (taken.model["text.bert.embeddings.token_type_embeddings.weight"] == 0).all()
+    assert (entries.model["text.bert.embeddings.token_type_embeddings.weight"] == 0).all()
     in_proj = state["word_element_wise_multi_head.in_proj_weight"]
-    assert torch.equal(taken.objective["local.word_weights.key.weight"], in_proj[8:16])
+    assert torch.equal(entries.objective["local.word_weights.key.weight"], in_proj[8:16])
 
 
 def test_nothing_is_copied() -> None:
     state = checkpoints.medst_state()
-    taken = take(state, *empty(checkpoints.RECIPE), SOURCE)
+    entries = from_released_names(state, *empty(checkpoints.RECIPE), SOURCE)
     there = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
-    assert {t.untyped_storage().data_ptr() for n, t in taken.model.items() if "token_type" not in n} <= there
+    assert {t.untyped_storage().data_ptr() for n, t in entries.model.items() if "token_type" not in n} <= there
 
 
 def test_without_lateral_experts_they_are_the_frontal_ones() -> None:
-    taken = take(checkpoints.mgca_state(), *empty(checkpoints.RECIPE), SOURCE)
-    assert not taken.lateral
-    assert taken.objective == {}
+    entries = from_released_names(checkpoints.mgca_state(), *empty(checkpoints.RECIPE), SOURCE)
+    assert not entries.lateral
+    assert entries.objective == {}
     for part in ("mlp_l.fc1.weight", "norm2_l.bias"):
         one, other = f"vision.blocks.1.{part}", f"vision.blocks.1.{part.replace('_l.', '.')}"
-        assert torch.equal(taken.model[one], taken.model[other])
+        assert torch.equal(entries.model[one], entries.model[other])
 
 
 SOME = "img_encoder_q.model.blocks.0.attn.qkv.weight"
@@ -112,7 +121,7 @@ def test_what_does_not_fit_is_listed(change: object, said: str) -> None:
     with pytest.raises(
         MedstError, match=r"some.ckpt: not a released Med-ST or MGCA checkpoint of this size; .*" + said
     ):
-        take(state, *empty(checkpoints.RECIPE), SOURCE)
+        from_released_names(state, *empty(checkpoints.RECIPE), SOURCE)
 
 
 def test_all_that_is_wrong_is_said_at_once_and_long_lists_are_counted() -> None:
@@ -120,16 +129,16 @@ def test_all_that_is_wrong_is_said_at_once_and_long_lists_are_counted() -> None:
     state.pop(SOME)
     state |= {f"extra.{i:02d}": torch.zeros(1) for i in range(15)}
     with pytest.raises(MedstError, match=rf"missing: {SOME}; unexpected: extra.00, .*extra.04 and 10 more\.$"):
-        take(state, *empty(checkpoints.RECIPE), SOURCE)
+        from_released_names(state, *empty(checkpoints.RECIPE), SOURCE)
 
 
 def test_blank_entries_are_zero_and_of_their_types() -> None:
     torch.manual_seed(0)
     model = MedST(checkpoints.RECIPE.model, small.CONTINUES, small.SEP)
-    blank = blank_unused(model)
+    blank = zeros_for_unused(model)
     state = checkpoints.medst_state()
     for name, tensor in blank.items():
-        if not name.endswith(VALUE):
+        if not name.endswith(UNUSED_VALUE):
             assert (tensor.shape, tensor.dtype) == (state[name].shape, state[name].dtype), name
     assert torch.equal(blank.pop("text_encoder_q.model.embeddings.position_ids"), torch.arange(512)[None])
     assert not any(bool(tensor.any()) for tensor in blank.values())

@@ -8,7 +8,7 @@ import pytest
 
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
-from medst.weights.patients import TRAINED_ON, note_patients, read_trained_on
+from medst.weights.trained_on import TRAINED_ON, note_patients, read_trained_on
 
 
 def cohort_of(patients: dict[str, str], dataset: str = "mimic-cxr") -> Cohort:

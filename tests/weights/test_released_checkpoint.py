@@ -20,7 +20,7 @@ from medst.errors import MedstError
 from medst.model.medst import MedST
 from medst.recipes import RECIPES
 from medst.tokenizer import load_tokenizer
-from medst.weights.folder import UNUSED
+from medst.weights.model_folder import UNUSED
 
 STATES = {"medst": checkpoints.medst_state, "mgca": checkpoints.mgca_state}
 

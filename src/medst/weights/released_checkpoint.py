@@ -19,9 +19,17 @@ from medst.objective import Objective
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 from medst.tokenizer import FILES, check_rows, load_tokenizer
-from medst.weights.folder import PATTERNS, UNUSED, Loaded, build_empty, fill, is_model, load_folder, save
-from medst.weights.pickles import read_checkpoint, read_safetensors, tensors_of
-from medst.weights.released import WORDS, Taken, blank_unused, give, is_lateral, released_name, take
+from medst.weights.model_folder import PATTERNS, UNUSED, Loaded, build_empty, fill, is_model, load_folder, save
+from medst.weights.released_names import (
+    WORD_EMBEDDINGS,
+    ReleasedEntries,
+    from_released_names,
+    is_lateral,
+    released_name,
+    to_released_names,
+    zeros_for_unused,
+)
+from medst.weights.safe_unpickle import read_checkpoint, read_safetensors, tensors_of
 
 
 def load(path: Path | str, *, tokenizer: Path | str | None = None) -> Loaded:
@@ -62,9 +70,9 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recip
         raise MedstError(f"{out} is not empty and holds no model; give a new folder.")
     if ckpt.name == "model.safetensors" and is_model(ckpt.parent):
         raise MedstError(f"{ckpt} is medst's own model already; give a released checkpoint.")
-    loaded, taken = _from_checkpoint(ckpt, tokenizer, recipe)
+    loaded, entries = _from_checkpoint(ckpt, tokenizer, recipe)
     with claim(out):
-        save(out, loaded.model, loaded.objective, loaded.tokenizer, loaded.recipe, released=taken)
+        save(out, loaded.model, loaded.objective, loaded.tokenizer, loaded.recipe, released=entries)
     return loaded
 
 
@@ -89,52 +97,52 @@ def export(folder: Path, ckpt: Path) -> None:
             "only models of recipe paper, or with both switched off, can be exported."
         )
     objective = loaded.objective
-    taken = Taken(model=dict(loaded.model.state_dict()))
+    entries = ReleasedEntries(model=dict(loaded.model.state_dict()))
     if objective is not None:
-        taken.objective = dict(objective.state_dict())
+        entries.objective = dict(objective.state_dict())
     if (folder / UNUSED).is_file():
-        taken.unused = read_safetensors(folder / UNUSED)
+        entries.unused = read_safetensors(folder / UNUSED)
         with safe_open(folder / UNUSED, "pt") as file:
             about = file.metadata()
-        taken.names, taken.lateral = json.loads(about["names"]), json.loads(about["lateral"])
+        entries.names, entries.lateral = json.loads(about["names"]), json.loads(about["lateral"])
     else:
         empty = objective or Objective(loaded.recipe.objective, loaded.recipe.model.embedding)
-        taken.objective = taken.objective or {n: torch.zeros_like(t) for n, t in empty.state_dict().items()}
-        taken.unused = blank_unused(loaded.model)
-        whole = {name.removesuffix(".value") for name in taken.unused}
-        taken.names = sorted(whole | {released_name(n) for n in taken.model if "token_type_embeddings" not in n})
+        entries.objective = entries.objective or {n: torch.zeros_like(t) for n, t in empty.state_dict().items()}
+        entries.unused = zeros_for_unused(loaded.model)
+        whole = {name.removesuffix(".value") for name in entries.unused}
+        entries.names = sorted(whole | {released_name(n) for n in entries.model if "token_type_embeddings" not in n})
     # Of a tensor that is a part of a larger piece of memory, torch would save the whole piece.
     state = {
         name: tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor.detach()
-        for name, tensor in give(taken).items()
+        for name, tensor in to_released_names(entries).items()
     }
     with claim(ckpt), atomic(ckpt) as part:
         torch.save({"state_dict": state}, part)
 
 
-def _from_checkpoint(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> tuple[Loaded, Taken]:
-    pieces = load_tokenizer(tokenizer or folder_of_tokenizer(ckpt, "--tokenizer"), "--tokenizer")
+def _from_checkpoint(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> tuple[Loaded, ReleasedEntries]:
+    pieces = load_tokenizer(tokenizer or tokenizer_folder(ckpt, "--tokenizer"), "--tokenizer")
     state = tensors_of(read_checkpoint(ckpt), "state_dict", ckpt)
-    words = state.get(released_name(WORDS))
-    if isinstance(words, Tensor):  # if not, `take` says so
+    words = state.get(released_name(WORD_EMBEDDINGS))
+    if isinstance(words, Tensor):  # if not, `from_released_names` says so
         remedy = "give its own, which for a released checkpoint is --tokenizer emilyalsentzer/Bio_ClinicalBERT"
         check_rows(len(words), len(pieces), ckpt, remedy)
     model, objective = build_empty(recipe, pieces)
-    taken = take(state, model, objective, ckpt)
-    if not taken.lateral:
+    entries = from_released_names(state, model, objective, ckpt)
+    if not entries.lateral:
         vision = replace(recipe.model.vision, lateral_start="copy")
         recipe = replace(recipe, model=replace(recipe.model, vision=vision))
         # Experts that share memory would be trained as one.
-        taken.model = {n: t.clone() if is_lateral(n) else t for n, t in taken.model.items()}
-    fill(model, taken.model, ckpt)
+        entries.model = {n: t.clone() if is_lateral(n) else t for n, t in entries.model.items()}
+    fill(model, entries.model, ckpt)
     model.settings = recipe.model
-    if taken.objective:
-        fill(objective, {name: tensor.clone() for name, tensor in taken.objective.items()}, ckpt)
-    found = objective.eval() if taken.objective else None
-    return Loaded(model.eval(), found, pieces, recipe, sha256(ckpt)), taken
+    if entries.objective:
+        fill(objective, {name: tensor.clone() for name, tensor in entries.objective.items()}, ckpt)
+    found = objective.eval() if entries.objective else None
+    return Loaded(model.eval(), found, pieces, recipe, sha256(ckpt)), entries
 
 
-def folder_of_tokenizer(ckpt: Path, flag: str) -> Path:
+def tokenizer_folder(ckpt: Path, flag: str) -> Path:
     """The folder of a released checkpoint, if it holds the tokenizer too.
 
     Args:

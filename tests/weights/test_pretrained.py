@@ -25,7 +25,7 @@ from medst.errors import MedstError
 from medst.model.medst import MedST
 from medst.recipes.settings import Recipe
 from medst.tokenizer import load_tokenizer
-from medst.weights import build, save, start
+from medst.weights import build, load_pretrained, save
 
 SETTINGS = replace(small.SETTINGS, vision=replace(small.SETTINGS.vision, mlp_ratio=1.5))
 
@@ -90,7 +90,7 @@ def untouched(model: MedST, filled: list[str]) -> bool:
 
 def test_deit_fills_the_image_encoder_and_the_lateral_experts_are_copies(tmp_path: Path) -> None:
     state, model = deit(tmp_path / "deit.pth"), make()
-    filled = start(model, deit=tmp_path / "deit.pth")
+    filled = load_pretrained(model, deit=tmp_path / "deit.pth")
     for name, tensor in state.items():
         assert torch.equal(model.vision.state_dict()[name], tensor), name
     assert filled == sorted(f"vision.{name}" for name in state)
@@ -111,7 +111,7 @@ def test_a_folder_in_timm_s_naming_will_do_as_well(form: str, tmp_path: Path) ->
     else:
         torch.save(state, folder / form)
     from_file, from_folder = make(), make()
-    assert start(from_file, deit=tmp_path / "deit.pth") == start(from_folder, deit=folder)
+    assert load_pretrained(from_file, deit=tmp_path / "deit.pth") == load_pretrained(from_folder, deit=folder)
     assert all(torch.equal(a, b) for a, b in zip(from_file.parameters(), from_folder.parameters(), strict=True))
 
 
@@ -122,7 +122,7 @@ def test_a_vit_of_transformers_computes_here_what_it_computes_there(
     theirs = vit(tmp_path / "vit", "vit")
     hub("facebook/deit-small", tmp_path / "vit")
     model = make().eval()
-    filled = start(model, deit="facebook/deit-small")
+    filled = load_pretrained(model, deit="facebook/deit-small")
     assert filled == sorted(f"vision.{name}" for name in model.vision.state_dict() if "_l." not in name)
     pictures = torch.randn(2, 1, 12, 12)
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_a_vit_of_transformers_computes_here_what_it_computes_there(
 
 def test_a_deit_of_transformers_is_read_without_its_distillation_token(tmp_path: Path) -> None:
     theirs, model = vit(tmp_path / "deit", "deit").state_dict(), make()
-    start(model, deit=tmp_path / "deit")
+    load_pretrained(model, deit=tmp_path / "deit")
     found = model.vision.state_dict()
     places = theirs["deit.embeddings.position_embeddings"]
     assert places.shape == (1, 11, 16)
@@ -146,14 +146,14 @@ def test_where_the_recipe_says_so_lateral_experts_stay_random(tmp_path: Path) ->
     deit(tmp_path / "deit.pth")
     model = make(vision=replace(SETTINGS.vision, lateral_start="random"))
     before = model.vision.blocks[0].mlp_l.fc1.weight.clone()
-    start(model, deit=tmp_path / "deit.pth")
+    load_pretrained(model, deit=tmp_path / "deit.pth")
     assert torch.equal(model.vision.blocks[0].mlp_l.fc1.weight, before)
 
 
 @pytest.mark.parametrize("form", ["bin", "safetensors", "gamma", "bare"])
 def test_the_first_layers_of_a_bert_fill_the_text_encoder(form: str, tmp_path: Path) -> None:
     state, model = bert(tmp_path / "bert", form), make()
-    filled = start(model, bert=tmp_path / "bert")
+    filled = load_pretrained(model, bert=tmp_path / "bert")
     for name, tensor in model.text.bert.state_dict().items():
         assert torch.equal(tensor, state[name]), name
     assert filled == sorted(f"text.bert.{name}" for name in model.text.bert.state_dict())
@@ -167,7 +167,7 @@ def test_a_bert_comes_from_the_hub_with_an_old_pickle_alone(tmp_path: Path, hub:
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
     hub("someone/a-bert", tmp_path / "bert")
     model = make()
-    start(model, bert="someone/a-bert")
+    load_pretrained(model, bert="someone/a-bert")
     layer = "encoder.layer.1.output.dense.bias"
     assert torch.equal(model.text.bert.state_dict()[layer], state[layer])
     assert len(load_tokenizer("someone/a-bert")) == small.VOCABULARY
@@ -178,13 +178,13 @@ def test_a_bert_of_another_vocabulary_or_of_other_heads_is_refused(tmp_path: Pat
     torch.manual_seed(0)
     more = MedST(SETTINGS, torch.zeros(41, dtype=torch.bool), small.SEP)
     with pytest.raises(MedstError, match=r"has 40 word embeddings, but the tokenizer has 41 pieces; leave --data.tok"):
-        start(more, bert=tmp_path / "bert")
+        load_pretrained(more, bert=tmp_path / "bert")
     torch.save({"state_dict": checkpoints.medst_state()}, tmp_path / "medst.ckpt")
     with pytest.raises(MedstError, match=r"has 40 word .*41 pieces; give --data.tokenizer emilyalsentzer/Bio_Clinical"):
-        start(more, checkpoint=tmp_path / "medst.ckpt")
+        load_pretrained(more, checkpoint=tmp_path / "medst.ckpt")
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"num_attention_heads": 2}))
     with pytest.raises(MedstError, match=r"weights are for 2 attention heads, not 4; give --model.text.heads 2"):
-        start(make(), bert=tmp_path / "bert")
+        load_pretrained(make(), bert=tmp_path / "bert")
 
 
 def test_a_bert_that_carries_code_is_refused_and_nothing_of_it_is_run(tmp_path: Path) -> None:
@@ -196,14 +196,14 @@ def test_a_bert_that_carries_code_is_refused_and_nothing_of_it_is_run(tmp_path: 
 
     torch.save({"bert.encoder": Evil()}, tmp_path / "bert" / "pytorch_model.bin")
     with pytest.raises(MedstError, match="it carries pickled code"):
-        start(make(), bert=tmp_path / "bert")
+        load_pretrained(make(), bert=tmp_path / "bert")
     assert not (tmp_path / "executed").exists()
 
 
 def test_without_token_types_their_table_stays_zero(tmp_path: Path) -> None:
     bert(tmp_path / "bert", "bin")
     model = make(text=small.PAPER.text)
-    filled = start(model, bert=tmp_path / "bert")
+    filled = load_pretrained(model, bert=tmp_path / "bert")
     assert "text.bert.embeddings.token_type_embeddings.weight" not in filled
     assert not model.text.bert.embeddings.token_type_embeddings.weight.any()
 
@@ -216,7 +216,9 @@ def test_later_files_win_and_what_is_in_none_stays_fresh(tmp_path: Path) -> None
         del mgca[name]
     torch.save({"state_dict": mgca}, tmp_path / "mgca.ckpt")
     model = make()
-    filled = start(model, deit=tmp_path / "deit.pth", bert=tmp_path / "bert", checkpoint=tmp_path / "mgca.ckpt")
+    filled = load_pretrained(
+        model, deit=tmp_path / "deit.pth", bert=tmp_path / "bert", checkpoint=tmp_path / "mgca.ckpt"
+    )
     found = model.state_dict()
     assert torch.equal(found["vision.blocks.0.attn.qkv.weight"], mgca["img_encoder_q.model.blocks.0.attn.qkv.weight"])
     assert torch.equal(found["text_local.head.3.weight"], mgca["text_encoder_q.local_embed.head.3.weight"][..., 0])
@@ -232,7 +234,7 @@ def test_a_med_st_checkpoint_brings_its_own_lateral_experts(tmp_path: Path) -> N
     state = checkpoints.medst_state()
     torch.save({"state_dict": state}, tmp_path / "medst.ckpt")
     model = make()
-    start(model, checkpoint=tmp_path / "medst.ckpt")
+    load_pretrained(model, checkpoint=tmp_path / "medst.ckpt")
     name = "blocks.1.mlp_l.fc1.weight"
     assert torch.equal(model.vision.state_dict()[name], state[f"img_encoder_q.model.{name}"])
 
@@ -248,19 +250,19 @@ def test_a_model_folder_is_a_start_too(tmp_path: Path) -> None:
         with pytest.raises(
             MedstError, match=rf"--start\.{flag}: .*is a model of medst; give it as --start\.checkpoint"
         ):
-            start(make(), **{flag: tmp_path / "model"})
+            load_pretrained(make(), **{flag: tmp_path / "model"})
     model = make()
-    assert start(model, checkpoint=tmp_path / "model") == sorted(model.state_dict())
+    assert load_pretrained(model, checkpoint=tmp_path / "model") == sorted(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), theirs.parameters(), strict=True))
     torch.manual_seed(0)
     more = MedST(SETTINGS, torch.zeros(41, dtype=torch.bool), small.SEP)
     with pytest.raises(MedstError, match=r"has 40 word embeddings, .* 41 pieces; leave --data.tokenizer out"):
-        start(more, checkpoint=tmp_path / "model")
+        load_pretrained(more, checkpoint=tmp_path / "model")
 
 
 def test_nothing_given_nothing_filled() -> None:
     model = make()
-    assert start(model) == []
+    assert load_pretrained(model) == []
     assert untouched(model, [])
 
 
@@ -274,7 +276,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_filled(tmp_path: Path) -> No
         r"deit.pth does not fit this model; missing: cls_token; of another shape: norm.weight \(\(5,\), not \(16,\)\)"
     )
     with pytest.raises(MedstError, match=said):
-        start(model, deit=tmp_path / "deit.pth")
+        load_pretrained(model, deit=tmp_path / "deit.pth")
     assert untouched(model, [])
 
 
@@ -282,7 +284,7 @@ def test_a_folder_without_a_bert_and_a_checkpoint_of_something_else_are_sentence
     with pytest.raises(
         MedstError, match=r"this folder holds no weights; it needs model.safetensors or pytorch_model.bin"
     ):
-        start(make(), bert=tmp_path)
+        load_pretrained(make(), bert=tmp_path)
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(MedstError, match="has none of this model's entries"):
-        start(make(), checkpoint=tmp_path / "other.ckpt")
+        load_pretrained(make(), checkpoint=tmp_path / "other.ckpt")
