@@ -18,7 +18,7 @@ import torch
 
 from medst import __version__
 from medst.demo import run_demo
-from medst.evaluate.run import evaluate
+from medst.evaluate.runner import evaluate
 from medst.pretrain import pretrain
 from medst.progress import Display
 from medst.recipes import RECIPES

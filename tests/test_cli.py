@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from medst import __version__, cli
+from medst.cli.counts import count_phrase
 from medst.errors import MedstError
+from medst.recipes import RECIPES
 
 
 def medst(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +36,18 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "phantom", "prepare", "pretrain", "evaluate", "ablate", "report", "embed", "convert"):
+    for verb in (
+        "demo",
+        "phantom",
+        "prepare",
+        "pretrain",
+        "evaluate",
+        "ablate",
+        "report",
+        "embed",
+        "convert",
+        "export",
+    ):
         assert verb in done.stdout
 
 
@@ -49,7 +62,7 @@ def test_without_a_word_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_empty_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["pretrain", "cohort", ""])
+        cli.main(["pretrain", "tiny", "cohort", ""])
     assert stop.value.code == 1
     assert "the argument after 'cohort' is empty" in capsys.readouterr().err
 
@@ -62,12 +75,13 @@ def test_version() -> None:
     "words",
     [
         ("prepare", "mimic-cxr", "nowhere", "cohort"),
-        ("pretrain", "nowhere", "run"),
+        ("pretrain", "tiny", "nowhere", "run"),
         ("evaluate", "all", "nowhere", "cohort"),
         ("report", "nowhere"),
-        ("ablate", "nowhere", "job"),
+        ("ablate", "tiny", "nowhere", "job"),
         ("embed", "nowhere", "cohort", "out"),
         ("convert", "nowhere", "model"),
+        ("export", "nowhere", "checkpoint.ckpt"),
     ],
 )
 def test_a_path_that_is_not_there_gives_one_sentence_that_names_it(words: tuple[str, ...], tmp_path: Path) -> None:
@@ -105,13 +119,14 @@ def test_what_can_be_refused_at_once_is_refused_before_torch_is_imported(tmp_pat
     (tmp_path / "run").mkdir()
     wrong = ["--optimiser.lr-min", "1", "--optimiser.lr", "0.1"]
     expected = [
-        (["pretrain", "COHORT", "run", *wrong], "--optimiser.lr-min 1.0 must be at most"),
-        (["ablate", "COHORT", "job", *wrong], "--optimiser.lr-min 1.0 must be at most"),
+        (["pretrain", "tiny", "COHORT", "run", *wrong], "--optimiser.lr-min 1.0 must be at most"),
+        (["ablate", "tiny", "COHORT", "job", *wrong], "--optimiser.lr-min 1.0 must be at most"),
         (["evaluate", "all", "run/best", "COHORT"], "model run/best: no such file or folder"),
         (["evaluate", "probe", "run", "COHORT", "--fractions", "2"], "--fractions 2.0: give shares above 0"),
         (["embed", "run/best", "COHORT", "out"], "model run/best: no such file or folder"),
         (["app", "run/best"], "model run/best: no such file or folder"),
         (["convert", "run/best", "out"], "run/best: no such file or folder"),
+        (["export", "run/best", "out"], "run/best: no such file or folder"),
         (["prepare", "table", "none.csv", "COHORT"], "none.csv: no such file; check the path."),
     ]
     script = (
@@ -132,17 +147,17 @@ def test_what_can_be_refused_at_once_is_refused_before_torch_is_imported(tmp_pat
 
 
 def test_a_count_of_one_is_singular() -> None:
-    assert cli._counts({"patients": 1, "studies": 1, "images": 2}) == "1 patient, 1 study, 2 images"
+    assert count_phrase({"patients": 1, "studies": 1, "images": 2}) == "1 patient, 1 study, 2 images"
 
 
 def test_a_wrong_flag_is_named_with_exit_code_2() -> None:
-    done = medst("pretrain", "cohort", "run", "--optimiser.learning-rate", "1")
+    done = medst("pretrain", "tiny", "cohort", "run", "--optimiser.learning-rate", "1")
     assert done.returncode == 2
     assert "--optimiser.learning-rate" in done.stderr + done.stdout
 
 
 def test_a_recipe_sets_the_defaults_of_its_flags() -> None:
-    tiny, paper = medst("pretrain", "--help"), medst("pretrain", "--recipe", "paper", "--help")
+    tiny, paper = medst("pretrain", "tiny", "--help"), medst("pretrain", "paper", "--help")
     for shown, default in ((tiny, "112"), (paper, "224")):
         after = shown.stdout.partition("--model.vision.image-size")[2].partition("--model.vision")[0]
         assert after.split("(default:")[1].strip(" │\n").startswith(default)
@@ -177,3 +192,42 @@ def test_failures_are_sentences(
         cli.main(["phantom", str(tmp_path / "out")])
     assert stop.value.code == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        (["pretrain"], "medst pretrain tiny COHORT RUN"),
+        (["pretrain", "cohort", "run"], "medst pretrain tiny cohort run"),
+        (["pretrain", "cohort", "run", "--recipe", "modern", "--run.seed", "1"],
+         "medst pretrain modern cohort run --run.seed 1"),
+        (["ablate", "--recipe=paper", "cohort", "job"], "medst ablate paper cohort job"),
+        (["ablate", "cohort", "job", "--recipe"], "medst ablate RECIPE cohort job"),
+    ],
+)  # fmt: skip
+def test_a_command_without_a_recipe_is_answered_with_the_right_one(
+    words: list[str], right: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 1
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.endswith(f": {right}")
+
+
+def test_pretrain_help_lists_the_recipes_and_their_help_the_flags() -> None:
+    listed, shown = medst("pretrain", "--help").stdout, medst("ablate", "tiny", "--help").stdout
+    assert all(name in listed for name in RECIPES)
+    assert "--optimiser.lr " in shown
+    assert "--name" not in shown
+
+
+def test_convert_and_export_point_at_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "checkpoint.ckpt").touch()
+    for words, other in (
+        (["convert", str(tmp_path)], "export"),
+        (["export", str(tmp_path / "checkpoint.ckpt")], "convert"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main([*words, str(tmp_path / "out")])
+        assert f"`medst {other}`" in capsys.readouterr().err

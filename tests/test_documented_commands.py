@@ -23,7 +23,8 @@ import polars as pl
 import pytest
 from tests.weights.checkpoints import bert, deit, offline_hub
 
-from medst.cli import _verbs, main
+from medst.cli import main
+from medst.cli.entry import VERBS
 from medst.cohort.store import open_cohort
 from medst_phantom.mimic import write_phantom
 from medst_phantom.others import write_tree
@@ -295,9 +296,9 @@ def test_every_reason_belongs_to_a_block() -> None:
 
 
 def test_every_flag_that_a_page_mentions_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in _verbs([]):
+    for verb in VERBS:
         with pytest.raises(SystemExit):
-            main([verb, "--help"])
+            main([verb, *(["tiny"] if verb in ("pretrain", "ablate") else []), "--help"])
     known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
     others = {
         "--guarded",

@@ -50,12 +50,12 @@ COMMANDS = {
     "phantom": "phantom OUT --patients 3 --workers 1",
     "prepare": "prepare mimic-cxr raw OUT --workers 1",
     "inspect": "inspect cohort --pairs 2 --out OUT.html",
-    "pretrain": "pretrain cohort OUT",
+    "pretrain": "pretrain tiny cohort OUT",
     "evaluate": "evaluate retrieval model cohort --untrained 1 --no-cache --out OUT.json",
     "report": "report results --out OUT.html",
     "embed": "embed model comparisons OUT --rows 40",
-    "convert": "convert plain OUT.ckpt",
-    "ablate": "ablate cohort OUT --seeds 1 --only no-laterals",
+    "export": "export plain OUT.ckpt",
+    "ablate": "ablate tiny cohort OUT --seeds 1 --only no-laterals",
     "demo": "demo OUT --patients 40 --epochs 1 --workers 1",
 }
 ALSO = {"inspect others": "inspect comparisons --pairs 2 --out OUT.html"}
@@ -184,7 +184,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_succeeds_once_there_is
 READ = [
     ("inspect", "cohort", ("cohort.json", "pairs.parquet", "images.parquet", "images.npy", "rejected.csv")),
     ("inspect others", "comparisons", ("cohort.json", "comparisons.parquet", "sentences.parquet")),
-    ("convert", "plain", ("config.json", "model.safetensors", "objective.safetensors", "tokenizer.json")),
+    ("export", "plain", ("config.json", "model.safetensors", "objective.safetensors", "tokenizer.json")),
     ("report", "results", ("results.json",)),
     ("pretrain", "OUT", ("settings.json", "environment.json", "metrics.csv", "tokenizer/tokenizer.json")),
     ("pretrain", "OUT", ("state/*/run.json", "state/*/sha256.json", "state/*/weights.safetensors")),

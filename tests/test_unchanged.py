@@ -45,7 +45,7 @@ def test_twenty_steps_of_tiny_give_the_recorded_losses(phantom_cohort: Path, tmp
         "--optimiser.no-decay-matrices-only --run.precision fp32 --run.logger csv --run.seed 0"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "medst", "pretrain", phantom_cohort, tmp_path / "run", *settings.split()],
+        [sys.executable, "-m", "medst", "pretrain", "tiny", phantom_cohort, tmp_path / "run", *settings.split()],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -371,7 +371,7 @@ def _carry_out(run: _Run, threads: int) -> str | None:
     """In a process of its own: train, which resumes, and measure. Why that failed, or nothing; None if interrupted."""
     import torch
 
-    from medst.evaluate.run import evaluate
+    from medst.evaluate.runner import evaluate
     from medst.evaluate.task import Question
     from medst.pretrain import pretrain
 

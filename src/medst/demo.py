@@ -32,7 +32,7 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
     """
     from medst.cohort.options import Options
     from medst.cohort.prepare import prepare
-    from medst.evaluate.run import evaluate
+    from medst.evaluate.runner import evaluate
     from medst.pages.run_page import build
     from medst.pretrain import pretrain
     from medst_phantom.mimic import write_phantom

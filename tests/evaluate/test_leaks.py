@@ -12,7 +12,7 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate import temporal_image
 from medst.evaluate.leaks import overlap
-from medst.evaluate.run import evaluate
+from medst.evaluate.runner import evaluate
 from medst.evaluate.task import Question
 from medst.weights.trained_on import note_patients, read_trained_on
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medst import weights
-from medst.evaluate.run import evaluate
+from medst.evaluate.runner import evaluate
 from medst.pretrain.metrics import COLUMNS
 from medst.pretrain.run_folder import RunFolder
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings

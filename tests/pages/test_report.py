@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medst.errors import MedstError
-from medst.evaluate.run import evaluate
+from medst.evaluate.runner import evaluate
 from medst.evaluate.task import Question
 from medst.pages.collect_results import group, published, read_sources
 from medst.pages.report import compare, tables_of

@@ -33,7 +33,7 @@ class Started:
             .replace("--settings.", "--")
             .split()
         )
-        command = [sys.executable, *start, "-m", "medst", "pretrain", str(self.cohort), str(self.folder / name)]
+        command = [sys.executable, *start, "-m", "medst", "pretrain", "tiny", str(self.cohort), str(self.folder / name)]
         return subprocess.run([*command, *flags, *more], capture_output=True, text=True, timeout=200)
 
     def losses(self, name: str) -> list[float]:

@@ -39,7 +39,7 @@ def test_a_recipe_trains_two_steps(
     name: str, phantom_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    cli.main(["pretrain", str(phantom_cohort), str(run), "--recipe", name, *SHRINK])
+    cli.main(["pretrain", name, str(phantom_cohort), str(run), *SHRINK])
     assert len(steps(run)) == 2
     said = capsys.readouterr()
     assert "Note: the vocabulary is learnt from the training reports" in said.err
@@ -56,7 +56,7 @@ def test_a_recipe_is_ablated_with_its_flags(
     """In this process: starting others takes longer than training."""
     monkeypatch.setattr(ablate, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-    words = ["ablate", str(phantom_cohort), str(tmp_path / "job"), "--recipe", name, "--seeds", "1", *SHRINK]
+    words = ["ablate", name, str(phantom_cohort), str(tmp_path / "job"), "--seeds", "1", *SHRINK]
     cli.main([*words, "--only", "no-local", "--optimiser.lr", "1e-3"])
     for variant in ("reference", "no-local"):
         run = tmp_path / "job" / "runs" / f"{variant}-0"
@@ -77,7 +77,7 @@ def test_a_run_starts_from_a_bert_and_a_deit_of_the_hub(
     words = ["--start.bert", "emilyalsentzer/Bio_ClinicalBERT", "--start.deit", "facebook/deit-base-patch16-224"]
     # A learning rate that moves nothing in float32 leaves the start weights to be seen.
     still = ["--optimiser.lr", "1e-30", "--optimiser.lr-min", "0", "--optimiser.weight-decay", "0"]
-    cli.main(["pretrain", str(phantom_cohort), str(run), "--recipe", "modern", *SHRINK, *words, *still])
+    cli.main(["pretrain", "modern", str(phantom_cohort), str(run), *SHRINK, *words, *still])
     assert "the vocabulary is learnt" not in capsys.readouterr().err
     found = load_file(run / "last" / "model.safetensors")
     theirs = torch.load(tmp_path / "bert" / "pytorch_model.bin")
@@ -124,9 +124,9 @@ def test_what_can_not_start_is_refused_before_anything_is_written(
     (tmp_path / "alone").mkdir()
     torch.save({"state_dict": checkpoints.medst_state()}, tmp_path / "alone" / "medst.ckpt")
     run = tmp_path / "run"
-    given = ["--recipe", "modern", *SHRINK, *(word.format(tmp_path) for word in words)]
+    given = [*SHRINK, *(word.format(tmp_path) for word in words)]
     with pytest.raises(SystemExit) as stop:
-        cli.main(["pretrain", str(phantom_cohort), str(run), *given])
+        cli.main(["pretrain", "modern", str(phantom_cohort), str(run), *given])
     assert stop.value.code == 1
     error = capsys.readouterr().err.strip()
     assert re.search(said, error), error
@@ -137,7 +137,7 @@ def test_what_can_not_start_is_refused_before_anything_is_written(
 def test_a_run_that_an_earlier_version_refused_can_start(phantom_cohort: Path, tmp_path: Path) -> None:
     """It had written settings.json before it found 28,996 to be no number of pieces that the cohort gives."""
     run = tmp_path / "run"
-    words = ["pretrain", str(phantom_cohort), str(run), "--recipe", "modern", *SHRINK]
+    words = ["pretrain", "modern", str(phantom_cohort), str(run), *SHRINK]
     cli.main(words)
     file = run / "settings.json"
     settings = json.loads(file.read_text())

@@ -11,6 +11,7 @@ import pytest
 
 from medst.errors import MedstError
 from medst.recipes import RECIPES
+from medst.recipes.ranges import Range
 from medst.recipes.settings import Recipe, from_dict, to_dict
 
 
@@ -89,8 +90,10 @@ def fields_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize(("path", "kind"), list(fields_of(Recipe())), ids=str)
 def test_no_setting_accepts_another_type_or_what_is_beyond_its_ends(path: str, kind: Any) -> None:
     wrong: list[Any] = [None, [1], {"a": 1}]
-    if get_origin(kind) is Annotated:
-        kind, ends = get_args(kind)
+    ranges = [mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, Range)]
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if ranges:
+        [ends] = ranges
         step = 1 if kind is int else 1e-9
         wrong += [ends.low - step, ends.high * 1.001 + step, math.nan, math.inf, -math.inf, True, "1", 10**400]
         wrong += [1.5] if kind is int else []

@@ -27,8 +27,8 @@ from medst.batch import centre, crop_and_scale
 from medst.cohort.store import Cohort
 from medst.encode import BATCH, device_of, image_features
 from medst.errors import MedstError
+from medst.evaluate.classification import Classification, Split, read_classification
 from medst.evaluate.intervals import Ranked, accuracy, bootstrap, macro_accuracy, mean_of
-from medst.evaluate.labels import Labelled, Split, read_labels
 from medst.evaluate.leaks import say_leaks
 from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded
@@ -61,7 +61,7 @@ def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome
         MedstError: no labels, a split or class that is missing, a validation loss that is never finite; strict: patients of
             the test split in another one.
     """
-    data = read_labels(cohort)
+    data = read_classification(cohort)
     outcome = Outcome(classes=[] if data.several else data.names)
     outcome.warnings += say_leaks(cohort, ("train", "valid"), refuse=question.protocol == "strict")
     outcome.left_out += [LeftOut(TASK, name, 0, reason) for name, reason in data.left_out.items()]
@@ -98,7 +98,7 @@ def draw(rows: int, fraction: float, seed: int) -> np.ndarray:
     return np.random.RandomState(seed).choice(rows, size=round(fraction * rows), replace=False)
 
 
-def _lacking(data: Labelled, fraction: float, seeds: Sequence[int]) -> dict[str, str]:
+def _lacking(data: Classification, fraction: float, seeds: Sequence[int]) -> dict[str, str]:
     """Why a share, or one of its labels, can't be measured: a draw has fewer than `ENOUGH` rows of a class or value."""
     target, share = data.splits["train"].target, _share(fraction)
     groups = {share: {name: target == place for place, name in enumerate(data.names)}}
@@ -132,7 +132,7 @@ def _share(fraction: float) -> str:
 class _Linear:
     """A layer on features that are computed once."""
 
-    def __init__(self, loaded: Loaded, cohort: Cohort, data: Labelled, question: Question) -> None:
+    def __init__(self, loaded: Loaded, cohort: Cohort, data: Classification, question: Question) -> None:
         self.features = {
             name: torch.from_numpy(np.array(image_features(loaded, cohort, split.image, question).feature))
             for name, split in data.splits.items()
@@ -222,7 +222,7 @@ def loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[certain], target[certain])
 
 
-def _finetuned(loaded: Loaded, cohort: Cohort, data: Labelled, learnt: Split, seed: int) -> np.ndarray:
+def _finetuned(loaded: Loaded, cohort: Cohort, data: Classification, learnt: Split, seed: int) -> np.ndarray:
     """Logits of the test rows after the encoder and a layer have learnt together."""
     generator = torch.Generator().manual_seed(seed)
     encoder = copy.deepcopy(loaded.model.vision)

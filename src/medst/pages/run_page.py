@@ -39,7 +39,7 @@ def build(
     Args:
         out_html: the file to write, beside its final name first.
         run: folder of the run.
-        results: what `medst.evaluate.run.evaluate` wrote about the run's best or last model.
+        results: what `medst.evaluate.runner.evaluate` wrote about the run's best or last model.
         cohort: the one that the run was trained on; patients of its test split are shown.
         comparisons: the ms-cxr-t cohort of the results, for labels of findings that the results left out; may be None.
         patients: how many patients to show.

@@ -1,6 +1,6 @@
 """The paper's model with its known faults mended.
 
-    medst pretrain COHORT RUN --recipe modern
+    medst pretrain modern COHORT RUN
 
 A text encoder that sees word order, masks instead of phantom tokens, the bounded regression term, lateral experts that
 start as a copy of the frontal ones, a temporal weight that rises over the first tenth of the steps. Never run here at

@@ -1,6 +1,6 @@
 """The paper's setting, as its released code computes it.
 
-    medst pretrain COHORT RUN --recipe paper
+    medst pretrain paper COHORT RUN
 
 Keeps what shaped the published numbers: a text encoder without word order, blank laterals and padding words in the
 local loss, the unbounded regression term, laterals' experts from random weights. 10 sequences a device, 2 devices.

@@ -50,7 +50,8 @@ def outside(settings: Any, prefix: str = "") -> Iterator[str]:
             continue
         ranges: list[Range] = []
         if get_origin(kind) is Annotated:
-            kind, *ranges = get_args(kind)
+            kind, *marks = get_args(kind)
+            ranges = [mark for mark in marks if isinstance(mark, Range)]
         if get_origin(kind) is Literal:
             fits, wanted = value in get_args(kind), "one of " + ", ".join(map(str, get_args(kind)))
         else:

@@ -9,6 +9,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
+import tyro
+
 from medst.errors import MedstError
 from medst.recipes.ranges import Range, outside
 
@@ -241,7 +243,7 @@ class RunSettings:
 class Recipe:
     """All settings of a run."""
 
-    name: str = "custom"
+    name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "custom"
     """Name of the recipe this started from."""
     model: ModelSettings = field(default_factory=ModelSettings)
     """Encoders and projections."""

@@ -1,6 +1,6 @@
 """Small enough for a laptop's CPU: the recipe of `medst demo`.
 
-    medst pretrain COHORT RUN --recipe tiny
+    medst pretrain tiny COHORT RUN
 
 Everything `modern` does, on pictures of 112 pixels with encoders of about two million parameters, from random weights.
 """

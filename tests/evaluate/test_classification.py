@@ -17,9 +17,9 @@ from medst.encode import ImageFeatures
 from medst.errors import MedstError
 from medst.evaluate import probe as probing
 from medst.evaluate import zero_shot as zeroing
-from medst.evaluate.labels import Labelled, Split
+from medst.evaluate.classification import Classification, Split
 from medst.evaluate.probe import draw, probe
-from medst.evaluate.run import evaluate
+from medst.evaluate.runner import evaluate
 from medst.evaluate.task import Outcome, Question
 from medst.evaluate.zero_shot import zero_shot
 from medst.weights import Loaded
@@ -215,13 +215,13 @@ def test_a_label_with_too_few_drawn_rows_is_left_out_and_so_is_the_mean(
     target[:, 1] = 0
     target[draw(40, 1.0, 42)[[0, 12, 30]], 1] = 1
     split = Split(np.arange(40), target, np.arange(40))
-    data = Labelled(["often", "seldom"], True, dict.fromkeys(("train", "valid", "test"), split), {})
+    data = Classification(["often", "seldom"], True, dict.fromkeys(("train", "valid", "test"), split), {})
     lacking = probing._lacking(data, 0.25, (42,))
     assert lacking == {
         "25 % seldom": "10 of 40 training rows hold 1 positive, 9 negative; 2 of each are needed: "
         "13 rows would do, --fractions 0.325"
     }
-    monkeypatch.setattr(probing, "read_labels", lambda _: data)
+    monkeypatch.setattr(probing, "read_classification", lambda _: data)
     few = probe(loaded, cohort, Question(fractions=(0.25,)))
     assert [score.finding for score in few.scores] == ["25 % often"]
     assert [left.finding for left in few.left_out] == ["25 % seldom", "25 %"]

@@ -1,4 +1,4 @@
-"""Labelled rows of a cohort for a probe: one class of several, or several labels that may each be there or not."""
+"""Classification rows of a cohort for a probe: one class of several, or several labels that may each be there or not."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Classification:
     """A cohort's three splits and the names of its classes or labels."""
 
     names: list[str]
@@ -43,7 +43,7 @@ class Labelled:
     left_out: dict[str, str]
 
 
-def read_labels(cohort: Cohort) -> Labelled:
+def read_classification(cohort: Cohort) -> Classification:
     """Labels of a benchmark cohort (classes) or of one with pairs (CheXpert labels of the frontal images).
 
     A label that is not mentioned counts as absent, an uncertain one is not counted.
@@ -63,17 +63,17 @@ def read_labels(cohort: Cohort) -> Labelled:
     return found
 
 
-def _classes(cohort: Cohort) -> Labelled:
+def _classes(cohort: Cohort) -> Classification:
     assert cohort.labelled is not None
     splits = {}
     for name in ("train", "valid", "test"):
         table = cohort.labelled.filter(split=name)
         target = table["label"].cast(pl.Int64).to_numpy(writable=True)  # a tensor will share its memory
         splits[name] = Split(table["image"].to_numpy(), target, table["patient_id"].to_numpy())
-    return Labelled([str(name) for name in cohort.meta["classes"]], False, splits, {})
+    return Classification([str(name) for name in cohort.meta["classes"]], False, splits, {})
 
 
-def _several(cohort: Cohort) -> Labelled:
+def _several(cohort: Cohort) -> Classification:
     if cohort.pairs is None or cohort.pairs["labels"].null_count() == cohort.pairs.height:
         raise MedstError(
             f"{cohort.path} has no labels: it is a {cohort.meta['dataset']} cohort; a probe needs rsna, covidx, or a cohort "
@@ -106,4 +106,4 @@ def _several(cohort: Cohort) -> Labelled:
         )
         for name in ("train", "valid", "test")
     }
-    return Labelled([every[place] for place in kept], True, splits, left_out)
+    return Classification([every[place] for place in kept], True, splits, left_out)

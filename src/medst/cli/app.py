@@ -1,4 +1,4 @@
-"""The verbs that use a model; heavy imports stay inside of them, as in `cli.py`."""
+"""`medst app`."""
 
 import signal
 import time
@@ -7,28 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
-
-from medst.cli_arguments import CohortPath, Model, Out
-
-
-def embed(model: Model, cohort: CohortPath, out: Out, /, rows: int = 4096) -> None:
-    """Write the embeddings of a whole cohort as Parquet files.
-
-    Args:
-        model: folder of a model, for instance RUN/best.
-        cohort: folder of a prepared cohort of any data set.
-        out: folder to write; a job that was stopped is resumed.
-        rows: rows per file.
-    """
-    from medst.hub import check_name
-
-    check_name(model, "model")  # before the seconds that the other imports take
-    from medst.embed import embed as run
-    from medst.progress import Display
-
-    with Display(["embed"]) as display:
-        said = run(model, cohort, out, rows=rows, progress=display.stage("embed"))
-    print(f"{out}: {said['rows']} rows of {said['dim']} numbers, {said['files']} file{'s'[: said['files'] != 1]}")
 
 
 def app(

@@ -1,7 +1,7 @@
-"""The positional arguments that several verbs share."""
+"""Positional arguments that several verbs share, and the exit codes."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -11,6 +11,7 @@ CohortPath = Annotated[Path, Positional, arg(metavar="COHORT")]
 Cohorts = Annotated[tuple[Path, ...], Positional, arg(metavar="COHORT...")]
 Run = Annotated[Path, Positional, arg(metavar="RUN")]
 Runs = Annotated[tuple[Path, ...], Positional, arg(metavar="RUN...")]
-Source = Annotated[Path, Positional, arg(metavar="SOURCE")]
+Checkpoint = Annotated[Path, Positional, arg(metavar="CHECKPOINT")]
 Model = Annotated[Path, Positional, arg(metavar="MODEL")]
-RecipeName = Literal["paper", "modern", "tiny"]
+
+INTERRUPTED, TERMINATED = 130, 143

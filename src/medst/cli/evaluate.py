@@ -1,14 +1,11 @@
-"""The verbs that measure models and show what was measured; heavy imports stay inside of them, as in `cli.py`."""
+"""`medst evaluate`."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from medst.cli_arguments import CohortPath, Cohorts, Model, Out, RecipeName, Runs
-from medst.recipes.settings import Recipe
+from medst.cli.arguments import Cohorts, Model
 
 
 def evaluate(
@@ -64,7 +61,7 @@ def evaluate(
     if not all(0 < fraction <= 1 for fraction in fractions):
         raise MedstError(f"--fractions {' '.join(map(str, fractions))}: give shares above 0 and up to 1.")
     check_name(model, "model")  # before the seconds that the other imports take
-    from medst.evaluate.run import evaluate as run
+    from medst.evaluate.runner import evaluate as run
     from medst.evaluate.task import Question
     from medst.progress import Display
 
@@ -107,105 +104,3 @@ def evaluate(
     for warning in results["warnings"]:
         print(f"Beware: {warning}")
     print(f"{out}: {len(results['results'])} numbers")
-
-
-def report(
-    runs: Runs,
-    /,
-    cohort: Path | None = None,
-    results: Path | None = None,
-    comparisons: Path | None = None,
-    out: Path | None = None,
-    tables: Literal["markdown", "latex"] | None = None,
-    patients: int = 4,
-    synthetic: bool = False,
-) -> None:
-    """Draw results as one HTML page: any number of runs side by side, or one with its learning curves and patients.
-
-    Args:
-        runs: folders of runs, or files that `medst evaluate` wrote.
-        cohort: the cohort of the one run, whose curves and patients are then shown too.
-        results: what `medst evaluate` wrote about the one run; RUN/results.json if not given.
-        comparisons: the ms-cxr-t cohort of these results, for the true progressions.
-        out: the page; RUN/report.html with --cohort, comparison.html in the first folder without.
-        tables: print the numbers as tables in this language too.
-        patients: how many patients to show.
-        synthetic: say on the page that all patients are synthetic.
-    """
-    from medst.errors import MedstError
-    from medst.pages.report import compare, tables_of
-    from medst.pages.run_page import build
-
-    if not runs:
-        raise MedstError("report needs at least one RUN, a run's folder or a results file.")
-    if cohort is None:
-        if results is not None or comparisons is not None:
-            raise MedstError("--results and --comparisons go with --cohort, which shows one run with its patients.")
-        folder = runs[0] if runs[0].is_dir() else runs[0].parent
-        page = compare(out or folder / "comparison.html", runs)
-        if tables is not None:
-            print(tables_of(runs, tables))
-        print(page)
-        return
-    if len(runs) > 1:
-        raise MedstError("--cohort shows the patients of one run; give one RUN, or leave --cohort out to compare them.")
-    page = build(
-        out or runs[0] / "report.html",
-        run=runs[0],
-        results=results or runs[0] / "results.json",
-        cohort=cohort,
-        comparisons=comparisons,
-        patients=patients,
-        synthetic=synthetic,
-    )
-    print(page)
-
-
-def ablate_verb(default: Recipe) -> Callable[..., None]:
-    """The verb `ablate`, whose settings start from a recipe."""
-
-    def ablate(
-        cohort: CohortPath,
-        out: Out,
-        /,
-        comparisons: Path | None = None,
-        recipe: RecipeName = "tiny",
-        seeds: int = 3,
-        only: tuple[str, ...] = (),
-        epochs: int | None = None,
-        jobs: int = 1,
-        settings: Annotated[Recipe, arg(name="")] = default,
-    ) -> None:
-        """Train a recipe's variants, each without or with one thing, and report what each thing is worth.
-
-        Args:
-            cohort: folder of a prepared cohort with pairs.
-            out: folder for all runs and the table; the same command resumes a stopped job, and tries runs that failed again.
-            comparisons: an ms-cxr-t cohort to measure on; retrieval on COHORT is always measured.
-            recipe: where the settings below start from; the variants vary the result.
-            seeds: runs of each variant; they take the place of --run.seed.
-            only: names of variants; all of them if not given.
-            epochs: passes over the training sequences; the same as --optimiser.epochs.
-            jobs: runs at a time.
-            settings: all settings.
-        """
-        settings.check()
-        from medst.ablate import ablate as run
-        from medst.progress import Display
-
-        with Display(["ablate"]) as display:
-            table = run(
-                cohort,
-                out,
-                comparisons=comparisons,
-                recipe=settings,
-                seeds=seeds,
-                only=only,
-                epochs=epochs,
-                jobs=jobs,
-                progress=display.stage("ablate"),
-                say=lambda note: print(note, file=sys.stderr),
-            )
-        print(table)
-
-    return ablate

@@ -12,9 +12,9 @@ import pytest
 from medst.cli import main
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
-from medst.evaluate import run
+from medst.evaluate import runner
 from medst.evaluate.results import read_results
-from medst.evaluate.run import TASKS, evaluate
+from medst.evaluate.runner import TASKS, evaluate
 from medst.evaluate.task import Outcome, Question, Task
 from medst.evaluate.temporal_text import temporal_text
 from medst.files import claim, is_leftover
@@ -153,8 +153,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def watched(name: str, task: Task) -> Task:
         return lambda *given: names.append(name) or task(*given)
 
-    for name, task in run._TASK_OF.items():
-        monkeypatch.setitem(run._TASK_OF, name, watched(name, task))
+    for name, task in runner._TASK_OF.items():
+        monkeypatch.setitem(runner._TASK_OF, name, watched(name, task))
     return names
 
 
@@ -168,7 +168,7 @@ def test_a_stopped_evaluation_resumes_and_writes_the_same_bytes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(run._TASK_OF, "temporal-text", stop)
+        patch.setitem(runner._TASK_OF, "temporal-text", stop)
         with pytest.raises(KeyboardInterrupt):
             evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0, 1), keep=True)
     assert set(json.loads(out.read_text())["details"]) == {"temporal-image/ms-cxr-t"}
@@ -191,7 +191,7 @@ def test_results_of_another_numerics_version_are_not_taken_for_results_of_this_o
 ) -> None:
     out = tmp_path / "results.json"
     evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=())
-    monkeypatch.setattr(run, "NUMERICS", run.NUMERICS + 1)
+    monkeypatch.setattr(runner, "NUMERICS", runner.NUMERICS + 1)
     with pytest.raises(MedstError, match=r"another version of medst's numerics; give another --out, or --replace"):
         evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=(), keep=True)
 

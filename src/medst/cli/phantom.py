@@ -1,0 +1,46 @@
+"""`medst phantom`."""
+
+from typing import Any, Literal
+
+from medst.cli.arguments import Out
+from medst.cli.counts import count_phrase
+
+
+def phantom(
+    out: Out,
+    /,
+    patients: int = 1000,
+    seed: int = 0,
+    workers: int = 0,
+    test_share: float = 0.2,
+    valid_share: float = 0.1,
+    trees: tuple[Literal["mimic-cxr", "rsna", "covidx", "chexpert-plus", "open-i", "all"], ...] = ("mimic-cxr",),
+) -> None:
+    """Write synthetic patients in the raw layouts of MIMIC-CXR-JPG and MS-CXR-T, or of other data sets.
+
+    Args:
+        out: new folder, or one whose phantom was not finished, which is resumed.
+        patients: how many, in each tree.
+        seed: the same seed writes the same bytes, whatever the number of workers.
+        workers: processes; 0: one a core.
+        test_share: share of patients in the test split of mimic-cxr.
+        valid_share: share of patients in the validation split of mimic-cxr.
+        trees: which data sets: mimic-cxr goes to OUT/mimic-cxr-jpg and OUT/ms-cxr-t, each other one to OUT and its name.
+    """
+    from medst.progress import Display
+    from medst_phantom.mimic import write_phantom
+    from medst_phantom.others import write_tree
+    from medst_phantom.output_folder import OTHER_TREES
+
+    wanted = ("mimic-cxr", *OTHER_TREES) if "all" in trees else tuple(dict.fromkeys(trees))
+    common: dict[str, Any] = {"patients": patients, "seed": seed, "workers": workers}
+    said = []
+    with Display(list(wanted)) as display:
+        for name in wanted:
+            progress = display.stage(name)
+            if name == "mimic-cxr":
+                shares: dict[str, Any] = {"test_share": test_share, "valid_share": valid_share}
+                said.append(f"{out}: " + count_phrase(write_phantom(out, **common, **shares, progress=progress)))
+            else:
+                said.append(f"{out / name}: " + count_phrase(write_tree(name, out / name, **common, progress=progress)))
+    print("\n".join(said))
