@@ -15,8 +15,8 @@ test-all: $(READY) lint
 	$(VENV)/bin/python -m pytest -q -m ""
 
 lint: $(READY)
-	$(VENV)/bin/ruff check src tests benchmarks examples docs conftest.py hatch_build.py
-	$(VENV)/bin/ruff format --check src tests benchmarks examples docs conftest.py hatch_build.py
+	$(VENV)/bin/ruff check src tests benchmarks examples docs conftest.py
+	$(VENV)/bin/ruff format --check src tests benchmarks examples docs conftest.py
 	$(VENV)/bin/mypy
 
 docs: $(READY)
@@ -25,7 +25,7 @@ docs: $(READY)
 setup: $(READY)
 
 # torch first and by itself: its pinned version may be at hand as a CPU build, and what follows then keeps it.
-$(READY): pyproject.toml constraints.txt hatch_build.py src/medst/cohort/jpeg_eighth.c
+$(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a few minutes of downloads, once."
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch

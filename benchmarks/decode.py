@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 
 from machine import keep
-from medst.cohort import images
-from medst.cohort.eighth import compiled
+from medst.cohort import guarded_decode
 from medst.cohort.images import Reading, read_square
+from medst.cohort.resize import fit, resize
 from medst_phantom.anatomy import sample_anatomy
 from medst_phantom.dicom import deepen, style_of, write_dicom
 from medst_phantom.radiograph import render_study, sample_acquisition
@@ -51,16 +51,14 @@ def make(folder: Path, count: int) -> dict[str, list[Path]]:
 
 
 def usual(path: Path) -> np.ndarray:
-    """What everybody writes."""
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    rows, columns = images.fit(*picture.shape)
-    return cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
+    """Full decoding and resizing with OpenCV, without any check."""
+    return resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
 
 
 def scaled(path: Path) -> np.ndarray:
-    """libjpeg's own scaled decoding, through OpenCV."""
+    """OpenCV's scaled decoding and resizing, without any check."""
     picture = cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-    return cv2.resize(picture, images.fit(HEIGHT, WIDTH)[::-1], interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture, fit(HEIGHT, WIDTH)[::-1], interpolation=cv2.INTER_AREA)
 
 
 WAYS: dict[str, Callable[[Path], object]] = {
@@ -87,7 +85,7 @@ def make_dicom(folder: Path, count: int, size: tuple[int, int] | None) -> list[P
 
 def cpu_seconds() -> float:
     """CPU time that this process and its guarded child have had, on Linux."""
-    child = images._child()._child
+    child = guarded_decode._child()._child
     clock = 0.0 if child is None else time.clock_gettime((~child.pid << 3) | 2)  # the CPU clock of that process
     return time.process_time() + clock
 
@@ -99,11 +97,11 @@ def guard(rounds: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             paths = make_dicom(Path(folder), count, size)
             read_square(paths[0])  # imports pydicom
-            images._child().close()
+            guarded_decode._child().close()
             start = time.perf_counter()
-            images.read_guarded(paths[0])
+            guarded_decode.read_guarded(paths[0])
             first = time.perf_counter() - start
-            ways = (read_square, images.read_guarded)
+            ways = (read_square, guarded_decode.read_guarded)
             taken = np.zeros((2, len(ways), rounds, len(paths)))
             for turn in range(rounds):
                 for number, path in enumerate(paths):
@@ -164,7 +162,7 @@ def main() -> None:
                 },
             }
             print(kind, found[kind])
-    keep("decode", {"compiled": compiled(), "pixels": [HEIGHT, WIDTH], "kinds": found})
+    keep("decode", {"pixels": [HEIGHT, WIDTH], "kinds": found})
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ import torch
 from decode import make, usual
 from machine import keep
 from medst.batch import Batches
-from medst.cohort.images import SIDE
 from medst.cohort.pairs import labels_schema
+from medst.cohort.resize import SIDE
 from medst.cohort.store import SCHEMA, open_cohort
 from medst.recipes.settings import DataSettings
 from medst.tokenizer import learn_tokenizer

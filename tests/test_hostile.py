@@ -27,9 +27,11 @@ from tests.cohort import test_rejections as trees
 from tests.cohort.conftest import jpeg, picture
 from tests.cohort.test_bad_inputs import prepared, special
 
-from medst.cohort import images
+from medst.cohort import guarded_decode
+from medst.cohort.images import Reading
 from medst.cohort.prepare import prepare
 from medst.cohort.store import open_cohort
+from medst.cohort.unreadable_image import UnreadableImage
 from medst.errors import MedstError
 from medst.evaluate.prompts import read_prompts
 from medst.evaluate.results import SCHEMA, read_results
@@ -146,9 +148,9 @@ def hostile_pictures(folder: Path, count: int) -> Counter[str]:
     assert set(odd) <= set(rejected)
     seen.update(used=len(kept) - len(names), refused=len(rejected))
     seen["of these a decoder crashed"] = sum("crashed" in reason for reason in rejected.values())
-    for reading in (images.Reading("fast", "window"), images.Reading("exact", "window")):
+    for reading in (Reading("fast", "window"), Reading("exact", "window")):
         for name in bad[:: 1 if reading.decode == "fast" else 7]:
-            outcome(partial(images.read_guarded, folder / name, reading))
+            outcome(partial(guarded_decode.read_guarded, folder / name, reading))
     return seen
 
 
@@ -331,8 +333,8 @@ def hostile_json(folder: Path, count: int) -> Counter[str]:
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.slow)])
 def test_hostile_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     seen = {}
-    with GuardedProcess(seconds=SECONDS, refused=(images.UnreadableImage, OSError)) as guard:
-        monkeypatch.setattr(images, "_child", lambda: guard)
+    with GuardedProcess(seconds=SECONDS, refused=(UnreadableImage, OSError)) as guard:
+        monkeypatch.setattr(guarded_decode, "_child", lambda: guard)
         for name, make, share in (
             ("pictures", hostile_pictures, 0.55),
             ("tables", hostile_tables, 0.2),

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medst.cohort.covidx import read_list, split_train
-from medst.cohort.images import resize
 from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
+from medst.cohort.resize import resize
 from medst.cohort.store import open_cohort
 from medst.cohort.writer import Writer
 from medst.errors import MedstError

@@ -7,10 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medst.cohort.images import read_grey, resize
+from medst.cohort.images import read_grey
 from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT
 from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
+from medst.cohort.resize import resize
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.cohort.images import SIDE, resize
+from medst.cohort.resize import SIDE, resize
 from medst.use.geometry import Geometry, unfold
 
 SIDES = st.integers(16, 40)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from medst.cohort.images import read_square, resize
+from medst.cohort.images import read_square
+from medst.cohort.resize import resize
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.use import Picture, read_picture, stored_picture

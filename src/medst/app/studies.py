@@ -10,8 +10,8 @@ import cv2
 import polars as pl
 
 from medst.app.search import Indexing
-from medst.cohort.dicom import read_dated
-from medst.cohort.images import guarded
+from medst.cohort.guarded_decode import guarded
+from medst.cohort.images import read_grey_and_date
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.use import Grounding, ImageEmbeddings, Model, Picture, Progression, Study, read_picture, stored_picture
@@ -248,7 +248,7 @@ def read_upload(file: str | Path, name: str) -> tuple[Picture, datetime | None]:
         MedstError: it can't be read or used.
     """
     try:
-        grey, date = guarded(read_dated, Path(file).absolute())
+        grey, date = guarded(read_grey_and_date, Path(file).absolute())
         picture = read_picture(grey)
     except (MedstError, OSError) as error:
         raise MedstError(f"{name}: {str(error).rstrip('.')}.") from None

@@ -14,14 +14,13 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
-from medst.cohort.images import MOST_BYTES, MOST_PIXELS, SMALLEST_SIDE, UnreadableImage, read_grey
+from medst.cohort.unreadable_image import MOST_BYTES, UnreadableImage, check_size
 from medst.errors import MedstError
 from medst.files import read_or_why
 
@@ -72,8 +71,7 @@ def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum")
             raise UnreadableImage(f"its pixels can't be decoded ({type(error).__name__})") from None
         if pixels.ndim != 2:
             raise UnreadableImage(f"pixels of {pixels.ndim} dimensions; a picture has two")
-        if min(pixels.shape) < SMALLEST_SIDE:
-            raise UnreadableImage(f"{pixels.shape[1]} x {pixels.shape[0]} pixels: too small")
+        check_size(pixels.shape[1], pixels.shape[0])
         try:
             grey = _by_maximum(pixels) if intensity == "maximum" else _by_window(dataset, pixels)
         except (MemoryError, UnreadableImage):
@@ -131,10 +129,7 @@ def _check(dataset: "Dataset") -> str:
     if photometric not in GREY or int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise UnreadableImage(f"photometric interpretation {photometric}, not {' or '.join(GREY)}")
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-    if min(rows, columns) < SMALLEST_SIDE:
-        raise UnreadableImage(f"{columns} x {rows} pixels: too small")
-    if rows * columns > MOST_PIXELS:
-        raise UnreadableImage(f"{columns} x {rows} pixels: too large")
+    check_size(columns, rows)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         raise UnreadableImage("DICOM that doesn't name its transfer syntax")
@@ -232,27 +227,10 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, (list, tuple)) or hasattr(value, "__getitem__") else value
 
 
-def read_dated(path: "Path") -> tuple[np.ndarray, str]:
-    """A picture, and the study date of a DICOM file; call it in a guarded child process.
-
-    Returns:
-        uint8 (height, width), as `medst.cohort.images.read_grey`; the date as YYYY-MM-DD, empty where there is none.
-
-    Raises:
-        UnreadableImage, OSError, MedstError: as `medst.cohort.images.read_grey`.
-    """
-    picture = read_grey(path)
-    try:
-        date = datetime.strptime(read_element(path, "StudyDate"), "%Y%m%d").date().isoformat()
-    except (ValueError, MedstError):  # without pydicom, it is not DICOM
-        date = ""
-    return picture, date
-
-
 def read_element(path: "Path", name: str) -> str:
     """One element of a DICOM header as text, by its keyword; empty where it is missing or the file is not DICOM.
 
-    It is parsed in this process; `medst.cohort.images.guarded(read_element, path, name)` parses it in another.
+    It is parsed in this process; `medst.cohort.guarded_decode.guarded(read_element, path, name)` parses it in another.
 
     Raises:
         MedstError: the packages that read DICOM are missing.

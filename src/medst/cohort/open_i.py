@@ -13,12 +13,14 @@ from xml.etree import ElementTree
 
 import polars as pl
 
-from medst.cohort.images import UnreadableImage, guarded
+from medst.cohort.dicom import read_element
+from medst.cohort.guarded_decode import guarded
 from medst.cohort.options import Options
 from medst.cohort.pairs import Sources, write_pairs
 from medst.cohort.raw_tables import read_csv
 from medst.cohort.report_text import loses_letters, section_text
 from medst.cohort.splits import draw_splits
+from medst.cohort.unreadable_image import UnreadableImage
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 from medst.files import read_or_why
@@ -161,8 +163,6 @@ def read_views(raw: Path, pictures: dict[str, Path]) -> dict[str, str]:
 
 
 def _dicom_view(path: Path) -> str | None:
-    from medst.cohort.dicom import read_element
-
     try:
         return POSITIONS.get(guarded(read_element, path.absolute(), "ViewPosition").upper())
     except UnreadableImage:  # named in rejected.csv when its pixels are read

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medst.cohort.images import SIDE
+from medst.cohort.resize import SIDE
 from medst.errors import MedstError
 from medst.files import open_regular, part_of, read_json, sha256
 

@@ -25,10 +25,13 @@ import numpy as np
 import polars as pl
 
 from medst import __version__
-from medst.cohort.images import AS_RELEASED, SIDE, Reading, UnreadableImage, read_guarded
+from medst.cohort.guarded_decode import read_guarded
+from medst.cohort.images import AS_RELEASED, Reading
 from medst.cohort.options import DEFAULTS
 from medst.cohort.rejections import COUNTED, LEFT_OUT, Rejections
+from medst.cohort.resize import SIDE
 from medst.cohort.store import SCHEMA, Cohort, digest_table, part_path, read_meta
+from medst.cohort.unreadable_image import UnreadableImage
 from medst.errors import MedstError
 from medst.files import atomic, is_free, is_leftover, read_json, write_bytes, write_json, write_text
 from medst.jobs import Workers

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from medst.cohort.images import SIDE, fit
+from medst.cohort.resize import SIDE, fit
 
 
 @dataclass(frozen=True)

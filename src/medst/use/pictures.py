@@ -13,16 +13,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from medst.cohort.images import (
-    AS_RELEASED,
-    MOST_PIXELS,
-    SIDE,
-    SMALLEST_SIDE,
-    Reading,
-    UnreadableImage,
-    read_grey,
-    resize,
-)
+from medst.cohort.images import AS_RELEASED, Reading, read_grey
+from medst.cohort.resize import SIDE, resize
+from medst.cohort.unreadable_image import MOST_PIXELS, SMALLEST_SIDE, UnreadableImage
 from medst.errors import MedstError
 from medst.use.geometry import Geometry
 
