@@ -18,6 +18,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check src tests benchmarks examples docs conftest.py
 	$(VENV)/bin/ruff format --check src tests benchmarks examples docs conftest.py
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 docs: $(READY)
 	$(VENV)/bin/zensical build --strict --clean
