@@ -84,7 +84,7 @@ def build(way: str, device: str) -> tuple[Step, torch.optim.Optimizer]:
 def take(step: Step, optimiser: torch.optim.Optimizer, batch: Batch, bf16: bool) -> float:
     """One step; its loss, which also waits for the device."""
     with torch.autocast(batch.frontal.device.type, dtype=torch.bfloat16, enabled=bf16):
-        losses = step(batch, 1.0)
+        losses = step(batch)
     losses["loss"].backward()
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
@@ -116,7 +116,7 @@ def count_flops(arguments: argparse.Namespace) -> float:
     step, _ = build("fast fp32", "cpu")
     batch = make_batch(arguments.pairs, arguments.laterals, arguments.pieces)
     with FlopCounterMode(display=False) as counter:
-        step(batch, 1.0)["loss"].backward()
+        step(batch)["loss"].backward()
     return float(counter.get_total_flops())
 
 

@@ -145,7 +145,7 @@ def train(recipe: Recipe, cohort: str, batches: list[Batch], devices: Devices | 
     losses: list[dict[str, float]] = []
     gradient: dict[str, torch.Tensor] = {}
     for batch in batches:
-        found = step(batch, 1.0)
+        found = step(batch)
         found["loss"].backward()
         if not gradient:
             gradient = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -11,6 +11,7 @@ from tests.objective import oracle
 from torch import Tensor
 
 from medst.objective.local import LocalAlignment
+from medst.recipes.objective import ObjectiveSettings
 
 DIM = 6
 
@@ -41,7 +42,7 @@ def make_case(lengths: list[int], laterals: list[bool], seed: int = 0, views: in
 
 def alignment(masked: bool, seed: int = 7) -> LocalAlignment:
     torch.manual_seed(seed)
-    module = LocalAlignment(DIM, masked=masked).double()
+    module = LocalAlignment(ObjectiveSettings(masked=masked), DIM).double()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=2.0)  # far from uniform, so that every weight matters
     return module

@@ -92,7 +92,7 @@ def test_all_losses_equal_the_loops(recipe: str) -> None:
 
 def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     settings = ObjectiveSettings(global_weight=2.0, local_weight=0.5, temporal_weight=3.0)
-    losses = make_objective(settings)(make(6), STEPS, MASK, temporal_share=0.25)
+    losses = make_objective(settings)(make(6), STEPS, MASK, shares={"temporal": 0.25})
     assert set(losses) == {"loss"} | PARTS
     expected = 2 * losses["global"] + 0.5 * (losses["local_words"] + losses["local_patches"])
     expected = expected + 0.75 * torch.stack([losses[n] for n in PARTS if n.endswith(("ication", "gression"))]).sum()

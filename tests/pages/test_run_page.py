@@ -15,7 +15,7 @@ from PIL import Image
 
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
-from medst.pages.result_figures import LOSSES
+from medst.pages.result_figures import CURVES
 from medst.pages.run_page import build
 
 
@@ -102,7 +102,7 @@ def test_every_section_is_there(read: Reader, made_up: Path) -> None:
     results = json.loads((made_up / "run" / "results.json").read_text())
     for fingerprint in (results["model"]["fingerprint"], "of-mimic-cxr", "of-ms-cxr-t"):
         assert fingerprint in text
-    for title in LOSSES.values():
+    for title in CURVES.values():
         assert title in text
     for finding in ("Edema", "Pleural effusion", "Pneumothorax"):
         assert finding in text

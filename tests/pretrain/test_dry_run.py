@@ -46,7 +46,7 @@ def test_it_says_what_the_run_is(phantom_cohort: Path, small_recipe: Recipe, tmp
     flops, pairs = [], []
     for number in range(len(batches)):
         with FlopCounterMode(display=False) as counter:
-            step(batches[number], 1.0)["loss"].backward()
+            step(batches[number])["loss"].backward()
         flops.append(counter.get_total_flops())
         pairs.append(len(batches[number].pair))
     assert found.flops_a_step == pytest.approx(float(np.mean(flops)), rel=0.15)

@@ -373,8 +373,8 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence(
 ) -> None:
     forward: Callable[..., dict[str, torch.Tensor]] = Step.forward
 
-    def broken(self: Step, batch: object, share: float) -> dict[str, torch.Tensor]:
-        return {name: value * float("nan") for name, value in forward(self, batch, share).items()}
+    def broken(self: Step, batch: object, shares: object = None) -> dict[str, torch.Tensor]:
+        return {name: value * float("nan") for name, value in forward(self, batch, shares).items()}
 
     monkeypatch.setattr(Step, "forward", broken)
     with pytest.raises(MedstError, match=r"The loss is nan at step 0 .*optimiser\.lr may help"):
@@ -425,10 +425,10 @@ def test_the_batch_that_gave_no_number_is_kept(
     forward: Callable[..., dict[str, torch.Tensor]] = Step.forward
     seen: list[Batch] = []
 
-    def broken(self: Step, batch: Batch, share: float) -> dict[str, torch.Tensor]:
+    def broken(self: Step, batch: Batch, shares: object = None) -> dict[str, torch.Tensor]:
         seen.append(batch)
         factor = float("inf") if len(seen) == 3 else 1.0
-        return {name: value * factor for name, value in forward(self, batch, share).items()}
+        return {name: value * factor for name, value in forward(self, batch, shares).items()}
 
     monkeypatch.setattr(Step, "forward", broken)
     with pytest.raises(MedstError, match=r"The loss is inf at step 2 .*batch-0.safetensors"):
@@ -626,10 +626,10 @@ def test_a_loss_that_explodes_stops_the_run(
     forward: Callable[..., dict[str, torch.Tensor]] = Step.forward
     taken: list[int] = []
 
-    def exploding(self: Step, batch: Batch, share: float, **more: object) -> dict[str, torch.Tensor]:
+    def exploding(self: Step, batch: Batch, shares: object = None, **more: object) -> dict[str, torch.Tensor]:
         taken.append(self.training)
         factor = 500.0 if sum(taken) > 55 else 1.0
-        return {name: value * factor for name, value in forward(self, batch, share, **more).items()}
+        return {name: value * factor for name, value in forward(self, batch, shares, **more).items()}
 
     monkeypatch.setattr(Step, "forward", exploding)
     optimiser = replace(small_recipe.optimiser, epochs=60)

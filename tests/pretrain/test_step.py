@@ -63,7 +63,7 @@ def test_parts_give_the_losses_and_gradients_of_the_whole_batch(
     engine.bare.train()
 
     torch.manual_seed(7)
-    losses, backward = engine.forward(batches, 0.5)
+    losses, backward = engine.forward(batches, {"temporal": 0.5})
     after_forward = torch.get_rng_state()
     backward()
     assert torch.equal(torch.get_rng_state(), after_forward)
@@ -75,7 +75,7 @@ def test_parts_give_the_losses_and_gradients_of_the_whole_batch(
     starts = torch.tensor([0, *(len(batch.pair) for batch in batches)]).cumsum(0)
     steps = torch.cat([batch.steps + start for batch, start in zip(batches, starts, strict=False)])
     mask = torch.cat([batch.step_mask for batch in batches])
-    whole = engine.bare.objective(engine.bare.model.project(joint), steps, mask, 0.5)
+    whole = engine.bare.objective(engine.bare.model.project(joint), steps, mask, shares={"temporal": 0.5})
     whole["loss"].backward()
     expected = gradients(engine)
     assert {k: v.item() for k, v in losses.items()} == pytest.approx({k: v.item() for k, v in whole.items()}, rel=1e-5)
@@ -86,8 +86,8 @@ def test_parts_give_the_losses_and_gradients_of_the_whole_batch(
 
 def test_parts_contrast_more_pairs_than_each_has(phantom_cohort: Path, small_recipe: Recipe) -> None:
     engine, batches = parts_of(phantom_cohort, plain(small_recipe), 2)
-    together = engine.forward(batches, 1.0)[0]["global"].item()
-    alone = [engine.forward([batch], 1.0)[0]["global"].item() for batch in batches]
+    together = engine.forward(batches, {})[0]["global"].item()
+    alone = [engine.forward([batch], {})[0]["global"].item() for batch in batches]
     assert together > max(alone)
 
 
@@ -121,7 +121,7 @@ def test_what_no_loss_reaches_is_frozen_and_the_rest_has_a_gradient(
     weights_of = {f"{name}_weight": 0.0 for name in zero}
     recipe = replace(small_recipe, objective=replace(small_recipe.objective, **weights_of))  # type: ignore[arg-type]
     engine, batches = parts_of(phantom_cohort, plain(recipe), 1)
-    engine.forward(batches, 1.0)[1]()
+    engine.forward(batches, {})[1]()
     learn = {name for name, p in engine.bare.named_parameters() if p.requires_grad}
     assert set(gradients(engine)) == learn
     assert len(learn) < len(dict(engine.bare.named_parameters())) or zero == ("global",)
@@ -133,11 +133,11 @@ def test_evaluating_is_without_dropout_and_gradients_and_training_goes_on_with_t
     engine, batches = parts_of(phantom_cohort, plain(small_recipe, dropout=0.5), 1)
     engine.bare.train()
     with engine.evaluating():
-        one, two = (engine.module(batches[0], 1.0)["loss"] for _ in range(2))
+        one, two = (engine.module(batches[0])["loss"] for _ in range(2))
     assert torch.equal(one, two)
     assert not one.requires_grad
     assert engine.bare.training
-    assert engine.module(batches[0], 1.0)["loss"].requires_grad
+    assert engine.module(batches[0])["loss"].requires_grad
 
 
 @pytest.mark.parametrize(("processes", "parts", "wrapped"), [(1, 1, False), (2, 1, True), (2, 2, False), (1, 2, False)])

@@ -5,6 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from medst.distributed import Devices
+from medst.objective.loss import Embedded, Loss, Sequences
+from medst.recipes.objective import ObjectiveSettings
+
 
 def global_loss(
     image: Float[Tensor, "pair dim"],
@@ -13,7 +17,7 @@ def global_loss(
     candidates: tuple[Float[Tensor, "candidate dim"], Float[Tensor, "candidate dim"]] | None = None,
     first: int = 0,
 ) -> Float[Tensor, ""]:
-    """InfoNCE in both directions; the sum, not the mean, of the two cross entropies.
+    """Compute InfoNCE in both directions; the sum, not the mean, of the two cross entropies.
 
     Args:
         image: unit rows.
@@ -37,3 +41,20 @@ def global_loss(
     images, reports = candidates
     to_reports, to_images = image @ reports.T / temperature, report @ images.T / temperature
     return F.cross_entropy(to_reports, target) + F.cross_entropy(to_images, target)
+
+
+class GlobalLoss(Loss):
+    """The global loss, with the pairs of all devices as candidates where there are several."""
+
+    def __init__(self, settings: ObjectiveSettings, dim: int) -> None:
+        super().__init__()
+        self.temperature = settings.global_temperature
+
+    def terms(self, embedded: Embedded, sequences: Sequences, devices: Devices | None) -> dict[str, Tensor]:
+        """As `Loss.terms`: `global`."""
+        image, report = embedded.image, embedded.report
+        if devices is None:
+            return {"global": global_loss(image, report, self.temperature)}
+        first = sum(devices.counts(image)[: devices.rank])
+        candidates = devices.gather(image), devices.gather(report)
+        return {"global": global_loss(image, report, self.temperature, candidates, first)}

@@ -1,15 +1,18 @@
 """Modality-weighted local alignment between words and patches (paper, section 3.3, equations 2 to 6).
 
-Unusual here: the two sides are not mirror images of each other. On the patches' side the attended words are not
-normalised before they are compared, and the weights are used as the attention gives them. That is how the published
-numbers came about. `masked=False` repeats the rest of it: phantom patches and padding words count like real ones, but
-for the padding words that patches look at.
+As in the released code, the two sides are not mirror images of each other: for the patches, the attended words are not
+normalised before they are compared, and the token weights are not divided by their sum. With `masked` off, phantom patches
+and padding words count like real ones, as released; only the patches' attention never sees padding words.
 """
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from medst.distributed import Devices
+from medst.objective.loss import Embedded, Loss, Sequences
+from medst.recipes.objective import ObjectiveSettings
 
 
 class TokenWeights(nn.Module):
@@ -72,12 +75,12 @@ def aligned_cross_entropy(
     return (per_token * weights).sum() / len(similarity)
 
 
-class LocalAlignment(nn.Module):
+class LocalAlignment(Loss):
     """The local loss with its two learnt weightings."""
 
-    def __init__(self, dim: int, temperature: float = 0.1, masked: bool = True) -> None:
+    def __init__(self, settings: ObjectiveSettings, dim: int) -> None:
         super().__init__()
-        self.temperature, self.masked = temperature, masked
+        self.temperature, self.masked = settings.local_temperature, settings.masked
         self.word_weights = TokenWeights(dim)
         self.patch_weights = TokenWeights(dim)
 
@@ -88,15 +91,17 @@ class LocalAlignment(nn.Module):
         patches: Float[Tensor, "pair patch dim"],
         patch_mask: Bool[Tensor, "pair patch"],
     ) -> dict[str, Tensor]:
-        """Args:
+        """Align words with patches.
+
+        Args:
             words: unit rows.
             word_mask: True where a report has a word.
             patches: unit rows.
-            patch_mask: True where a patch was seen.
+            patch_mask: True where a patch belongs to a view that exists.
 
         Returns:
-            `local_words` and `local_patches`, scalars whose sum is the local loss; and for the pictures of it,
-            `word_weights`, `patch_weights`, `attended_patches` (a word's view of the image) and `attended_words`.
+            `local_words` and `local_patches`, scalars whose sum is the local loss; and, to look at them, `word_weights`,
+            `patch_weights`, `attended_patches` (a word's view of the image) and `attended_words`.
         """
         words_count, patches_count = (word_mask, patch_mask) if self.masked else (None, None)
 
@@ -123,3 +128,8 @@ class LocalAlignment(nn.Module):
             "attended_patches": attended_patches,
             "attended_words": attended_words,
         }
+
+    def terms(self, embedded: Embedded, sequences: Sequences, devices: Devices | None) -> dict[str, Tensor]:
+        """As `Loss.terms`: `local_words` and `local_patches`."""
+        found = self(embedded.words, embedded.word_mask, embedded.patches, embedded.patch_mask)
+        return {name: found[name] for name in ("local_words", "local_patches")}

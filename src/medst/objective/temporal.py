@@ -1,8 +1,8 @@
 """Cross-modal bidirectional cycle consistency over a patient's studies (paper, section 3.4, equations 7 to 13).
 
-Unusual here: all sequences of a batch, of any lengths, are computed at once under a mask. And the regression term has
-two forms. The released one, e^2 / var, has no upper limit: four like reports in a sequence make one of two million. The
-bounded one is the same up to a ratio of `KNEE` and flattens beyond it; docs/method.md derives it.
+All sequences of a batch, of any length, are computed at once under a mask. The regression term has two forms. The released
+one, e^2 / var, has no upper limit: a sequence of four nearly equal reports can make it two million. The bounded one is the
+same up to a ratio of `KNEE` and flattens beyond it; docs/method.md derives it.
 """
 
 from typing import Literal
@@ -10,6 +10,10 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from medst.distributed import Devices
+from medst.objective.loss import Embedded, Loss, Sequences
+from medst.recipes.objective import ObjectiveSettings
 
 KNEE = 5.0
 """Ratio of squared time error to variance up to which the bounded regression equals the released one."""
@@ -122,3 +126,36 @@ def mapping_losses(
         classification.masked_fill(~mask, 0.0).sum() / count,
         per_study.masked_fill(~mask, 0.0).sum() / count,
     )
+
+
+class TemporalLoss(Loss):
+    """Both mappings, from images to reports and from reports to images."""
+
+    def __init__(self, settings: ObjectiveSettings, dim: int) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def terms(self, embedded: Embedded, sequences: Sequences, devices: Devices | None) -> dict[str, Tensor]:
+        """As `Loss.terms`: classification and regression in both directions; 0 where the batch has no sequence."""
+        s, mask = self.settings, sequences.mask
+        if s.time_axis == "days" and sequences.days is None:
+            raise ValueError("objective.time_axis is 'days', but no days were given")
+        time = time_of_steps(mask, sequences.days if s.time_axis == "days" else None)
+        image, report = embedded.image[sequences.steps], embedded.report[sequences.steps]
+        terms = {}
+        for name, u, v in (("image_to_report", image, report), ("report_to_image", report, image)):
+            terms[f"{name}_classification"], terms[f"{name}_regression"] = mapping_losses(
+                u,
+                v,
+                mask,
+                time,
+                temperature=s.temporal_temperature,
+                regression=s.regression,
+                variance_weight=s.variance_weight,
+                huber_delta=s.huber_delta,
+            )
+        return terms
+
+    def rows(self, embedded: Embedded, sequences: Sequences) -> Tensor:
+        """Count the studies."""
+        return sequences.mask.sum()

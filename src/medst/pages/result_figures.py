@@ -11,17 +11,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from medst.pages.figure_style import ACCENT, INK, LINE, MUTED, PAPER, finding_colour, new_figure, plain, to_svg
+from medst.recipes.objective import TERMS
 
-LOSSES = {
-    "loss": "Total, weighted",
-    "global": "Global contrast",
-    "local_words": "Local, from the words",
-    "local_patches": "Local, from the patches",
-    "image_to_report_classification": "Image to report: which study?",
-    "image_to_report_regression": "Image to report and back: when?",
-    "report_to_image_classification": "Report to image: which study?",
-    "report_to_image_regression": "Report to image and back: when?",
-}
+CURVES = {"loss": "Total, weighted"} | {column: term.curve for column, term in TERMS.items()}
 """The columns of metrics.csv that are drawn, with the titles of their curves."""
 
 
@@ -46,7 +38,7 @@ def learning_curves(metrics: Sequence[Mapping[str, str]]) -> list[tuple[str, Mar
         Title and figure of each.
     """
     figures = []
-    for name, title in LOSSES.items():
+    for name, title in CURVES.items():
         split = {
             split: np.array(
                 [(float(r["step"]), float(r[name])) for r in metrics if r["split"] == split and r.get(name)]

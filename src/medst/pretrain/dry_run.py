@@ -250,5 +250,5 @@ def _forward(step: Step, batch: Batch, bf16: bool) -> tuple[Tensor, float]:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     with hooks, torch.autocast(batch.frontal.device.type, dtype=torch.bfloat16, enabled=bf16):
-        losses = step(batch, 1.0)
+        losses = step(batch)
     return losses["loss"], float(sum(kept.values()))

@@ -30,7 +30,7 @@ from medst.pretrain.checkpoint import draw_apart, load_state, save_state, whole
 from medst.pretrain.divergence import REMEMBERED, keep_batches, verdict
 from medst.pretrain.memory import check_memory
 from medst.pretrain.run_folder import RunFolder, read_place, set_aside, write_place
-from medst.pretrain.schedule import Average, learning_rate, make_optimiser
+from medst.pretrain.schedule import Average, learning_rate, loss_shares, make_optimiser
 from medst.pretrain.setup import find_tokenizer, keep_tokenizer, open_fit, remarks, start_weights
 from medst.pretrain.step import Engine, Step, make_accelerator
 from medst.progress import Progress
@@ -252,11 +252,10 @@ class _Run:
         lr = learning_rate(number, self.steps, settings)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        warm = objective.temporal_warmup * self.steps
-        share = min(1.0, number / warm) if warm else 1.0
+        shares = loss_shares(number, self.steps, objective)
 
         self.engine.bare.train()
-        own, backward = self.engine.forward(batches, share)
+        own, backward = self.engine.forward(batches, shares)
         losses = self.engine.mean(own)
         wrong = verdict(losses["loss"], self.at["recent"], settings.explode_above)
         if wrong:
@@ -317,7 +316,7 @@ class _Run:
             for number, batch in zip(own, batches, strict=True):
                 weight = len(batch.pair) if number < len(self.valid) else 0
                 pairs += weight
-                for name, value in self.engine.module(batch, 1.0).items():
+                for name, value in self.engine.module(batch).items():
                     total[name] = total.get(name, torch.zeros_like(pairs)) + value * weight
         pairs = self.accelerator.reduce(pairs)
         return {name: (self.accelerator.reduce(value) / pairs).item() for name, value in total.items()}

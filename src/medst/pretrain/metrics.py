@@ -9,6 +9,7 @@ from typing import Any
 
 from medst.errors import MedstError
 from medst.files import read_regular
+from medst.recipes.objective import TERMS
 
 COLUMNS = (
     "step",
@@ -19,13 +20,7 @@ COLUMNS = (
     "waited",
     "gradient_norm",
     "loss",
-    "global",
-    "local_words",
-    "local_patches",
-    "image_to_report_classification",
-    "image_to_report_regression",
-    "report_to_image_classification",
-    "report_to_image_regression",
+    *TERMS,
 )
 
 

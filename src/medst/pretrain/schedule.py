@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from medst.recipes.objective import LOSSES, ObjectiveSettings
 from medst.recipes.settings import OptimiserSettings
 
 SPARED = ("pos_embed", "cls_token", "position_embeddings", "token_type_embeddings")
@@ -27,6 +28,21 @@ def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
         return settings.lr_min + reach * step / warm
     share = min(1.0, (step - warm) / max(1, steps - warm))
     return settings.lr_min + reach * (1 + math.cos(math.pi * share)) / 2
+
+
+def loss_shares(step: int, steps: int, settings: ObjectiveSettings) -> dict[str, float]:
+    """Share of its weight that each loss has at a step: rises linearly from 0 over NAME_warmup of all steps.
+
+    Args:
+        step: number of the step, from 0.
+        steps: steps of the whole run.
+        settings: those of the objective.
+    """
+    shares = {}
+    for loss in LOSSES:
+        warm = getattr(settings, f"{loss.name}_warmup", 0.0) * steps
+        shares[loss.name] = min(1.0, step / warm) if warm else 1.0
+    return shares
 
 
 def make_optimiser(step: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:

@@ -8,7 +8,7 @@ batch size under memory limited setup"). Losses, statistics and negatives are th
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 
@@ -26,6 +26,7 @@ from medst.model.medst import Features, MedST
 from medst.model.vision import Block
 from medst.objective import Objective
 from medst.pretrain.checkpoint import random_state, set_random_state
+from medst.recipes.objective import LOSSES
 from medst.recipes.settings import DataSettings, Recipe
 
 BUCKET = 2**25
@@ -42,18 +43,17 @@ class Step(nn.Module):
         super().__init__()
         self.model, self.objective, self.crop = model, objective, data.crop
         # DDP waits for a gradient of everything that could learn; what no loss reaches must not be among it.
-        idle: list[nn.Module] = []
-        if not objective.settings.local_weight:
-            idle += [objective.local, model.image_local, model.text_local]
-        if not objective.settings.learns_globally:
-            idle += [model.image_global, model.text_global]
+        active = [loss for loss in LOSSES if loss.weights(objective.settings)]
+        idle = [getattr(objective, loss.name) for loss in LOSSES if loss not in active]
+        for heads in {"global", "local"} - {loss.heads for loss in active}:
+            idle += [getattr(model, f"{side}_{heads}") for side in ("image", "text")]
         for module in idle:
             module.requires_grad_(False)
 
     def forward(
         self,
         batch: Batch,
-        temporal_share: float = 1.0,
+        shares: Mapping[str, float] | None = None,
         *,
         encode_only: bool = False,
         features: Features | None = None,
@@ -62,7 +62,7 @@ class Step(nn.Module):
 
         Args:
             batch: pictures and reports; with `features`, only its sequences are looked at.
-            temporal_share: factor on the temporal weight, for its warm-up.
+            shares: factors on the losses' weights, see `Objective.forward`.
             encode_only: stop behind the encoders and return their `Features` by name.
             features: what the encoders said of the batch, if they already have.
         """
@@ -73,7 +73,7 @@ class Step(nn.Module):
             return vars(features)
         embedded = self.model.project(features)
         with torch.autocast(embedded.image.device.type, enabled=False):
-            return self.objective(embedded, batch.steps, batch.step_mask, temporal_share, batch.days)
+            return self.objective(embedded, batch.steps, batch.step_mask, batch.days, shares)
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -149,11 +149,13 @@ class Engine:
         """bf16 in the encoders, where it is asked for or pays."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
-    def forward(self, batches: list[Batch], share: float) -> tuple[dict[str, Tensor], Callable[[], None]]:
+    def forward(
+        self, batches: list[Batch], shares: Mapping[str, float]
+    ) -> tuple[dict[str, Tensor], Callable[[], None]]:
         """Losses of this device's parts of a step, and what computes their gradients."""
         if len(batches) == 1:
             with self.autocast():
-                losses = self.module(batches[0], share)
+                losses = self.module(batches[0], shares)
             return losses, losses["loss"].backward
         states, encoded = [], []
         with torch.no_grad(), self.autocast():
@@ -164,7 +166,7 @@ class Engine:
         features = [part.as_leaves() for part in encoded]
         joint = Features.join(features)
         with self.autocast():
-            losses = self.module(_sequences(batches), share, features=joint)
+            losses = self.module(_sequences(batches), shares, features=joint)
 
         def backward() -> None:
             losses["loss"].backward()

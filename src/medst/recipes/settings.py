@@ -12,13 +12,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from medst.errors import MedstError
+from medst.recipes.objective import LOSSES, ObjectiveSettings
 from medst.recipes.ranges import Range, outside
 
 T = TypeVar("T")
 
 
-Weight = Annotated[float, Range(0, 1000)]
-Temperature = Annotated[float, Range(0.001, 100)]
 Width = Annotated[int, Range(1, 16384)]
 BERT_POSITIONS = 512
 """Rows of BERT's table of positions."""
@@ -86,51 +85,6 @@ class ModelSettings:
     phantom_tokens: bool = False
     """Whether a missing lateral is encoded as 196 tokens of a blank picture and every report is filled to `pieces` words,
     both taking part in the local loss, as released."""
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """The three losses and their weights (paper, sections 3.3 and 3.4)."""
-
-    global_weight: Weight = 1.0
-    """Weight of the contrast between images and reports."""
-    local_weight: Weight = 1.0
-    """Weight of the modality-weighted local alignment."""
-    temporal_weight: Weight = 1.0
-    """Weight of the bidirectional cycle consistency."""
-    forward_weight: Weight = 1.0
-    """Weight of the forward mapping classification within the temporal loss; 0 leaves it out."""
-    reverse_weight: Weight = 1.0
-    """Weight of the reverse mapping regression within the temporal loss; 0 leaves it out."""
-    temporal_warmup: Annotated[float, Range(0, 1, why="a share of the steps")] = 0.0
-    """Share of all steps over which the temporal weight rises from 0."""
-    global_temperature: Temperature = 0.07
-    """Temperature of the contrast."""
-    local_temperature: Temperature = 0.1
-    """Temperature of the local attention and of its contrast."""
-    temporal_temperature: Temperature = 0.1
-    """Temperature of the squared distances between steps of a sequence."""
-    regression: Literal["released", "bounded"] = "bounded"
-    """Form of the reverse mapping regression; the released one is unbounded."""
-    variance_weight: Weight = 0.001
-    """Weight of the log variance in the regression."""
-    huber_delta: Annotated[float, Range(0, 1000, open="low")] = 2.0
-    """Threshold of the released regression's linear branch, in time steps over the sequence's length."""
-    masked: bool = True
-    """Whether padding words and missing laterals are kept out of the local loss."""
-    time_axis: Literal["steps", "days"] = "steps"
-    """When the studies of a sequence were, for the regression: evenly spaced by their order, or as many days apart as they
-    really were."""
-    across_devices: bool = True
-    """Contrast images with the reports of all devices and normalise the heads' rows over them, so that two devices learn
-    what one with both their batches would; off, each device is by itself, as released."""
-
-    @property
-    def learns_globally(self) -> bool:
-        """Whether a loss compares whole images with whole reports, so that the global heads learn."""
-        return self.global_weight > 0 or (
-            self.temporal_weight > 0 and (self.forward_weight > 0 or self.reverse_weight > 0)
-        )
 
 
 @dataclass(frozen=True)
@@ -309,7 +263,7 @@ class Recipe:
                 f"--optimiser.explode-above {optimiser.explode_above} must be 0 or above 1",
             ),
             (
-                objective.learns_globally or objective.local_weight > 0,
+                any(loss.weights(objective) for loss in LOSSES),
                 "every loss has a weight of 0; set --objective.global-weight, --objective.local-weight, or "
                 "--objective.temporal-weight with --objective.forward-weight or --objective.reverse-weight above 0",
             ),
