@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medst.errors import MedstError
-from medst.files import write_bytes
+from medst_phantom.atomic import write_bytes
 from medst_phantom.output_folder import OTHER_TREES, finish_tree, growing, open_tree, part, write_all
 
 MOST_PATIENTS = 100_000  # so that five-digit ids suffice

@@ -1,13 +1,19 @@
-"""A tree of synthetic patients as it grows: resumable, the same bytes whatever the number of workers.
+"""Write an output folder so that an interrupted run resumes, to the same bytes whatever the number of workers.
 
-A patient is the unit of work and of randomness. Each draws from a generator of its own, and leaves a small
-record under OUT/.parts when all its files are in place. A run that is started again redoes only patients without a record.
-`phantom.json` is written when everything else is there, so its existence means that the tree is complete.
+A patient is the unit of work and of randomness. Each has its own generator, and a small record under OUT/.parts is written
+when all of the patient's files are in place. A run that is started again draws only patients without a record.
+`phantom.json` is written last, so its existence means that the folder is complete.
 """
 
+import errno
 import json
+import os
 import shutil
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +22,7 @@ import cv2
 import joblib
 
 from medst.errors import MedstError
-from medst.files import claim, is_full, is_leftover, read_json, write_bytes
-from medst.jobs import Workers
+from medst_phantom.atomic import claim, is_leftover, write_bytes
 
 PARTS, DONE = ".parts", "phantom.json"
 OTHER_TREES = ("rsna", "covidx", "chexpert-plus", "open-i")
@@ -30,7 +35,7 @@ Write = Callable[[list[int]], None]
 
 
 def open_tree(out: Path, options: dict) -> dict | None:
-    """Make `out` ready; return the counts of a cohort that is already complete, else None.
+    """Prepare `out` for writing; return the counts if it is already complete, else None.
 
     Raises:
         MedstError: it holds something else, or was begun with other options or by another version.
@@ -54,8 +59,19 @@ def open_tree(out: Path, options: dict) -> dict | None:
 
 
 def _read_mark(mark: Path) -> dict:
-    found = read_json(mark, f"empty {mark.parent} and run the command again", {"options": dict})
+    found = _read_json(mark)
+    if not isinstance(found.get("options"), dict):
+        raise MedstError(f"{mark} is damaged; empty {mark.parent} and run the command again.")
     return {"medst_version": "", "counts": {}, **found}
+
+
+def _read_json(path: Path) -> dict:
+    """A JSON object; empty if the file is missing, damaged or something else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _check_same(out: Path, found: dict, asked: dict) -> None:
@@ -68,28 +84,47 @@ def _check_same(out: Path, found: dict, asked: dict) -> None:
 
 
 def write_all(out: Path, total: int, workers: int, progress: Callable[[int, int], None] | None, write: Write) -> None:
-    """Write every patient who has no record yet; `workers` 0 takes every core that this process may use."""
+    """Write every patient without a record, in `workers` processes; 0 means one per core that this process may use.
+
+    Raises:
+        MedstError: a worker died.
+    """
     workers = workers or joblib.cpu_count()
-    missing = [index for index in range(total) if not _is_recorded(part(out, index))]
+    missing = [index for index in range(total) if not _read_json(part(out, index))]
     done = total - len(missing)
     if progress:
         progress(done, total)
     size = min(_BLOCK, max(1, len(missing) // (4 * workers)))
     blocks = [missing[start : start + size] for start in range(0, len(missing), size)]
     jobs = (joblib.delayed(_write_block)(write, block) for block in blocks)
-    with Workers(workers).run(jobs, len(blocks)) as results:
-        for count in results:
-            done += count
-            if progress:
-                progress(done, total)
+    processes = min(workers, max(1, len(blocks)))
+    with joblib.parallel_config("loky", n_jobs=processes, initializer=_end_with, initargs=(os.getpid(),)):
+        results = joblib.Parallel(return_as="generator_unordered")(jobs)
+        try:
+            for count in results:
+                done += count
+                if progress:
+                    progress(done, total)
+        except BrokenProcessPool as error:
+            raise MedstError(
+                "A worker process died, most likely because memory ran out; run the same command again with fewer "
+                "--workers, and it resumes."
+            ) from error
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # joblib warns of jobs that are given up after Ctrl-C
+                results.close()
 
 
-def _is_recorded(record: Path) -> bool:
-    """Whether a patient is complete; one whose record is damaged is drawn again."""
-    try:
-        return bool(read_json(record, ""))
-    except MedstError:
-        return False
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent, which can't end its workers if it is killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_block(write: Write, block: list[int]) -> int:
@@ -100,7 +135,7 @@ def _write_block(write: Write, block: list[int]) -> int:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """OpenCV on one thread: the processes already take every core."""
+    """Run OpenCV on one thread, because the processes already use every core."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -110,12 +145,12 @@ def _one_thread() -> Iterator[None]:
 
 
 def part(out: Path, index: int) -> Path:
-    """Where a patient's record is."""
+    """Path of a patient's record."""
     return out / PARTS / f"{index:07d}.json"
 
 
 def finish_tree(out: Path, options: dict, counts: dict) -> dict:
-    """Remove what killed workers left, and say that the tree is complete."""
+    """Remove leftovers of killed workers and write `phantom.json`."""
     for place in out.iterdir():
         if place.is_dir() and place.name not in OTHER_TREES:
             for leftover in place.rglob("*.part"):
@@ -126,19 +161,24 @@ def finish_tree(out: Path, options: dict, counts: dict) -> dict:
 
 @contextmanager
 def growing(out: Path) -> Iterator[None]:
-    """Claim a tree while it grows, turn what goes wrong into a sentence, and remove the records when all went well."""
+    """Claim the folder while it is written; remove the records on success.
+
+    Raises:
+        MedstError: instead of an OSError, the disk being full for instance.
+    """
     try:
         with claim(out):
             yield
             shutil.rmtree(out / PARTS, ignore_errors=True)
     except OSError as error:
-        reason = "the disk is full" if is_full(error) else (error.strerror or str(error))
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else (error.strerror or str(error))
         raise MedstError(
-            f"Cannot write the phantom cohort to {out}: {reason}. What was written is kept: mend that and run "
-            "the same command again, it resumes from there."
+            f"Cannot write the phantom cohort to {out}: {reason}. What was written is kept: resolve this and run the same "
+            "command again to resume."
         ) from error
 
 
 def to_json(content: dict) -> bytes:
-    """Bytes that depend on nothing but the content."""
+    """Encode as JSON, in bytes that depend on nothing but the content."""
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
