@@ -172,20 +172,20 @@ def _temporal_tasks(comparisons: Path) -> tuple[tuple[str, ...], list[str]]:
     """What can be measured on comparisons, and a sentence about what can't; raises where nothing can."""
     from medst.evaluate import temporal_image, temporal_text
 
-    cohort, tasks, notes = open_cohort(comparisons), [temporal_image.TASK, temporal_text.TASK], list[str]()
+    cohort, tasks, notes = open_cohort(comparisons), ["temporal-image", "temporal-text"], list[str]()
     sentences, fewest = cohort.sentences, temporal_text.FOLDS
     kinds = temporal_text.CATEGORIES
     if sentences is None or min(sentences.filter(category=kind).height for kind in kinds) < fewest:
-        tasks.remove(temporal_text.TASK)
+        tasks.remove("temporal-text")
         notes.append(
             f"Not measured: temporal-text, because there are not {fewest} pairs of sentences of each category."
         )
     try:
         temporal_image.checked_comparisons(cohort, "strict")
     except MedstError:
-        if cohort.comparisons is None or temporal_text.TASK not in tasks:
+        if cohort.comparisons is None or "temporal-text" not in tasks:
             raise
-        tasks.remove(temporal_image.TASK)
+        tasks.remove("temporal-image")
         folds = min(temporal_image.FOLDS["strict"])
         notes.append(f"Not measured: temporal-image, because no finding has {folds} patients of each progression.")
     return tuple(tasks), notes

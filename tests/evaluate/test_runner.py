@@ -13,8 +13,9 @@ from medst.cli import main
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate import runner
+from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.results import read_results
-from medst.evaluate.runner import TASKS, evaluate
+from medst.evaluate.runner import evaluate
 from medst.evaluate.task import Outcome, Question, Task
 from medst.evaluate.temporal_text import temporal_text
 from medst.files import claim, is_leftover
@@ -100,7 +101,7 @@ def test_one_task_without_baselines_writes_nothing_when_not_asked(model_folder: 
     assert sorted(model_folder.parent.rglob("*")) == before
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", BENCHMARKS)
 def test_a_cohort_of_the_wrong_kind_is_refused(
     task: str, model_folder: Path, write_cohort: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -115,9 +116,9 @@ def test_a_cohort_of_the_wrong_kind_is_refused(
 
 
 def test_an_unknown_task_or_none_is_refused(model_folder: Path, benchmark_cohort: Path) -> None:
-    with pytest.raises(MedstError, match="no task grounding; the tasks are temporal-image, temporal-text"):
+    with pytest.raises(MedstError, match="no benchmark grounding; they are temporal-image, temporal-text"):
         evaluate(model_folder, benchmark_cohort, None, tasks=("grounding",))
-    with pytest.raises(MedstError, match="no task given"):
+    with pytest.raises(MedstError, match="no benchmark given"):
         evaluate(model_folder, benchmark_cohort, None, tasks=())
 
 
@@ -153,8 +154,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def watched(name: str, task: Task) -> Task:
         return lambda *given: names.append(name) or task(*given)
 
-    for name, task in runner._TASK_OF.items():
-        monkeypatch.setitem(runner._TASK_OF, name, watched(name, task))
+    for name, benchmark in BENCHMARKS.items():
+        function = name.replace("-", "_")
+        monkeypatch.setattr(f"medst.evaluate.{function}.{function}", watched(name, benchmark.task()))
     return names
 
 
@@ -168,7 +170,7 @@ def test_a_stopped_evaluation_resumes_and_writes_the_same_bytes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(runner._TASK_OF, "temporal-text", stop)
+        patch.setattr("medst.evaluate.temporal_text.temporal_text", stop)
         with pytest.raises(KeyboardInterrupt):
             evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0, 1), keep=True)
     assert set(json.loads(out.read_text())["details"]) == {"temporal-image/ms-cxr-t"}

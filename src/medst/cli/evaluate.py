@@ -1,15 +1,26 @@
 """`medst evaluate`."""
 
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from medst.cli.arguments import Cohorts, Model
+from medst.errors import MedstError
+from medst.evaluate.benchmarks import BENCHMARKS
+
+if TYPE_CHECKING:
+    Task = str
+else:
+    Task = tyro.extras.literal_type_from_choices(("all", *BENCHMARKS))
+WIDE = 200
+"""Characters of a line where the output is not a terminal."""
 
 
 def evaluate(
-    task: Positional[Literal["all", "temporal-image", "temporal-text", "zero-shot", "probe", "retrieval"]],
+    task: Positional[Task],
     model: Model,
     cohorts: Cohorts,
     /,
@@ -27,13 +38,13 @@ def evaluate(
     out: Path | None = None,
     replace: bool = False,
 ) -> None:
-    """Hold a model, and untrained ones of its shape, against benchmarks.
+    """Measure a model, and untrained ones of its shape, on benchmarks.
 
-    The results are written after every benchmark, and the same command resumes: it does not measure again what the file
-    holds. Under all, a benchmark that can't be measured is named and recorded, and the others continue.
+    Results are written after every benchmark, and the same command resumes: it does not repeat what the file holds. `all`
+    runs every benchmark that the cohorts support; one that can't be measured is named, and the others continue.
 
     Args:
-        task: which benchmark; all: every one for which a cohort has the data.
+        task: which benchmark, or all.
         model: folder of a model, for instance RUN/best.
         cohorts: one or several, one per data set.
         protocol: paper, as released; strict, where nothing about a test row was used to choose anything.
@@ -51,7 +62,6 @@ def evaluate(
         out: file for the results; results.json beside MODEL if not given, results-strict.json for protocol strict.
         replace: measure everything anew and write a new file, which loses the numbers that the old one holds.
     """
-    from medst.errors import MedstError
     from medst.hub import check_name
 
     if not cohorts:
@@ -61,7 +71,11 @@ def evaluate(
     if not all(0 < fraction <= 1 for fraction in fractions):
         raise MedstError(f"--fractions {' '.join(map(str, fractions))}: give shares above 0 and up to 1.")
     check_name(model, "model")  # before the seconds that the other imports take
+    from rich.console import Console
+
+    from medst.cohort.store import open_cohort
     from medst.evaluate.runner import evaluate as run
+    from medst.evaluate.summary import not_measured, summary_table
     from medst.evaluate.task import Question
     from medst.progress import Display
 
@@ -89,18 +103,13 @@ def evaluate(
             leaks=leaks,
             progress=display.stage("evaluate"),
         )
-    for row in results["results"]:
-        folds = f"{row['folds']} folds" if row["folds"] else ""
-        words = [row["task"], row["dataset"], row["metric"], row["finding"], folds, row["model"]]
-        spread = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}, "
-        print(f"{' '.join(word for word in words if word)}: {row['value']:.3f} ({spread}chance {row['chance']:.3f})")
-    for name, detail in results["details"].items():
-        learnt = ", ".join(f"{share}: {rows}" for share, rows in detail.get("train_rows", {}).items())
-        if learnt:
-            print(f"Training rows of {name.replace('/', ' ')}: {learnt}")
-    for left in results["left_out"]:
-        folds = f", {left['folds']} folds" if left["folds"] else ""
-        print(f"Not measured: {left['task']} {left['dataset']}, {left['finding']}{folds}: {left['reason']}.")
+    # Of this call alone: the file may hold more.
+    tasks = BENCHMARKS if task == "all" else (task,)
+    datasets = {str(open_cohort(path).meta["dataset"]) for path in cohorts}
+    console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False)
+    console.print(summary_table(results, tasks, datasets))
+    for sentence in not_measured(results, tasks, datasets):
+        print(sentence)
     for warning in results["warnings"]:
-        print(f"Beware: {warning}")
-    print(f"{out}: {len(results['results'])} numbers")
+        print(f"Warning: {warning}")
+    print(f"All {len(results['results'])} numbers: {out}")

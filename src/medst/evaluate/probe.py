@@ -33,7 +33,6 @@ from medst.evaluate.leaks import say_leaks
 from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded
 
-TASK = "probe"
 SEEDS = {"paper": (42,), "strict": (42, 100, 666)}
 ENOUGH = 2
 """Rows of each class, or positive and negative ones of a label, below which a share of the training rows teaches nothing."""
@@ -54,6 +53,12 @@ LINEAR = Plan(lr=5e-4, weight_decay=1e-6, batch=96, epochs=200, patience=10)
 WHOLE = Plan(lr=5e-5, weight_decay=0.05, batch=32, epochs=50, patience=5)
 
 
+def fits(cohort: Cohort, question: Question) -> bool:
+    """Whether the cohort has classes, or pairs with labels."""
+    pairs = cohort.pairs
+    return cohort.labelled is not None or (pairs is not None and pairs["labels"].null_count() < pairs.height)
+
+
 def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model. Findings are shares of the training rows, with a label behind it where there are several.
 
@@ -64,14 +69,14 @@ def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome
     data = read_classification(cohort)
     outcome = Outcome(classes=[] if data.several else data.names)
     outcome.warnings += say_leaks(cohort, ("train", "valid"), refuse=question.protocol == "strict")
-    outcome.left_out += [LeftOut(TASK, name, 0, reason) for name, reason in data.left_out.items()]
+    outcome.left_out += [LeftOut(name, 0, reason) for name, reason in data.left_out.items()]
     learn: Callable[[Split, int], np.ndarray] = (
         partial(_finetuned, loaded, cohort, data) if question.finetune else _Linear(loaded, cohort, data, question)
     )
     train_split, test, seeds = data.splits["train"], data.splits["test"], SEEDS[question.protocol]
     for fraction in question.fractions:
         lacking = _lacking(data, fraction, seeds)
-        outcome.left_out += [LeftOut(TASK, finding, 0, reason) for finding, reason in lacking.items()]
+        outcome.left_out += [LeftOut(finding, 0, reason) for finding, reason in lacking.items()]
         if len(lacking) == (len(data.names) if data.several else 1):
             continue
         drawn = [train_split[draw(len(train_split), fraction, seed)] for seed in seeds]
@@ -81,7 +86,7 @@ def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome
         scores = score(data.names, outputs, test, _share(fraction), seeds, question.intervals)
         if lacking:
             reason = f"a mean over all labels needs each of them, and {len(lacking)} can't be measured"
-            outcome.left_out.append(LeftOut(TASK, _share(fraction), 0, reason))
+            outcome.left_out.append(LeftOut(_share(fraction), 0, reason))
         outcome.scores += [one for one in scores if one.finding not in lacking and not (lacking and one is scores[0])]
         if not data.several:
             counted = confusion_matrix(test.target, outputs[0].argmax(1), labels=range(len(data.names)))

@@ -17,14 +17,17 @@ from medst.cohort.store import Cohort
 from medst.encode import embed_texts, image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import accuracy, bootstrap
-from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
+from medst.evaluate.task import ALL, PAPER, WITHIN, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded
 
-TASK = "retrieval"
 AMONG = (1, 5, 10)
-WITHIN = "within a patient"
 BLOCK = 1024
 """Queries whose similarities are computed at a time, so that memory does not grow with the square of the cohort."""
+
+
+def fits(cohort: Cohort, question: Question) -> bool:
+    """Whether the cohort has pairs."""
+    return cohort.pairs is not None
 
 
 def retrieval(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
@@ -56,7 +59,7 @@ def retrieval(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Out
             if not len(rows):
                 reason = "all its reports are the same" if finding == ALL else "no patient has two different reports"
                 if name == "image to report":
-                    outcome.left_out.append(LeftOut(TASK, finding, 0, reason))
+                    outcome.left_out.append(LeftOut(finding, 0, reason))
                 continue
             for k in ks:
                 hit = rank < k

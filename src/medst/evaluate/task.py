@@ -1,7 +1,7 @@
 """What every benchmark is asked and hands back, and the words that results.json is written in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,8 @@ AVERAGE, ALL = "average", "all"
 """In place of a finding: the mean over all findings, and all subsets together."""
 UNSEEN = ", unseen patients"
 """Ends a finding that was measured without the patients that the model was pre-trained on."""
+WITHIN = "within a patient"
+"""In place of a finding: retrieval among the reports of one patient."""
 
 Protocol = Literal["paper", "strict"]
 
@@ -86,10 +88,18 @@ class Score:
 class LeftOut:
     """What could not be measured, and why."""
 
-    task: str
     finding: str
     folds: int
     reason: str
+
+
+def is_summary(finding: str) -> bool:
+    """Whether a finding stands for several: their average, all rows, or a share of the labels.
+
+    >>> [is_summary(finding) for finding in ("average", "all, unseen patients", "10 %", "10 % Edema", "edema")]
+    [True, True, True, False, False]
+    """
+    return finding.removesuffix(UNSEEN).endswith((AVERAGE, ALL, WITHIN, "%"))
 
 
 @dataclass
@@ -115,6 +125,13 @@ class Outcome:
     predictions: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     train_rows: dict[str, int] = field(default_factory=dict)
+
+    def add_unseen(self, unseen: "Outcome") -> None:
+        """Add the numbers that were found without the patients of pre-training, by findings that end in `UNSEEN`."""
+        self.scores += [replace(score, finding=score.finding + UNSEEN) for score in unseen.scores]
+        self.left_out += [replace(left, finding=left.finding + UNSEEN) for left in unseen.left_out]
+        self.confusion |= {finding + UNSEEN: matrix for finding, matrix in unseen.confusion.items()}
+        self.calibration |= {finding + UNSEEN: curve for finding, curve in unseen.calibration.items()}
 
 
 Task = Callable[[Loaded, Cohort, Question], Outcome]

@@ -29,7 +29,6 @@ from medst.evaluate.intervals import accuracy, bootstrap, macro_accuracy, mean_o
 from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded
 
-TASK = "temporal-image"
 PROGRESSIONS = ("improving", "stable", "worsening")
 """The classes; their order is that of the confusion matrices."""
 MIRROR = np.array([2, 1, 0])
@@ -81,6 +80,11 @@ def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
     )
 
 
+def fits(cohort: Cohort, question: Question) -> bool:
+    """Whether the cohort has comparisons."""
+    return cohort.comparisons is not None
+
+
 def temporal_image(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model.
 
@@ -105,7 +109,7 @@ def temporal_image(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -
             rows = np.flatnonzero(table["finding"].to_numpy() == finding)
             counts = _counts(classes[rows], patients[rows] if question.protocol == "strict" else None)
             if counts.min() < folds:
-                outcome.left_out.append(LeftOut(TASK, finding, folds, _too_few(counts, folds, question.protocol)))
+                outcome.left_out.append(LeftOut(finding, folds, _too_few(counts, folds, question.protocol)))
                 continue
             if question.protocol == "strict":
                 found = cross_validate_strictly(features[rows], swapped[rows], classes[rows], patients[rows], folds)

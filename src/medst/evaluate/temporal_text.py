@@ -22,9 +22,13 @@ from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap
 from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
 from medst.weights import Loaded
 
-TASK = "temporal-text"
 CATEGORIES = ("contradiction", "paraphrase")
 FOLDS = 10
+
+
+def fits(cohort: Cohort, question: Question) -> bool:
+    """Whether the cohort has pairs of sentences."""
+    return cohort.sentences is not None
 
 
 def temporal_text(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
@@ -55,7 +59,7 @@ def temporal_text(loaded: Loaded, cohort: Cohort, question: Question = PAPER) ->
         if counts.min() < FOLDS:
             held = ", ".join(f"{count} {name}s" for name, count in zip(CATEGORIES, counts, strict=True))
             reason = f"{FOLDS} folds need {FOLDS} pairs of each category, it has {held}"
-            outcome.left_out.append(LeftOut(TASK, subset, FOLDS, reason))
+            outcome.left_out.append(LeftOut(subset, FOLDS, reason))
         else:
             outcome.scores += _scores(subset, cosine[among], paraphrase[among], question)
     if not outcome.scores:

@@ -20,13 +20,20 @@ from medst.encode import image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap, f1, macro_accuracy
 from medst.evaluate.leaks import say_leaks
-from medst.evaluate.prompts import embed_prompts, prompts_for
+from medst.evaluate.prompts import RELEASED, embed_prompts, prompts_for
 from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
 from medst.evaluate.temporal_text import best_threshold
 from medst.weights import Loaded
 
-TASK = "zero-shot"
 BINS = 10
+
+
+def fits(cohort: Cohort, question: Question) -> bool:
+    """Whether the cohort has classes, and prompts for them are given or released."""
+    if cohort.labelled is None:
+        return False
+    classes = [str(name).lower() for name in cohort.meta["classes"]]
+    return question.prompts is not None or (len(classes) == 2 and not RELEASED.keys().isdisjoint(classes))
 
 
 def zero_shot(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:

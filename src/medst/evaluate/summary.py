@@ -1,0 +1,75 @@
+"""The table that `medst evaluate` prints: the headline metric of each benchmark."""
+
+from collections.abc import Collection, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from rich.table import Table
+
+from medst.evaluate.benchmarks import BENCHMARKS
+from medst.evaluate.task import is_summary
+
+MOST_ROWS = 20
+"""Most lines of the table, where findings can be left out beside their average."""
+Row = dict[str, Any]
+
+
+def headline_rows(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> list[Row]:
+    """The trained model's rows in the headline metrics, with the fewest folds; summaries come first in their group.
+
+    With more than `MOST_ROWS`, the largest groups are cut down to their summaries.
+    """
+    groups: list[list[Row]] = []
+    trained = (row for row in results["results"] if row["model"] == "trained")
+    for (task, dataset), rows in groupby(trained, key=itemgetter("task", "dataset")):
+        if task in tasks and dataset in datasets:
+            found = [row for row in rows if row["metric"] == BENCHMARKS[task].headline]
+            fewest = min((row["folds"] or 0 for row in found), default=0)
+            found = [row for row in found if (row["folds"] or 0) == fewest]
+            groups.append(sorted(found, key=lambda row: not is_summary(row["finding"])))
+    for group in sorted(groups, key=len, reverse=True):
+        if sum(map(len, groups)) <= MOST_ROWS:
+            break
+        group[:] = [row for row in group if is_summary(row["finding"])] or group
+    return [row for group in groups for row in group]
+
+
+def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> Table:
+    """One line per headline number: its value with interval or standard deviation, the untrained models', chance and n."""
+    table = Table(box=None, pad_edge=False, header_style="")
+    for name in ("task", "data set", "finding", "metric"):
+        table.add_column(name)
+    for name in ("value", "", "untrained", "chance", "n"):
+        table.add_column(name, justify="right")
+    untrained = {_key(row): row["value"] for row in results["results"] if row["model"] == "untrained"}
+    for row in headline_rows(results, tasks, datasets):
+        folds = f", {row['folds']} folds" if row["folds"] else ""
+        learnt = results["details"][f"{row['task']}/{row['dataset']}"].get("train_rows", {}).get(row["finding"])
+        finding = row["finding"] + (f" ({learnt} rows)" if learnt else "")
+        beside = untrained.get(_key(row))
+        table.add_row(
+            *(row["task"], row["dataset"], finding, row["metric"] + folds, f"{row['value']:.3f}", _spread(row)),
+            *("" if beside is None else f"{beside:.3f}", f"{row['chance']:.3f}", str(row["n"])),
+        )
+    return table
+
+
+def not_measured(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> Iterator[str]:
+    """One sentence for each benchmark and data set with numbers that are missing."""
+    for (task, dataset), group in groupby(results["left_out"], key=itemgetter("task", "dataset")):
+        if task in tasks and dataset in datasets:
+            first, *others = group
+            folds = f", {first['folds']} folds" if first["folds"] else ""
+            more = f" {len(others)} more of this benchmark: see left_out in the file." if others else ""
+            yield f"Not measured: {task} {dataset}, {first['finding']}{folds}: {first['reason']}.{more}"
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return row["task"], row["dataset"], row["metric"], row["finding"], row["folds"]
+
+
+def _spread(row: Row) -> str:
+    if row["low"] is not None:
+        return f"{row['low']:.3f} to {row['high']:.3f}"
+    return "" if row["std"] is None else f"± {row['std']:.3f}"
