@@ -26,12 +26,12 @@ from medst import NUMERICS
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
-from medst.files import claim, read_json, write_json, write_text
+from medst.files import claim, write_json, write_text
 from medst.jobs import end_with
-from medst.pretrain.run_folder import differing
+from medst.pretrain.checkpoint import RunFolder
 from medst.progress import Progress
 from medst.recipes import RECIPES
-from medst.recipes.settings import Recipe, from_dict, to_dict
+from medst.recipes.settings import Recipe, changed_settings
 
 REFERENCE = "reference"
 CONFIDENCE = 0.95
@@ -325,15 +325,12 @@ class _Run:
         return found is not None and all(task in found["details"] for task in tasks)
 
     def _other_run(self) -> list[str]:
-        file = self.folder / "settings.json"
-        if not file.exists():
+        folder = RunFolder(self.folder)
+        if not folder.settings.exists():
             return []
-        form = {"recipe": dict, "cohort": {"fingerprint": str}}
-        old = read_json(file, f"remove {self.folder}, and the same command trains that run anew", form)
-        # Fields that came after that run was begun have their defaults in it.
-        before = to_dict(from_dict(Recipe, old["recipe"]))
-        changed = [name for name in differing(before, to_dict(self.recipe)) if name not in UNMEASURABLE]
-        numerics = old.get("numerics", 1)  # the only version before it was written down
+        old = folder.read_settings(f"remove {self.folder}, and the same command trains that run anew")
+        changed = changed_settings(old["recipe"], self.recipe, UNMEASURABLE)
+        numerics = old.get("numerics", 1)  # the first version, where none is recorded
         other = [f"a run with other settings ({', '.join(changed)})"] * bool(changed)
         other += ["a run on another cohort"] * (old["cohort"]["fingerprint"] != self.measured[0].fingerprint)
         return other + [f"a run of numerics version {numerics}, this is {NUMERICS}"] * (numerics != NUMERICS)

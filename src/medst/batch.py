@@ -6,6 +6,7 @@ in the middle of an epoch. Pictures leave the loader as stored, 8-bit and uncrop
 normalisation happen on the device, for all pictures of a batch at once.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from medst.cohort.sequences import chunk
@@ -212,6 +213,26 @@ class Batches(Dataset[Batch]):
         if not 0 <= number < len(self):
             raise IndexError(number)
         return self.collate([self.sequences[s] for s in self.members(number)], number)
+
+    def load(self, numbers: Sequence[int], workers: int, device: torch.device) -> Iterator[Batch]:
+        """Load batches in this order and move them to the device.
+
+        Args:
+            numbers: of the batches.
+            workers: processes that load them; 0 loads here.
+            device: where they are needed.
+        """
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            # A loader draws a seed when it starts; from the global state that would shift dropout after a resume.
+            generator=torch.Generator(),
+        )
+        for batch in loader:
+            yield batch.to(device)
 
     def members(self, number: int) -> list[int]:
         """The sequences of a batch."""

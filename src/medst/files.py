@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -230,10 +231,19 @@ def read_or_why(path: Path, most: int) -> bytes | str:
         return REASONS.get(error.errno or 0, f"can't be read ({error.strerror or error})")
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file, read piece by piece; raises as `read_regular`."""
-    with open_regular(path) as file:
+def sha256(source: Path | bytes | memoryview) -> str:
+    """Hexadecimal digest of bytes, or of a file, which is read in pieces; raises as `read_regular`."""
+    if not isinstance(source, Path):
+        return hashlib.sha256(source).hexdigest()
+    with open_regular(source) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder to NAME.damaged, or the first free NAME.damaged-2, -3 and so on; the new path."""
+    names = (f"{path.name}.damaged" + (f"-{number}" if number > 1 else "") for number in count(1))
+    aside = next(place for name in names if not (place := path.with_name(name)).exists())
+    return path.rename(aside)
 
 
 def is_full(error: OSError) -> bool:

@@ -13,8 +13,8 @@ import torch
 
 from medst import weights
 from medst.evaluate.runner import evaluate
+from medst.pretrain.checkpoint import RunFolder
 from medst.pretrain.metrics import COLUMNS
-from medst.pretrain.run_folder import RunFolder
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
 from medst.tokenizer import learn_tokenizer
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from medst.distributed import random_state, seed_process, set_random_state
 from medst.errors import MedstError
-from medst.pretrain.checkpoint import draw_apart, load_state, placed, random_state, save_state, set_random_state, whole
+from medst.pretrain.checkpoint import load_state, save_state, sharded_like, unsharded
 from medst.pretrain.schedule import Average
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ def test_every_process_draws_numbers_of_its_own_and_the_first_as_if_alone() -> N
     drawn = []
     for rank in (0, 1, 2):
         torch.manual_seed(42)
-        draw_apart(42, rank)
+        seed_process(42, rank)
         drawn.append(torch.rand(2).tolist())
     torch.manual_seed(42)
     assert drawn[0] == torch.rand(2).tolist()
@@ -135,11 +136,11 @@ def test_a_process_that_is_new_keeps_its_random_state(tmp_path: Path) -> None:
 
 def test_a_whole_tensor_needs_no_gradient_and_lies_in_one_piece() -> None:
     learnt = torch.arange(6.0).view(2, 3).T.requires_grad_()
-    found = whole(learnt)
+    found = unsharded(learnt)
     assert not found.requires_grad
     assert found.is_contiguous()
     assert torch.equal(found, learnt.detach())
-    assert placed(found, learnt).device == learnt.device
+    assert sharded_like(found, learnt).device == learnt.device
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
@@ -152,10 +153,10 @@ def test_a_sharded_tensor_is_put_in_one_piece_and_back() -> None:
     try:
         rows = torch.arange(6.0).view(3, 2)
         sharded = distribute_tensor(rows, init_device_mesh("cpu", (1,)), [Shard(0)])
-        found = whole(sharded)
+        found = unsharded(sharded)
         assert type(found) is Tensor
         assert torch.equal(found, rows)
-        again = placed(found + 1, sharded)
+        again = sharded_like(found + 1, sharded)
         assert isinstance(again, DTensor)
         assert again.placements == sharded.placements
         assert torch.equal(again.full_tensor(), rows + 1)

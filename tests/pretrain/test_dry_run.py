@@ -14,7 +14,7 @@ from medst.batch import Batches
 from medst.cohort.store import open_cohort
 from medst.pretrain.dry_run import estimate
 from medst.pretrain.loop import pretrain
-from medst.pretrain.setup import make_tokenizer, open_fit
+from medst.pretrain.setup import make_tokenizer, open_training_cohort
 from medst.pretrain.step import Step
 from medst.recipes.settings import Recipe
 
@@ -39,7 +39,7 @@ def test_it_says_what_the_run_is(phantom_cohort: Path, small_recipe: Recipe, tmp
     learn, frozen = (sum(p.numel() for p in parameters if p.requires_grad is each) for each in (True, False))
     # In float32: weights, gradients and two moments of what learns; weights alone of what is frozen.
     assert found.fixed_bytes == 4 * (4 * learn + frozen)
-    rows = open_fit(phantom_cohort, recipe).pairs.filter(split="train")  # type: ignore[union-attr]
+    rows = open_training_cohort(phantom_cohort, recipe).pairs.filter(split="train")  # type: ignore[union-attr]
     pictures = rows.height + rows["lateral"].count()
     assert found.laterals == pytest.approx(pictures / rows.height - 1)
     assert found.read_bytes == pictures * data.images.shape[1] ** 2
@@ -105,6 +105,6 @@ def test_the_first_stored_picture_is_a_lateral_like_any_other(
     first = pl.when(pl.col("lateral").is_not_null()).then(0).cast(cohort.pairs.schema["lateral"])
     moved = replace(cohort, pairs=cohort.pairs.with_columns(lateral=first))
     expected = estimate(phantom_cohort, small_recipe)
-    monkeypatch.setattr("medst.pretrain.dry_run.open_fit", lambda *_: moved)
+    monkeypatch.setattr("medst.pretrain.dry_run.open_training_cohort", lambda *_: moved)
     found = estimate(phantom_cohort, small_recipe)
     assert (found.laterals, found.read_bytes) == (expected.laterals, expected.read_bytes)

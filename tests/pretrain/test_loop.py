@@ -30,10 +30,12 @@ from medst.cohort.sequences import chunk
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.pretrain import Step, pretrain
-from medst.pretrain.loop import _Run
-from medst.pretrain.run_folder import RunFolder
+from medst.pretrain.checkpoint import RunFolder
+from medst.pretrain.metrics import Metrics
 from medst.pretrain.setup import make_tokenizer
 from medst.pretrain.step import Engine, computes_in_bf16
+from medst.pretrain.training import Training
+from medst.pretrain.validate import validate
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 from medst.weights.trained_on import TRAINED_ON, read_trained_on
@@ -134,19 +136,19 @@ def test_metrics_of_a_killed_run_are_those_of_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch,
     lost: str,
 ) -> None:
-    run, log = tmp_path / "run", RunFolder.log
+    run, log = tmp_path / "run", Metrics.log
     an_epoch = len(losses(undisturbed)) // small_recipe.optimiser.epochs
     recipe = replace(small_recipe, run=replace(small_recipe.run, save_every=an_epoch))
 
-    def die(self: RunFolder, row: Mapping[str, object]) -> None:
+    def die(self: Metrics, row: Mapping[str, object]) -> None:
         log(self, row)
         if row["split"] == "valid":  # the state is saved by now, and doesn't know of this validation
             if lost == "rest of a row":
-                self.metrics.write_bytes(self.metrics.read_bytes()[:-9])
+                self.file.write_bytes(self.file.read_bytes()[:-9])
             raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "log", die)
+        patch.setattr(Metrics, "log", die)
         with pytest.raises(MemoryError):
             pretrain(phantom_cohort, run, recipe)
     pretrain(phantom_cohort, run, recipe)
@@ -254,15 +256,16 @@ def test_a_second_signal_ends_the_run_at_once(phantom_cohort: Path, small_recipe
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def no_step(run: _Run, *_: object) -> None:
-    """In place of `_Run._take_step`."""
-    run.at["step"] += 1
+def no_step(training: Training, *_: object) -> float:
+    """In place of `take_step`."""
+    training.state.step += 1
+    return 0.0
 
 
 def test_validation_losses_are_means_over_pairs(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Run, "_take_step", no_step)
+    monkeypatch.setattr("medst.pretrain.loop.take_step", no_step)
     data = replace(small_recipe.data, sequences_per_batch=2)
     recipe = replace(small_recipe, data=data, optimiser=replace(small_recipe.optimiser, epochs=1))
     pretrain(phantom_cohort, tmp_path / "run", recipe)
@@ -290,9 +293,9 @@ def test_patience_counts_epochs_since_the_best(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([3.0, 2.0, 2.5, 2.4, 1.0, 0.5])
-    monkeypatch.setattr(_Run, "_validate", lambda *_: {"loss": next(found)})
-    monkeypatch.setattr(_Run, "_save_model", lambda *_: None)
-    monkeypatch.setattr(_Run, "_take_step", no_step)
+    monkeypatch.setattr("medst.pretrain.loop.validate", lambda *_: {"loss": next(found)})
+    monkeypatch.setattr(Training, "save_model", lambda *_: None)
+    monkeypatch.setattr("medst.pretrain.loop.take_step", no_step)
     recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, patience=2, epochs=6))
     for _ in range(2):  # a finished run stays finished
         summary = pretrain(phantom_cohort, tmp_path / "run", recipe)
@@ -310,7 +313,7 @@ def test_room_is_asked_for_a_state_and_a_model(
     def full(folder: RunFolder, asked: int) -> None:
         raise MedstError(f"{asked} bytes")
 
-    monkeypatch.setattr(RunFolder, "check_room", full)
+    monkeypatch.setattr(RunFolder, "check_disk_space", full)
     recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, ema=ema))
     with pytest.raises(MedstError) as refused:
         pretrain(phantom_cohort, tmp_path / "run", recipe)
@@ -334,7 +337,7 @@ def test_a_block_is_timed_on_the_pictures_of_an_average_batch(
 
     monkeypatch.setattr(Engine, "compile", noted)
     recipe = replace(small_recipe, run=replace(small_recipe.run, compile=wanted))
-    monkeypatch.setattr(_Run, "_take_step", no_step)
+    monkeypatch.setattr("medst.pretrain.loop.take_step", no_step)
     recipe = replace(recipe, optimiser=replace(recipe.optimiser, stop_after=1))
     assert "off" in pretrain(phantom_cohort, tmp_path / "run", recipe)["notes"]
     pairs = open_cohort(phantom_cohort).pairs.filter(split="train")  # type: ignore[union-attr]
@@ -449,7 +452,7 @@ def test_a_damaged_last_state_falls_back_to_the_one_before(
     run = tmp_path / "run"
     recipe = saved_often(small_recipe)
     pretrain(phantom_cohort, run, replace(recipe, optimiser=replace(recipe.optimiser, stop_after=4)))
-    last = RunFolder(run).states()[0]
+    last = RunFolder(run).checkpoints()[0]
     file = last / "optimiser.safetensors"
     content = bytearray(file.read_bytes())
     if damage == "cut":
@@ -473,15 +476,15 @@ def test_with_every_state_damaged_the_run_is_refused(
     run = tmp_path / "run"
     recipe = saved_often(small_recipe)
     pretrain(phantom_cohort, run, replace(recipe, optimiser=replace(recipe.optimiser, stop_after=4)))
-    for state in RunFolder(run).states():
+    for state in RunFolder(run).checkpoints():
         (state / "run.json").write_text("{")
-    with pytest.raises(MedstError, match=r"every saved state is damaged \(step-000000004, step-000000002\)"):
+    with pytest.raises(MedstError, match=r"every checkpoint is damaged \(step-000000004, step-000000002\)"):
         pretrain(phantom_cohort, run, recipe)
 
 
 def test_as_many_states_stay_as_asked_for(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
     pretrain(phantom_cohort, tmp_path / "run", saved_often(small_recipe, keep_states=3))
-    assert len(RunFolder(tmp_path / "run").states()) == 3
+    assert len(RunFolder(tmp_path / "run").checkpoints()) == 3
 
 
 def test_a_state_is_saved_by_the_clock(
@@ -489,16 +492,19 @@ def test_a_state_is_saved_by_the_clock(
 ) -> None:
     clock = [1000.0]
 
-    def step(run: _Run, *_: object) -> None:
-        no_step(run)
+    def step(training: Training, *_: object) -> float:
         clock[0] += 40
+        return no_step(training)
 
-    monkeypatch.setattr("medst.pretrain.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(_Run, "_take_step", step)
+    for module in ("loop", "training"):
+        monkeypatch.setattr(f"medst.pretrain.{module}.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("medst.pretrain.loop.take_step", step)
     recipe = replace(small_recipe, run=replace(small_recipe.run, save_minutes=1, keep_states=99))
     recipe = replace(recipe, optimiser=replace(recipe.optimiser, stop_after=5))
     pretrain(phantom_cohort, tmp_path / "run", recipe)
-    saved = [json.loads((state / "run.json").read_text())["step"] for state in RunFolder(tmp_path / "run").states()]
+    saved = [
+        json.loads((state / "run.json").read_text())["step"] for state in RunFolder(tmp_path / "run").checkpoints()
+    ]
     assert saved == [5, 4, 2]  # every 80 seconds, and where it was stopped
 
 
@@ -512,7 +518,7 @@ def test_too_little_disk_for_a_checkpoint_is_refused_before_the_first_step(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "medst.pretrain.run_folder.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000)
+        "medst.pretrain.checkpoint.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000)
     )
     with pytest.raises(MedstError, match="the next checkpoint takes"):
         pretrain(phantom_cohort, tmp_path / "run", small_recipe)
@@ -548,7 +554,7 @@ def test_the_averaged_model_has_batch_statistics_of_its_own(
     recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, ema=0.9, epochs=1))
     pretrain(phantom_cohort, tmp_path / "run", recipe)
     kept = load_file(tmp_path / "run" / "last" / "model.safetensors")
-    state = RunFolder(tmp_path / "run").states()[0]
+    state = RunFolder(tmp_path / "run").checkpoints()[0]
     live, averaged = load_file(state / "weights.safetensors"), load_file(state / "average.safetensors")
     names = [name for name in kept if "running" in name]
     assert names
@@ -560,13 +566,12 @@ def test_the_averaged_model_has_batch_statistics_of_its_own(
 def test_a_validation_loss_that_is_nan_never_stays_the_best(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validate: Callable[..., dict[str, float]] = _Run._validate
     found = iter([math.nan, 5.0, math.nan, 4.0])
 
-    def given(self: _Run, epoch: int) -> dict[str, float]:
-        return validate(self, epoch) | {"loss": next(found)}
+    def given(*args: Any) -> dict[str, float]:
+        return validate(*args) | {"loss": next(found)}
 
-    monkeypatch.setattr(_Run, "_validate", given)
+    monkeypatch.setattr("medst.pretrain.loop.validate", given)
     recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, epochs=4))
     summary = pretrain(phantom_cohort, tmp_path / "run", recipe)
     assert (summary["best_loss"], summary["best_epoch"]) == (4.0, 4)
@@ -636,7 +641,7 @@ def test_a_loss_that_explodes_stops_the_run(
     with pytest.raises(MedstError, match=r"over 100 times the [\d.]+ of the last 50 steps, at step 55 "):
         pretrain(phantom_cohort, tmp_path / "run", replace(small_recipe, optimiser=optimiser))
     assert (tmp_path / "run" / "failed-step-000000055" / "batch-0.safetensors").is_file()
-    assert RunFolder(tmp_path / "run").states()
+    assert RunFolder(tmp_path / "run").checkpoints()
 
 
 def test_the_environment_is_noted_each_time(undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe) -> None:
@@ -697,7 +702,7 @@ def test_a_state_of_an_earlier_version_is_refused(phantom_cohort: Path, small_re
     run = tmp_path / "run"
     recipe = saved_often(small_recipe)
     pretrain(phantom_cohort, run, replace(recipe, optimiser=replace(recipe.optimiser, stop_after=2)))
-    state = RunFolder(run).states()[0]
+    state = RunFolder(run).checkpoints()[0]
     (state / "weights.safetensors").rename(state / "model.safetensors")
     (state / "sha256.json").write_text("{}")
     with pytest.raises(MedstError, match="written by an earlier medst"):

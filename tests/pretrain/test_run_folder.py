@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from medst.errors import MedstError
-from medst.pretrain.run_folder import RunFolder, read_place, write_place
+from medst.pretrain.checkpoint import RunFolder, TrainState
+from medst.pretrain.environment import add_environment
+from medst.pretrain.metrics import Metrics
 from medst.recipes import RECIPES
 
 TINY = RECIPES["tiny"]
@@ -62,11 +64,11 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_states_are_newest_first_and_complete_ones_only(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (5, 100, 20):
-        folder.state_path(step).mkdir(parents=True)
+        folder.checkpoint(step).mkdir(parents=True)
     (tmp_path / "state" / "step-000000200.part").mkdir()
-    assert [p.name for p in folder.states()] == ["step-000000100", "step-000000020", "step-000000005"]
-    folder.drop_old_states(2)
-    assert [p.name for p in folder.states()] == ["step-000000100", "step-000000020"]
+    assert [p.name for p in folder.checkpoints()] == ["step-000000100", "step-000000020", "step-000000005"]
+    folder.drop_old_checkpoints(2)
+    assert [p.name for p in folder.checkpoints()] == ["step-000000100", "step-000000020"]
 
 
 def row(step: int, split: str = "train") -> dict[str, object]:
@@ -77,59 +79,59 @@ ROWS = [row(1), row(2), row(3), row(3, "valid"), row(4), row(5), row(6), row(6, 
 
 
 def test_metrics_cut_off_anywhere_or_ahead_of_the_state_end_as_undisturbed(tmp_path: Path) -> None:
-    calm = RunFolder(tmp_path)
-    calm.cut_metrics(0, 0)
+    calm = Metrics(tmp_path / "metrics.csv")
+    calm.cut(0, 0)
     for each in ROWS:
         calm.log(each)
-    whole = calm.metrics.read_bytes()
+    whole = calm.file.read_bytes()
     ends = [place + 1 for place, byte in enumerate(whole) if byte == ord("\n")]
     for length in range(len(whole) + 1):
         written = sum(end <= length for end in ends[1:])  # rows
         for saved in {written, length % (written + 1)}:  # the state may be of an earlier row
             done = ROWS[:saved]
-            calm.metrics.write_bytes(whole[:length])
-            calm.cut_metrics(
+            calm.file.write_bytes(whole[:length])
+            calm.cut(
                 max((int(str(r["step"])) for r in done if r["split"] == "train"), default=0),
                 sum(r["split"] == "valid" for r in done),
             )
             for each in ROWS[saved:]:
                 calm.log(each)
-            assert calm.metrics.read_bytes() == whole, (length, saved)
+            assert calm.file.read_bytes() == whole, (length, saved)
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "deleted", "of another run", "garbage"])
 @pytest.mark.parametrize("kept", [True, False])
 def test_rows_that_metrics_lost_come_back_from_the_state(tmp_path: Path, damage: str, kept: bool) -> None:
-    folder, state = RunFolder(tmp_path), tmp_path / "state" / "step-000000006"
-    folder.cut_metrics(0, 0)
+    metrics, state = Metrics(tmp_path / "metrics.csv"), tmp_path / "state" / "step-000000006"
+    metrics.cut(0, 0)
     for each in ROWS:
-        folder.log(each)
-    digest = folder.keep_metrics(state)
-    whole = folder.metrics.read_bytes()
-    folder.log(row(7))  # is computed again
+        metrics.log(each)
+    digest = metrics.copy_to(state)
+    whole = metrics.file.read_bytes()
+    metrics.log(row(7))  # is computed again
     if damage == "deleted":
-        folder.metrics.unlink()
+        metrics.file.unlink()
     else:
         damaged = {"cut": whole[:-150], "emptied": b"", "of another run": whole.replace(b"0.25", b"0.75")}
-        folder.metrics.write_bytes(damaged.get(damage, b"\xff\n"))
+        metrics.file.write_bytes(damaged.get(damage, b"\xff\n"))
     if not kept:
         (state / "metrics.csv").write_bytes(whole.replace(b"0.25", b"0.35"))
-    again = RunFolder(tmp_path)
-    note = again.cut_metrics(6, 2, state, digest)
+    again = Metrics(tmp_path / "metrics.csv")
+    note = again.cut(6, 2, state, digest)
     assert (tmp_path / "metrics.csv.damaged").is_file() is (damage != "deleted")
     assert ("restored from" if kept else "can't be restored") in note
     if kept:
-        assert again.metrics.read_bytes() == whole
-        assert again.cut_metrics(6, 2, state, digest) == ""
+        assert again.file.read_bytes() == whole
+        assert again.cut(6, 2, state, digest) == ""
 
 
 def test_rows_that_a_state_of_an_earlier_version_cannot_give_back_are_named(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.cut_metrics(0, 0)
+    metrics = Metrics(tmp_path / "metrics.csv")
+    metrics.cut(0, 0)
     for each in ROWS[:3]:
-        folder.log(each)
-    assert "lacked 3 train rows (steps 4 to 6)" in folder.cut_metrics(6, 1, folder.state_path(6))
-    assert len(folder.read_metrics()) == 3
+        metrics.log(each)
+    assert "lacked 3 train rows (steps 4 to 6)" in metrics.cut(6, 1, tmp_path)
+    assert len(metrics.read()) == 3
 
 
 def test_what_is_not_a_file_or_not_a_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -138,16 +140,16 @@ def test_what_is_not_a_file_or_not_a_folder_is_refused_in_a_sentence(tmp_path: P
     (tmp_path / "state").touch()
     with pytest.raises(MedstError, match="state is not a folder; put"):
         folder.start(TINY, COHORT)
-    folder.metrics.mkdir()
+    folder.metrics.file.mkdir()
     with pytest.raises(MedstError, match=r"is a folder, not a regular file\. Move it away"):
-        folder.cut_metrics(0, 0)
+        folder.metrics.cut(0, 0)
 
 
 def test_a_damaged_note_of_the_environment_is_begun_anew(tmp_path: Path) -> None:
-    folder, file = RunFolder(tmp_path), tmp_path / "environment.json"
-    assert folder.note_environment(1) == ""
+    file = tmp_path / "environment.json"
+    assert add_environment(file, 1) == ""
     file.write_text("{")
-    assert "was damaged, is now environment.json.damaged" in folder.note_environment(1)
+    assert "was damaged; it is now environment.json.damaged" in add_environment(file, 1)
     assert len(json.loads(file.read_text())) == 1
 
 
@@ -156,17 +158,17 @@ def test_a_damaged_note_of_the_environment_is_begun_anew(tmp_path: Path) -> None
     [b"\xff\xfe", b"step,epoch\r\n1,2,3\r\n", b"a,b\r\n1,2\r\n", b"step,epoch,split\r\nx,1,train\r\n", b"\0\n"],
 )
 def test_damaged_metrics_are_refused_in_a_sentence(tmp_path: Path, damage: bytes) -> None:
-    folder = RunFolder(tmp_path)
-    folder.metrics.write_bytes(damage + b"\n")
+    metrics = Metrics(tmp_path / "metrics.csv")
+    metrics.file.write_bytes(damage + b"\n")
     with pytest.raises(MedstError, match=r"metrics\.csv is damaged .*move it away"):
-        folder.read_metrics()
+        metrics.read()
 
 
 def test_a_row_of_another_length_is_named(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.metrics.write_bytes(b"step,epoch,split\r\n1,1\r\n")
+    metrics = Metrics(tmp_path / "metrics.csv")
+    metrics.file.write_bytes(b"step,epoch,split\r\n1,1\r\n")
     with pytest.raises(MedstError, match="line 2 has 2 values, the header has 3"):
-        folder.read_metrics()
+        metrics.read()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"recipe": 3}', b'{"medst_version": "0", "recipe": {}}'])
@@ -183,11 +185,11 @@ def test_leftovers_of_a_first_write_are_not_in_the_way(tmp_path: Path, name: str
 
 
 def test_a_flipped_bit_in_the_place_of_a_state_is_found(tmp_path: Path) -> None:
-    at = {"step": 10, "best_loss": 1.25, "validated": 2, "recent": [1.5, 2.0]}
-    write_place(tmp_path, at)
-    assert read_place(tmp_path) == at
+    state = TrainState(step=10, best_loss=1.25, validated=2, recent=[1.5, 2.0])
+    state.write(tmp_path)
+    assert TrainState.read(tmp_path) == state
     whole = (tmp_path / "run.json").read_bytes()
     for place in range(len(whole)):
         (tmp_path / "run.json").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with suppress(MedstError):  # in the digest's own name it is a state of an earlier version
-            assert {key: read_place(tmp_path)[key] for key in at} == at
+            assert TrainState.read(tmp_path) == state

@@ -18,7 +18,7 @@ from tests.weights.checkpoints import bert, deit
 import medst
 from medst import ablate, cli
 from medst.cohort.store import open_cohort
-from medst.pretrain.setup import make_tokenizer, remarks
+from medst.pretrain.setup import make_tokenizer, notes_on_start
 from medst.recipes import RECIPES
 
 SHRINK = shlex.split(
@@ -152,9 +152,9 @@ def test_a_run_that_an_earlier_version_refused_can_start(phantom_cohort: Path, t
 def test_modern_is_silent_about_a_cohort_that_was_prepared_for_it(phantom_cohort: Path) -> None:
     cohort, modern = open_cohort(phantom_cohort), RECIPES["modern"]
     tokenizer = make_tokenizer(cohort, modern)
-    vocabulary, said = remarks(cohort, modern, tokenizer)
+    vocabulary, said = notes_on_start(cohort, modern, tokenizer)
     assert "was prepared with --frontal all --text released" in said
     cohort.meta["options"] |= {"frontal": "one-per-study", "text": "whole"}
-    assert remarks(cohort, modern, tokenizer) == [vocabulary]
+    assert notes_on_start(cohort, modern, tokenizer) == [vocabulary]
     from_bert = replace(modern, start=replace(modern.start, bert="someone/a-bert"))
-    assert remarks(cohort, from_bert, tokenizer) == []
+    assert notes_on_start(cohort, from_bert, tokenizer) == []

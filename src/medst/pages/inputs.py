@@ -8,8 +8,8 @@ from medst import weights
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
-from medst.files import find_folder, read_json
-from medst.pretrain.run_folder import SETTINGS, RunFolder
+from medst.files import find_folder
+from medst.pretrain.checkpoint import RunFolder
 from medst.weights import Loaded
 
 
@@ -48,7 +48,7 @@ def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | No
     """
     if not (run / "settings.json").is_file():
         raise MedstError(f"{run}: no run here (there is no settings.json); give the folder of one.")
-    settings = read_json(run / "settings.json", "give another run", SETTINGS)
+    settings = RunFolder(run).read_settings("give another run")
     found = read_results(results, f"`medst evaluate all {run / 'best'} COHORT`")
     opened = open_cohort(cohort)
     if opened.pairs is None:
@@ -59,7 +59,7 @@ def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | No
     if measured is not None and measured.fingerprint not in found["cohorts"].values():
         raise MedstError(f"{comparisons} is not the cohort that {results} was measured on; give that one.")
     loaded = _model_of(run, found["model"]["fingerprint"], results)
-    return Evidence(settings, RunFolder(run).read_metrics(), found, loaded, opened, measured)
+    return Evidence(settings, RunFolder(run).metrics.read(), found, loaded, opened, measured)
 
 
 def _model_of(run: Path, fingerprint: str, results: Path) -> Loaded:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from medst import weights
 from medst.batch import Batch, Batches
 from medst.distributed import default_device
-from medst.pretrain.setup import make_tokenizer, open_fit, remarks, start_weights
+from medst.pretrain.setup import load_start_weights, make_tokenizer, notes_on_start, open_training_cohort
 from medst.pretrain.step import Step, computes_in_bf16
 from medst.recipes.settings import Recipe
 
@@ -140,7 +140,7 @@ def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Esti
         MedstError: what `pretrain` would refuse.
     """
     recipe.check()
-    data = open_fit(cohort, recipe)
+    data = open_training_cohort(cohort, recipe)
     processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
     tokenizer = make_tokenizer(data, recipe)
     make = partial(
@@ -154,7 +154,7 @@ def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Esti
     with torch.random.fork_rng():
         torch.manual_seed(recipe.run.seed)
         model, objective = weights.build(recipe, tokenizer)
-        start_weights(model, recipe)
+        load_start_weights(model, recipe)
         if recipe.run.checkpoint_activations:
             model.checkpoint_activations()
         step = Step(model, objective, recipe.data)
@@ -191,7 +191,7 @@ def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Esti
         device=found.device,
         sequence_bytes=found.kept_on_gpu * largest / size,
         sequences=size,
-        notes=tuple(remarks(data, recipe, tokenizer)),
+        notes=tuple(notes_on_start(data, recipe, tokenizer)),
     )
 
 

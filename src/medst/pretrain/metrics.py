@@ -1,41 +1,106 @@
-"""Rows of a run's metrics.csv as text: read, checked and cut."""
+"""A run's metrics.csv: written row by row, and cut back to a checkpoint when the run resumes."""
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medst.errors import MedstError
-from medst.files import read_regular
+from medst.files import UnusableFile, read_regular, set_aside, sha256, write_text
 from medst.recipes.objective import TERMS
 
-COLUMNS = (
-    "step",
-    "epoch",
-    "split",
-    "lr",
-    "seconds",
-    "waited",
-    "gradient_norm",
-    "loss",
-    *TERMS,
-)
+METRICS = "metrics.csv"
+COLUMNS = ("step", "epoch", "split", "lr", "seconds", "waited", "gradient_norm", "loss", *TERMS)
 
 
-def read_rows(file: Path) -> list[dict[str, str]]:
-    """Rows of a file of metrics."""
-    whole = [line for line in read_regular(file).splitlines(keepends=True) if line.endswith(b"\n")]
+class Metrics:
+    """metrics.csv of a run. Its rows are kept in memory as well, so that losing the file during the run costs none."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._lines: list[str] = []
+
+    def read(self) -> list[dict[str, str]]:
+        """All rows, without a torn last line; none if there is no file.
+
+        Raises:
+            MedstError: it is damaged otherwise, or not a regular file.
+        """
+        return _read_rows(self.file) if self.file.exists() else []
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row."""
+        line = _line(row)
+        self._lines.append(line)
+        with self.file.open("a", newline="") as file:
+            file.write(line)
+
+    def copy_to(self, checkpoint: Path) -> str:
+        """Copy the rows so far to a checkpoint; returns their digest."""
+        write_text(checkpoint / METRICS, "".join([HEAD, *self._lines]))
+        return _digest(self._lines)
+
+    def cut(self, step: int, validated: int, checkpoint: Path | None = None, digest: str | None = None) -> str:
+        """Keep what the run had logged after `step` steps and `validated` epochs; later rows are computed again.
+
+        If rows are missing or belong to another run, the checkpoint's copy replaces them, and the file is set aside.
+
+        Args:
+            step: steps of the checkpoint.
+            validated: epochs that the checkpoint counts as validated.
+            checkpoint: its folder; None at the start of a run.
+            digest: that of the rows as the checkpoint knows it; None in checkpoints of earlier versions.
+
+        Returns:
+            A note for the user; empty if all rows were there.
+
+        Raises:
+            MedstError: metrics.csv is not a regular file.
+        """
+        try:
+            lines, wrong = _lines_until(self.read(), step, validated)
+        except UnusableFile as error:
+            raise MedstError(f"{error} Move it away; the run then writes a new one.") from None
+        except MedstError:
+            lines, wrong = [], "was damaged"
+        if digest is not None:
+            wrong = "" if _digest(lines) == digest else wrong or "held another run's rows"
+        note = ""
+        if wrong:
+            copy = _read_copy(step, validated, checkpoint, digest)
+            aside = f"; the old file is {set_aside(self.file).name}" if self.file.is_file() else ""
+            if copy is not None:
+                lines, note = copy, f"{self.file} {wrong}; its rows are restored from {checkpoint}{aside}."
+            else:
+                note = f"{self.file} {wrong}, which can't be restored{aside}; the weights are not affected."
+        self._lines = lines
+        write_text(self.file, "".join([HEAD, *lines]))
+        return note
+
+
+def _read_copy(step: int, validated: int, checkpoint: Path | None, digest: str | None) -> list[str] | None:
+    """The rows of a checkpoint's copy; None if it has none, or damaged ones."""
+    if checkpoint is None or digest is None:
+        return None
     try:
-        lines = [line.decode() for line in whole]
+        lines, _ = _lines_until(_read_rows(checkpoint / METRICS), step, validated)
+    except (OSError, MedstError):
+        return None
+    return lines if _digest(lines) == digest else None
+
+
+def _read_rows(file: Path) -> list[dict[str, str]]:
+    complete = [line for line in read_regular(file).splitlines(keepends=True) if line.endswith(b"\n")]
+    try:
+        lines = [line.decode() for line in complete]
         head, *rows = csv.reader(lines) if lines else [list(COLUMNS)]
         for number, values in enumerate(rows, 2):
             if len(values) != len(head):
                 raise ValueError(f"line {number} has {len(values)} values, the header has {len(head)}")
-        lacking = [name for name in ("step", "epoch", "split") if name not in head]
-        if lacking:
-            raise ValueError(f"it has no column {lacking[0]!r}")
+        missing = [name for name in ("step", "epoch", "split") if name not in head]
+        if missing:
+            raise ValueError(f"it has no column {missing[0]!r}")
         found = [dict(zip(head, values, strict=True)) for values in rows]
         for row in found:
             int(row["step"]), int(row["epoch"])
@@ -47,21 +112,21 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     return found
 
 
-def line_of(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, Any]) -> str:
     text = io.StringIO(newline="")
     csv.DictWriter(text, COLUMNS).writerow({name: row.get(name, "") for name in COLUMNS})
     return text.getvalue()
 
 
-HEAD = line_of({name: name for name in COLUMNS})
+HEAD = _line({name: name for name in COLUMNS})
 
 
-def digest_of(lines: Sequence[str]) -> str:
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _digest(lines: Sequence[str]) -> str:
+    return sha256("".join(lines).encode())
 
 
-def lines_until(rows: Iterable[Mapping[str, str]], step: int, validated: int) -> tuple[list[str], str]:
-    """Lines of the rows that a state knows, and what is wrong with them as the rest of a sentence; empty if nothing is."""
+def _lines_until(rows: Iterable[Mapping[str, str]], step: int, validated: int) -> tuple[list[str], str]:
+    """Lines of the rows up to a checkpoint, and what is wrong with them, as the end of a sentence; empty if nothing is."""
     limits = {"train": ("step", step), "valid": ("epoch", validated)}
     kept = [row for row in rows if int(row[limits[row["split"]][0]]) <= limits[row["split"]][1]]
     for split, (column, last) in limits.items():
@@ -69,7 +134,7 @@ def lines_until(rows: Iterable[Mapping[str, str]], step: int, validated: int) ->
         lost = sorted(set(range(1, last + 1)) - set(found))
         if lost:
             some = f"{column} {lost[0]}" if len(lost) == 1 else f"{column}s {lost[0]} to {lost[-1]}"
-            return [line_of(row) for row in kept], f"lacked {len(lost)} {split} rows ({some})"
+            return [_line(row) for row in kept], f"lacked {len(lost)} {split} rows ({some})"
         if len(found) != last:
-            return [line_of(row) for row in kept], f"had {split} rows twice"
-    return [line_of(row) for row in kept], ""
+            return [_line(row) for row in kept], f"had {split} rows twice"
+    return [_line(row) for row in kept], ""

@@ -9,13 +9,13 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.files import disk_errors
 from medst.model.medst import MedST
-from medst.pretrain.run_folder import RunFolder
+from medst.pretrain.checkpoint import RunFolder
 from medst.recipes import EXPECTED
 from medst.recipes.settings import Recipe, to_dict
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 
 
-def open_fit(path: Path, recipe: Recipe) -> Cohort:
+def open_training_cohort(path: Path, recipe: Recipe) -> Cohort:
     """Open a cohort that the recipe can train on.
 
     Raises:
@@ -68,7 +68,7 @@ def find_tokenizer(cohort: Cohort, recipe: Recipe, folder: RunFolder) -> tuple[P
         raise MedstError(f"{error} {remedy}") from None
 
 
-def keep_tokenizer(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:
     """Write the tokenizer as a folder, whole, unless it is there."""
     if not place.is_dir():
         part = place.with_suffix(".part")
@@ -77,7 +77,7 @@ def keep_tokenizer(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:
         part.rename(place)
 
 
-def start_weights(model: MedST, recipe: Recipe) -> None:
+def load_start_weights(model: MedST, recipe: Recipe) -> None:
     """Fill a fresh model with the weights that the recipe names, if it names any.
 
     Raises:
@@ -88,7 +88,7 @@ def start_weights(model: MedST, recipe: Recipe) -> None:
         weights.load_pretrained(model, **given)
 
 
-def remarks(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def notes_on_start(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What the user should know about a run that begins: where its vocabulary is from, and what the cohort lacks."""
     found = []
     start = recipe.start

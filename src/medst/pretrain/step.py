@@ -20,12 +20,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from medst.batch import Batch
-from medst.distributed import Devices
+from medst.distributed import Devices, random_state, set_random_state
 from medst.errors import MedstError
 from medst.model.medst import Features, MedST
 from medst.model.vision import Block
 from medst.objective import Objective
-from medst.pretrain.checkpoint import random_state, set_random_state
 from medst.recipes.objective import LOSSES
 from medst.recipes.settings import DataSettings, Recipe
 
@@ -213,6 +212,12 @@ class Engine:
         if self.world > 1:
             both = self.accelerator.reduce(both, reduction="mean")
         return dict(zip(losses, both.tolist(), strict=True))
+
+    def any_device(self, *answers: bool) -> list[bool]:
+        """For each of several answers, whether any device gives it."""
+        own = torch.tensor(answers, dtype=torch.float32, device=self.device)
+        total = self.accelerator.reduce(own) if self.world > 1 else own
+        return [count > 0 for count in total.tolist()]
 
     def compile(self, pictures: int, always: bool) -> tuple[bool, str]:
         """Compile the image encoder's blocks, and keep them so if that pays.

@@ -6,6 +6,7 @@ can't work, before anything is read or computed.
 """
 
 import dataclasses
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -309,3 +310,23 @@ def from_dict(kind: type[T], values: Any) -> T:
         for name, value in values.items()
     }
     return kind(**built)
+
+
+def changed_settings(saved: dict[str, Any], recipe: Recipe, ignored: Container[str]) -> list[str]:
+    """Dotted names of the settings in which a recipe differs from a saved one, which `to_dict` may have written long ago.
+
+    Settings that are newer than the saved recipe count as saved with their defaults.
+
+    Raises:
+        MedstError: `saved` is not a recipe, see `from_dict`.
+    """
+
+    def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for each in dataclasses.fields(settings):
+            value, name = getattr(settings, each.name), prefix + each.name
+            found |= flat(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
+        return found
+
+    before, now = flat(from_dict(Recipe, saved)), flat(recipe)
+    return [name for name in sorted(now) if before[name] != now[name] and name not in ignored]
