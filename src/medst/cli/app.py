@@ -25,14 +25,14 @@ def app(
     Prints the address to open; the token in it keeps others out. MEDST_TOKEN in the environment sets the token.
 
     Args:
-        model: folder of a model or a released checkpoint; if not given, that of the demo in medst-demo, with its cohort.
-        cohort: folder of a prepared cohort with patients, to choose from and to search in.
-        embeddings: folder that `medst embed MODEL COHORT` wrote, to search a large cohort.
-        host: address to listen at; any but 127.0.0.1 lets others on your network reach the page.
-        port: 0 takes a free one from 7860 on.
-        upload: largest file that a visitor may add, in MB.
-        allow_host: host names to answer to beside the address's own, for instance that of a reverse proxy.
-        no_token: ask for no token: everyone who reaches the page can use it.
+        model: folder of a model, or a released checkpoint; if not given, the demo's in medst-demo, with its cohort.
+        cohort: folder of a prepared cohort, whose patients can be shown and searched.
+        embeddings: folder that `medst embed MODEL COHORT` wrote, to search a large cohort quickly.
+        host: address to listen on; any other than 127.0.0.1 lets others on your network reach the page.
+        port: port to listen on; 0 takes the first free one from 7860.
+        upload: largest file that a visitor may upload, in MB.
+        allow_host: further host names to accept, for instance that of a reverse proxy.
+        no_token: require no token: everyone who can reach the page can use it.
     """
     from medst.app.serve import last_demo, listening, new_token, serving
 
@@ -45,9 +45,9 @@ def app(
     if listening(host):
         who = "everyone who can reach" if no_token else "everyone with the address below who can reach"
         print(f"Note: {who} {host} can use this page and see its cohort; the connection is not encrypted.")
-    for end in ("SIGTERM", "SIGHUP"):  # so that visitors' files go in any case
+    for end in ("SIGTERM", "SIGHUP"):  # so that visitors' files are removed in any case
         number = getattr(signal, end, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, signal.default_int_handler)
     with serving(
         model, cohort, embeddings=embeddings, host=host, port=port, upload=upload, names=allow_host, token=token
@@ -56,6 +56,10 @@ def app(
         with suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)
-        for second in ("SIGINT", "SIGTERM", "SIGHUP"):  # must not keep visitors' files from being removed
+        for second in (
+            "SIGINT",
+            "SIGTERM",
+            "SIGHUP",
+        ):  # a second signal must not interrupt the removal of visitors' files
             if hasattr(signal, second):
                 signal.signal(getattr(signal, second), signal.SIG_IGN)

@@ -9,19 +9,19 @@ from medst.cli.arguments import INTERRUPTED, Out
 def demo(
     out: Out = Path("medst-demo"), /, patients: int = 1100, seed: int = 0, epochs: int = 14, workers: int = 0
 ) -> None:
-    """Phantom data, prepare, pretrain, evaluate, report: the whole road once, on a laptop's CPU.
+    """Run every step once on phantom patients: prepare, pretrain, evaluate, report. Made for a laptop's CPU.
 
     Args:
-        out: folder for everything; a demo that was stopped is resumed.
-        patients: phantom patients to draw.
-        seed: of the phantom and of the run.
+        out: folder for everything; a stopped demo resumes.
+        patients: number of phantom patients.
+        seed: seed of the phantom and of the run.
         epochs: passes over the training sequences.
-        workers: processes that draw and read images; 0: one a core.
+        workers: processes that draw and read images; 0 means one per core.
     """
     from medst.demo import run_demo
 
     if (out / "raw").exists():
-        print(f"Resuming the demo in {out}: what is finished is not done again.", file=sys.stderr)
+        print(f"Resuming the demo in {out}; finished steps are skipped.", file=sys.stderr)
     outcome = run_demo(out, patients=patients, seed=seed, epochs=epochs, workers=workers)
     if not outcome.finished:
         print(f"Stopped. `medst demo {out}` with the same options resumes it.", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`medst embed`."""
 
 from medst.cli.arguments import CohortPath, Model, Out
+from medst.cli.counts import count_phrase
 
 
 def embed(model: Model, cohort: CohortPath, out: Out, /, rows: int = 4096) -> None:
@@ -9,7 +10,7 @@ def embed(model: Model, cohort: CohortPath, out: Out, /, rows: int = 4096) -> No
     Args:
         model: folder of a model, for instance RUN/best.
         cohort: folder of a prepared cohort of any data set.
-        out: folder to write; a job that was stopped is resumed.
+        out: folder to write; a stopped job resumes.
         rows: rows per file.
     """
     from medst.hub import check_name
@@ -19,5 +20,6 @@ def embed(model: Model, cohort: CohortPath, out: Out, /, rows: int = 4096) -> No
     from medst.progress import Display
 
     with Display(["embed"]) as display:
-        said = run(model, cohort, out, rows=rows, progress=display.stage("embed"))
-    print(f"{out}: {said['rows']} rows of {said['dim']} numbers, {said['files']} file{'s'[: said['files'] != 1]}")
+        written = run(model, cohort, out, rows=rows, progress=display.stage("embed"))
+    counts = count_phrase({"rows": written["rows"], "files": written["files"]})
+    print(f"{out}: {counts}, {written['dim']} numbers per embedding")

@@ -9,10 +9,11 @@ def inspect(cohort: CohortPath, /, out: Path | None = None, pairs: int = 12, see
     """Show what is in a cohort: counts, lengths, labels, times and random pairs, as a page and as JSON.
 
     Args:
-        cohort: folder of a finished cohort of any data set.
-        out: the page; beside the cohort, under its name, if not given. The JSON file lies beside it, as NAME-numbers.json.
-        pairs: how many random rows to show.
-        seed: draws them.
+        cohort: folder of a prepared cohort of any data set.
+        out: page to write; COHORT.html beside the cohort if not given. The JSON file is written beside it, as
+            NAME-numbers.json.
+        pairs: number of random rows to show.
+        seed: seed of the random rows.
     """
     from medst.pages.inspect import inspect as run
     from medst.pages.inspect import numbers_of

@@ -19,13 +19,13 @@ def phantom(
     """Write synthetic patients in the raw layouts of MIMIC-CXR-JPG and MS-CXR-T, or of other data sets.
 
     Args:
-        out: new folder, or one whose phantom was not finished, which is resumed.
-        patients: how many, in each tree.
-        seed: the same seed writes the same bytes, whatever the number of workers.
-        workers: processes; 0: one a core.
-        test_share: share of patients in the test split of mimic-cxr.
-        valid_share: share of patients in the validation split of mimic-cxr.
-        trees: which data sets: mimic-cxr goes to OUT/mimic-cxr-jpg and OUT/ms-cxr-t, each other one to OUT and its name.
+        out: folder to write; a stopped phantom resumes.
+        patients: number of patients per data set.
+        seed: the same seed writes the same bytes with any number of workers.
+        workers: processes; 0 means one per core.
+        test_share: share of the patients in the test split of mimic-cxr.
+        valid_share: share of the patients in the validation split of mimic-cxr.
+        trees: data sets to write: mimic-cxr to OUT/mimic-cxr-jpg and OUT/ms-cxr-t, any other one to OUT/NAME.
     """
     from medst.progress import Display
     from medst_phantom.mimic import write_phantom
@@ -34,13 +34,15 @@ def phantom(
 
     wanted = ("mimic-cxr", *OTHER_TREES) if "all" in trees else tuple(dict.fromkeys(trees))
     common: dict[str, Any] = {"patients": patients, "seed": seed, "workers": workers}
-    said = []
+    lines = []
     with Display(list(wanted)) as display:
         for name in wanted:
             progress = display.stage(name)
             if name == "mimic-cxr":
                 shares: dict[str, Any] = {"test_share": test_share, "valid_share": valid_share}
-                said.append(f"{out}: " + count_phrase(write_phantom(out, **common, **shares, progress=progress)))
+                lines.append(f"{out}: " + count_phrase(write_phantom(out, **common, **shares, progress=progress)))
             else:
-                said.append(f"{out / name}: " + count_phrase(write_tree(name, out / name, **common, progress=progress)))
-    print("\n".join(said))
+                lines.append(
+                    f"{out / name}: " + count_phrase(write_tree(name, out / name, **common, progress=progress))
+                )
+    print("\n".join(lines))

@@ -26,12 +26,12 @@ def prepare(
     """Turn a raw data set into a cohort.
 
     Args:
-        dataset: which data set RAW holds.
-        raw: its folder, as downloaded; for table the CSV or Parquet file.
-        cohort: folder to write; a preparation that was stopped is resumed.
-        options: what to do otherwise than released.
-        workers: processes; 0: one a core.
-        cluster: read the pictures on a cluster instead: dask:ADDRESS, ray or ray:ADDRESS.
+        dataset: data set in RAW.
+        raw: folder of the data set, as downloaded; for table, the CSV or Parquet file.
+        cohort: folder to write; a stopped preparation resumes.
+        options: departures from the released preprocessing.
+        workers: processes; 0 means one per core.
+        cluster: read the images on a cluster instead: dask:ADDRESS, ray or ray:ADDRESS.
         max_rejected: largest share of images, reports and rows that may be unreadable or contradictory.
     """
     from medst.cohort.prepare import prepare as run
@@ -55,27 +55,25 @@ def prepare(
     if rows:
         print("Rows: " + count_phrase(rows))
     if columns.get("unused"):
-        print("Columns that are not used: " + ", ".join(name or "(no name)" for name in columns["unused"]))
+        print("Unused columns: " + ", ".join(name or "(no name)" for name in columns["unused"]))
     if columns.get("like_labels"):
         names = " ".join(shlex.quote(name) for name in columns["like_labels"])
-        print(
-            f"Columns of only 1, 0, -1 and blanks; to keep them as labels, prepare another cohort with --labels {names}"
-        )
+        print(f"Some columns hold only 1, 0, -1 and blanks. To keep them as labels: another cohort, --labels {names}")
     if rows.get("left_out") or any(n for name, n in meta["counts"].items() if name.startswith("rejected")):
-        print(f"What was left out, and why: {cohort / 'rejected.csv'}")
+        print(f"Rejected rows and reasons: {cohort / 'rejected.csv'}")
 
 
 def _remarks(meta: dict[str, Any]) -> Iterator[str]:
-    """What to know of a cohort before it is used."""
+    """Warnings about a cohort."""
     counts = meta["counts"]
     if losing := counts.get("reports_losing_letters"):
         yield (
-            f"{losing} of {meta['seen']['report']} reports lose letters that are not ASCII (the released cleaning drops "
-            "them, and the whole part of decimals); --text whole, into another cohort, keeps them."
+            f"{losing} of {meta['seen']['report']} reports lose letters: the released cleaning drops letters that are not "
+            "ASCII, and the integer part of decimals. To keep them, prepare another cohort with --text whole."
         )
     if meta["dataset"] == "table" and meta.get("time") == "order":
-        yield "The times are whole numbers: taken as an order of each patient's studies, not as dates."
+        yield "The times are integers: they give the order of each patient's studies, not dates."
     if counts.get("train_pairs") == 0:
-        yield "No training pairs: pretrain has nothing to learn from; add a split column or more patients."
+        yield "No training pairs: pretrain needs some; add a split column or more patients."
     if counts.get("valid_pairs") == 0:
         yield "No validation pairs: pretrain can't choose the best epoch; add a split column or more patients."

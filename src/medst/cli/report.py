@@ -17,17 +17,17 @@ def report(
     patients: int = 4,
     synthetic: bool = False,
 ) -> None:
-    """Draw results as one HTML page: any number of runs side by side, or one with its learning curves and patients.
+    """Write an HTML page of results: several runs side by side, or one with its learning curves and patients.
 
     Args:
         runs: folders of runs, or files that `medst evaluate` wrote.
-        cohort: the cohort of the one run, whose curves and patients are then shown too.
-        results: what `medst evaluate` wrote about the one run; RUN/results.json if not given.
+        cohort: cohort of the single run; adds its learning curves and patients to the page.
+        results: results file of the single run; RUN/results.json if not given.
         comparisons: the ms-cxr-t cohort of these results, for the true progressions.
-        out: the page; RUN/report.html with --cohort, comparison.html in the first folder without.
-        tables: print the numbers as tables in this language too.
-        patients: how many patients to show.
-        synthetic: say on the page that all patients are synthetic.
+        out: page to write; RUN/report.html with --cohort, comparison.html in the first folder without.
+        tables: also print the numbers as tables in this language.
+        patients: number of patients to show.
+        synthetic: state on the page that all patients are synthetic.
     """
     from medst.errors import MedstError
     from medst.pages.report import compare, tables_of
