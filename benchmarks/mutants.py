@@ -41,6 +41,7 @@ TESTS = {
     "model/vision.py": "tests/model/test_vision.py",
     "objective/__init__.py": "tests/objective/test_objective.py",
     "objective/global_.py": "tests/objective/test_global_.py",
+    "objective/loss.py": "tests/objective/test_objective.py",
     "objective/local.py": "tests/objective/test_local.py",
     "objective/temporal.py": "tests/objective/test_temporal.py",
     "pretrain/setup.py": "tests/pretrain/test_loop.py",
@@ -51,6 +52,11 @@ TESTS = {
     "pretrain/schedule.py": "tests/pretrain/test_schedule.py",
     "pretrain/checkpoint.py": "tests/pretrain/test_checkpoint.py",
     "pretrain/divergence.py": "tests/pretrain/test_loop.py",
+    "pretrain/environment.py": "tests/pretrain/test_environment.py",
+    "pretrain/metrics.py": "tests/pretrain/test_metrics.py",
+    "pretrain/signals.py": "tests/pretrain/test_loop.py",
+    "pretrain/training.py": "tests/pretrain/test_loop.py",
+    "pretrain/validate.py": "tests/pretrain/test_loop.py",
 }
 """The mirrored test file of each module of the core."""
 

@@ -1,9 +1,10 @@
-"""Two processes against one that has both their batches; gloo, on the CPU."""
+"""Two processes against one that has both their batches, with gloo on the CPU; random states of devices and processes."""
 
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from medst import weights
 from medst.batch import Batch, Batches
 from medst.cohort.store import open_cohort
-from medst.distributed import Devices
+from medst.distributed import Devices, random_state, seed_process, set_random_state
 from medst.pretrain import Step
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer
@@ -195,3 +196,37 @@ def test_as_released_each_device_contrasts_by_itself(
     learnt = {name for name, _ in weights.build(recipe, learn_tokenizer(["x y z"], 300))[0].named_parameters()}
     for name in learnt & set(both[0]["weights"]):
         assert torch.equal(both[0]["weights"][name], both[1]["weights"][name]), name
+
+
+@pytest.mark.parametrize(("kind", "takes"), [("cuda", 1), ("xpu", 1), ("mps", 0)])
+def test_an_accelerators_random_state_is_kept(kind: str, takes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such device is here; torch's functions of that name stand in, with as many arguments as theirs take."""
+    device, state = torch.device(kind), [torch.tensor([7])]
+
+    def get(*which: torch.device) -> torch.Tensor:
+        assert which == (device,) * takes
+        return state[0]
+
+    def put(new: torch.Tensor, *which: torch.device) -> None:
+        assert which == (device,) * takes
+        state[0] = new
+
+    monkeypatch.setattr(torch, "get_device_module", lambda asked: SimpleNamespace(get_rng_state=get, set_rng_state=put))
+    kept = random_state(device)
+    assert set(kept) == {"cpu", kind}
+    state[0] = torch.tensor([8])
+    torch.rand(3)
+    set_random_state(kept, device)
+    assert state[0].item() == 7
+    assert torch.equal(torch.get_rng_state(), kept["cpu"])
+
+
+def test_every_process_draws_numbers_of_its_own_and_the_first_as_if_alone() -> None:
+    drawn = []
+    for rank in (0, 1, 2):
+        torch.manual_seed(42)
+        seed_process(42, rank)
+        drawn.append(torch.rand(2).tolist())
+    torch.manual_seed(42)
+    assert drawn[0] == torch.rand(2).tolist()
+    assert len({str(each) for each in drawn}) == 3

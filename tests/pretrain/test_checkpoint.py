@@ -1,7 +1,8 @@
-"""A run's state on disk: what comes back is what was there, in a process of the same rank or of another."""
+"""A checkpoint restores what was saved; a run's folder refuses to mix two runs, and never shows half a checkpoint."""
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,46 +12,14 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from medst.distributed import random_state, seed_process, set_random_state
 from medst.errors import MedstError
-from medst.pretrain.checkpoint import load_state, save_state, sharded_like, unsharded
+from medst.pretrain.checkpoint import RunFolder, TrainState, load_state, save_state, sharded_like, unsharded
 from medst.pretrain.schedule import Average
+from medst.recipes import RECIPES
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(("kind", "takes"), [("cuda", 1), ("xpu", 1), ("mps", 0)])
-def test_an_accelerators_random_state_is_kept(kind: str, takes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No such device is here; torch's functions of that name stand in, with as many arguments as theirs take."""
-    device, state = torch.device(kind), [torch.tensor([7])]
-
-    def get(*which: torch.device) -> Tensor:
-        assert which == (device,) * takes
-        return state[0]
-
-    def put(new: Tensor, *which: torch.device) -> None:
-        assert which == (device,) * takes
-        state[0] = new
-
-    monkeypatch.setattr(torch, "get_device_module", lambda asked: SimpleNamespace(get_rng_state=get, set_rng_state=put))
-    kept = random_state(device)
-    assert set(kept) == {"cpu", kind}
-    state[0] = torch.tensor([8])
-    torch.rand(3)
-    set_random_state(kept, device)
-    assert state[0].item() == 7
-    assert torch.equal(torch.get_rng_state(), kept["cpu"])
-
-
-def test_every_process_draws_numbers_of_its_own_and_the_first_as_if_alone() -> None:
-    drawn = []
-    for rank in (0, 1, 2):
-        torch.manual_seed(42)
-        seed_process(42, rank)
-        drawn.append(torch.rand(2).tolist())
-    torch.manual_seed(42)
-    assert drawn[0] == torch.rand(2).tolist()
-    assert len({str(each) for each in drawn}) == 3
+TINY = RECIPES["tiny"]
+COHORT = {"dataset": "mimic-cxr", "fingerprint": "abc"}
 
 
 def made(seed: int, steps: int) -> tuple[nn.Module, torch.optim.Optimizer, Average]:
@@ -162,3 +131,95 @@ def test_a_sharded_tensor_is_put_in_one_piece_and_back() -> None:
         assert torch.equal(again.full_tensor(), rows + 1)
     finally:
         dist.destroy_process_group()
+
+
+# ------------------------------------------------------------------------------------------------- the run's folder
+
+
+def test_a_new_folder_holds_no_run_and_a_second_start_finds_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.start(TINY, COHORT) is False
+    assert folder.start(TINY, COHORT) is True
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(TINY, COHORT)
+    other = replace(TINY, optimiser=replace(TINY.optimiser, lr=0.5))
+    with pytest.raises(MedstError, match=r"other settings \(optimiser\.lr\)"):
+        folder.start(other, COHORT)
+
+
+def test_how_a_run_is_carried_out_may_change(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(TINY, COHORT)
+    again = replace(
+        TINY, run=replace(TINY.run, loader_workers=3), optimiser=replace(TINY.optimiser, stop_after=5), name="mine"
+    )
+    assert folder.start(again, COHORT) is True
+
+
+def test_the_seed_may_not_change(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(TINY, COHORT)
+    with pytest.raises(MedstError, match=r"run\.seed"):
+        folder.start(replace(TINY, run=replace(TINY.run, seed=7)), COHORT)
+
+
+def test_another_cohort_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(TINY, COHORT)
+    with pytest.raises(MedstError, match="another cohort"):
+        folder.start(TINY, COHORT | {"fingerprint": "def"})
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(MedstError, match="not empty"):
+        RunFolder(tmp_path).start(TINY, COHORT)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_states_are_newest_first_and_complete_ones_only(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (5, 100, 20):
+        folder.checkpoint(step).mkdir(parents=True)
+    (tmp_path / "state" / "step-000000200.part").mkdir()
+    assert [p.name for p in folder.checkpoints()] == ["step-000000100", "step-000000020", "step-000000005"]
+    folder.drop_old_checkpoints(2)
+    assert [p.name for p in folder.checkpoints()] == ["step-000000100", "step-000000020"]
+
+
+def test_what_is_not_a_file_or_not_a_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start(TINY, COHORT)
+    (tmp_path / "state").touch()
+    with pytest.raises(MedstError, match="state is not a folder; put"):
+        folder.start(TINY, COHORT)
+    folder.metrics.file.mkdir()
+    with pytest.raises(MedstError, match=r"is a folder, not a regular file\. Move it away"):
+        folder.metrics.cut(0, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"recipe": 3}', b'{"medst_version": "0", "recipe": {}}'])
+def test_damaged_settings_are_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "settings.json").write_bytes(content)
+    with pytest.raises(MedstError, match=r"settings\.json is damaged .*give another run folder"):
+        RunFolder(tmp_path).start(TINY, COHORT)
+
+
+@pytest.mark.parametrize("name", ["settings.json.part", "settings.json.12.part", ".run.lock"])
+def test_leftovers_of_a_first_write_are_not_in_the_way(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert RunFolder(tmp_path).start(TINY, COHORT) is False
+
+
+def test_a_flipped_bit_in_the_place_of_a_state_is_found(tmp_path: Path) -> None:
+    state = TrainState(step=10, best_loss=1.25, validated=2, recent=[1.5, 2.0])
+    state.write(tmp_path)
+    assert TrainState.read(tmp_path) == state
+    whole = (tmp_path / "run.json").read_bytes()
+    for place in range(len(whole)):
+        (tmp_path / "run.json").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with suppress(MedstError):  # in the digest's own name it is a state of an earlier version
+            assert TrainState.read(tmp_path) == state
