@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -272,3 +273,17 @@ def test_finetuning_trains_the_encoder_and_leaves_the_model_as_it_was(loaded: Lo
     outcome = probe(loaded, cohort, Question(fractions=(1.0,), finetune=True))
     assert 0 <= values(outcome)["auroc", "100 %"] <= 1
     assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
+
+
+def test_the_page_on_results_json_has_a_line_for_every_key(
+    cohort: Cohort, model_folder: Path, benchmark_cohort: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    named = [set(re.findall(r"^\|.*?\|", part, re.MULTILINE)) for part in page.split("\n## ")[1:]]
+    head, rows, details = ({key for cell in cells for key in re.findall(r"`(\w+)`", cell)} for cells in named)
+    question = Question(protocol="strict", fractions=(1.0,), bootstrap=False)
+    found = evaluate(model_folder, [cohort.path, benchmark_cohort], None, question=question, baseline_seeds=(0,))
+    assert {row["task"] for row in found["results"]} == {"zero-shot", "probe", "temporal-image", "temporal-text"}
+    assert found.keys() == head
+    assert all(row.keys() == rows for row in found["results"])
+    assert set().union(*found["details"].values()) == details
