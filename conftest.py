@@ -55,7 +55,7 @@ def example_names(small_recipe: Recipe) -> dict[str, Any]:
     import medst
     from medst.tokenizer import learn_tokenizer
     from medst.use import Model
-    from medst.weights import Loaded, build
+    from medst.weights import build
 
     recipe = replace(small_recipe, model=replace(small_recipe.model, embedding=128))
     tokenizer = learn_tokenizer(["the effusion has resolved", "there is no pneumonia"], 60)
@@ -66,7 +66,7 @@ def example_names(small_recipe: Recipe) -> dict[str, Any]:
     prior, current = (medst.Study(frontal, lateral, datetime(2150, month, 1)) for month in (1, 3))
     return {
         "medst": medst,
-        "model": Model.of(Loaded(model.eval(), objective, tokenizer, recipe, "example")),
+        "model": Model(model.eval(), objective, tokenizer, recipe, "example"),
         "frontal": frontal,
         "lateral": lateral,
         "prior": prior,

@@ -14,7 +14,6 @@ import multiprocessing
 import resource
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from machine import keep
 from medst import weights
 from medst.cohort.store import Cohort, open_cohort
-from medst.encode import embed_images, image_features
-from medst.evaluate.task import PAPER, Question
+from medst.encode import Precision, image_features
+from medst.evaluate.task import Question
 from medst.evaluate.temporal_image import temporal_image
 from medst.recipes import RECIPES
 from medst.tokenizer import learn_tokenizer
-from medst.weights import Loaded
+from medst.use import Model, load
 from train_step import matmul_peak
 
 RSNA = 26_684
 
 
-def made_up(recipe: str) -> Loaded:
+def made_up(recipe: str) -> Model:
     """A model that was never trained."""
     tokenizer = learn_tokenizer(["no change since the prior study"] * 4, 60)
     chosen = RECIPES[recipe]
     torch.manual_seed(0)
     model, objective = weights.build(chosen, tokenizer)
-    return Loaded(model.eval(), objective, tokenizer, chosen, "made up")
+    return Model(model.eval(), objective, tokenizer, chosen, "made up")
 
 
 def noise(images: int, folder: str) -> Cohort:
@@ -59,41 +58,40 @@ def noise(images: int, folder: str) -> Cohort:
     return Cohort(Path(folder), meta, np.load(path, mmap_mode="r"), pl.DataFrame({"row": range(images)}))
 
 
-def seconds(loaded: Loaded, cohort: Cohort, question: Question) -> float:
+def seconds(loaded: Model, cohort: Cohort, precision: Precision) -> float:
     """Of one pass, the better of two."""
     best = float("inf")
     for _ in range(2):
         start = time.perf_counter()
-        image_features(loaded, cohort, range(len(cohort.images)), question)
+        image_features(loaded, cohort, range(len(cohort.images)), precision=precision)
         best = min(best, time.perf_counter() - start)
     return best
 
 
-def flops_an_image(loaded: Loaded) -> float:
+def flops_an_image(loaded: Model) -> float:
     """Multiplications and additions of the encoder and the global head."""
     picture = torch.zeros(1, 1, 224, 224)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        loaded.model.embed_frontal(picture)
+        loaded.model.image_global(loaded.model.vision.encode_view(picture)[:, 0])
     return float(counter.get_total_flops())
 
 
 def peak_memory(images: int) -> float:
     """GiB of a process that computes so many features into a cache."""
     with tempfile.TemporaryDirectory() as folder:
-        question = replace(PAPER, cache=Path(folder) / "features")
-        found = image_features(made_up("tiny"), noise(images, folder), range(images), question)
+        cohort = noise(images, folder)
+        found = image_features(made_up("tiny"), cohort, range(images), cache=Path(folder) / "features")
         assert np.isfinite(found.embedding).all()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def changed(model: Path, comparisons: Path) -> dict[str, Any]:
     """What bf16 decides otherwise than fp32."""
-    loaded, cohort = weights.load(model), open_cohort(comparisons)
+    loaded, cohort = load(model, device="cpu"), open_cohort(comparisons)
     outcomes = [temporal_image(loaded, cohort, Question(precision=p)) for p in ("fp32", "bf16")]
     said = [[row["predicted"] for row in outcome.predictions] for outcome in outcomes]
     rows = range(len(cohort.images))
-    whole = embed_images(loaded, cohort, rows)
-    half = image_features(loaded, cohort, rows, Question(precision="bf16")).embedding
+    whole, half = (image_features(loaded, cohort, rows, precision=p).embedding for p in ("fp32", "bf16"))
     nearest = []
     for embedding in (whole, half):
         similar = embedding @ embedding.T
@@ -118,7 +116,7 @@ def main() -> None:
     flops, peak = flops_an_image(loaded), matmul_peak("cpu")
     with tempfile.TemporaryDirectory() as folder:
         cohort = noise(arguments.images, folder)
-        taken = {p: seconds(loaded, cohort, Question(precision=p)) / arguments.images for p in ("fp32", "bf16")}
+        taken = {p: seconds(loaded, cohort, p) / arguments.images for p in ("fp32", "bf16")}
     peak = max(peak, matmul_peak("cpu"))
     figures: dict[str, Any] = {
         "GFLOP an image": round(flops / 1e9, 2),

@@ -24,9 +24,9 @@ from medst.app.html import timeline_html
 from medst.app.search import Index
 from medst.app.studies import SHOWN, Desk, shrunk
 from medst.cohort.store import open_cohort
-from medst.encode import embed_images
+from medst.encode import image_features
 from medst.use import Model, Study, load, read_picture, stored_picture
-from medst.use.progression import MARGIN, presence_axis
+from medst.use.progression import MARGIN, presence_axis, presence_prompts
 
 SEARCHED = (100_000, 1_000_000, 4_000_000)
 CHANGES = {"worsening": ("{} has worsened", "increased {}"), "improving": ("{} has improved", "decreased {}")}
@@ -44,7 +44,7 @@ def best(call: Callable[[], Any], times: int = 3) -> float:
 
 def waiting() -> dict[str, Any]:
     """Seconds with a ViT-B; pictures of noise of a radiograph's size, shown as an upload is."""
-    model = Model.of(made_up("paper"))
+    model = made_up("paper")
     rng = np.random.default_rng(0)
     pictures = [shrunk(read_picture(rng.integers(0, 256, (3056, 2544), dtype=np.uint8)), SHOWN) for _ in range(16)]
     studies = [Study(pictures[2 * i], pictures[2 * i + 1]) for i in range(8)]
@@ -87,14 +87,16 @@ def progressions(model: Model, demo: Path) -> dict[str, Any]:
     cohort = open_cohort(demo / "comparisons")
     table = cohort.comparisons
     assert table is not None
-    prior, current = (embed_images(model, cohort, table[name].to_numpy()) for name in ("previous", "current"))
+    prior, current = (
+        image_features(model, cohort, table[name].to_numpy()).embedding for name in ("previous", "current")
+    )
     finding, truth = table["finding"].to_numpy(), table["progression"].to_numpy()
     names = sorted(set(finding.tolist()))
     presence = np.zeros(len(truth))
     change_now, change_both = np.zeros(len(truth)), np.zeros(len(truth))
     for name in names:
         of = finding == name
-        axis = presence_axis(model, name).numpy()
+        axis = presence_axis(model.encode_text(presence_prompts(name)).embedding).numpy()
         spoken = {
             k: model.encode_text([t.format(name.replace("_", " ")) for t in v]).embedding.mean(0).numpy()
             for k, v in CHANGES.items()

@@ -7,11 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+import medst
 from medst import embed as module
 from medst import weights
 from medst.cohort.store import open_cohort
 from medst.embed import embed
-from medst.encode import embed_images, embed_pairs
+from medst.encode import embed_pairs, image_features
 from medst.errors import MedstError
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer
@@ -34,7 +35,7 @@ def test_pairs_are_embedded_as_by_one_call(model: Path, phantom_cohort: Path, tm
     assert told["rows"] == table.height == cohort.pairs.height
     assert said[-1][:2] == (table.height, table.height)
     assert len(said) == told["files"] == -(-table.height // 30)
-    image, report = embed_pairs(weights.load(model), cohort, cohort.pairs)
+    image, report = embed_pairs(medst.load(model), cohort, cohort.pairs)
     np.testing.assert_allclose(np.array(table["image"].to_list()), image, atol=1e-5)
     np.testing.assert_allclose(np.array(table["report"].to_list()), report, atol=1e-5)
     assert table["study_id"].equals(cohort.pairs["study_id"])
@@ -44,7 +45,7 @@ def test_images_of_other_cohorts(model: Path, phantom_comparisons: Path, tmp_pat
     embed(model, phantom_comparisons, tmp_path / "out")
     cohort = open_cohort(phantom_comparisons)
     table = pl.read_parquet(tmp_path / "out" / "*.parquet")
-    expected = embed_images(weights.load(model), cohort, range(len(cohort.images)))
+    expected = image_features(medst.load(model), cohort, range(len(cohort.images))).embedding
     np.testing.assert_allclose(np.array(table["image"].to_list()), expected, atol=1e-5)
     assert table["image_id"].equals(cohort.image_table["image_id"])
 

@@ -14,7 +14,7 @@ from medst.evaluate.temporal_image import cross_validate, cross_validate_strictl
 from medst.pretrain import Step
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer
-from medst.weights import Loaded
+from medst.use import Model
 
 TEXTS = ["the left effusion is larger", "no pneumothorax", "the effusion has resolved", "clear lungs"]
 RECORDED = {
@@ -46,14 +46,14 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return (((z ^ (z >> np.uint64(31))) >> np.uint64(40)) / 2**24 - 0.5).reshape(shape).astype(np.float32)
 
 
-def small_model(recipe: Recipe) -> Loaded:
+def small_model(recipe: Recipe) -> Model:
     tokenizer = learn_tokenizer(TEXTS, 60)
     model, objective = weights.build(recipe, tokenizer)
     with torch.no_grad():
         for number, parameter in enumerate([*model.parameters(), *objective.parameters()]):
             own = torch.from_numpy(0.5 * noise(*parameter.shape, seed=number))
             parameter.copy_(own + 1 if parameter.ndim == 1 and (parameter == 1).all() else own)
-    return Loaded(model.eval(), objective.eval(), tokenizer, recipe, "formula")
+    return Model(model.eval(), objective.eval(), tokenizer, recipe, "formula")
 
 
 def computed(recipe: Recipe, cohort: Cohort) -> dict[str, list[float]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import medst
 from medst import weights
 from medst.cli import main
 from medst.files import claim
@@ -37,7 +38,7 @@ def places(
     shutil.copytree(small_model, home / "run" / "best")
     given = {"raw": phantom_tree / "mimic-cxr-jpg", "cohort": phantom_cohort, "comparisons": phantom_comparisons}
     given |= {"model": home / "run" / "best", "results": home / "run" / "results.json", "plain": home / "plain"}
-    loaded = weights.load(small_model)
+    loaded = medst.load(small_model)
     text = replace(loaded.recipe.model.text, positions=False, token_types=False)
     recipe = replace(loaded.recipe, model=replace(loaded.recipe.model, text=text))
     weights.save(given["plain"], *weights.build(recipe, loaded.tokenizer), loaded.tokenizer, recipe)

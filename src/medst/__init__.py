@@ -12,21 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medst.use import Model, Picture, Study, load
-    from medst.weights import Loaded
 
 __version__ = "0.1.0"
 NUMERICS = 2
 """Version of what the code computes. Raise it with every change after which the same weights embed differently, the same
 seed trains differently, or a benchmark measures differently, beyond rounding. Cached features, results and ablations of
 another version are then never taken for results of this one."""
-__all__ = ["NUMERICS", "Loaded", "Model", "Picture", "Study", "__version__", "load"]
+__all__ = ["NUMERICS", "Model", "Picture", "Study", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Loaded":
-        from medst import weights
-
-        return weights.Loaded
     if name in ("Model", "Picture", "Study", "load"):
         from medst import use
 

@@ -13,11 +13,11 @@ import polars as pl
 
 from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort, read_table
-from medst.encode import embed_images, embed_pairs
+from medst.encode import embed_pairs, image_features
 from medst.errors import MedstError
 from medst.files import claim, is_free, is_leftover, read_json, write_bytes, write_json
 from medst.progress import Progress
-from medst.weights import Loaded, load
+from medst.use import Model, load
 
 ROWS = 4096
 SCHEMA = 1
@@ -49,7 +49,7 @@ def embed(
     """
     if rows < 1:
         raise MedstError(f"rows is {rows}; give 1 or more.")
-    loaded, opened = load(model), open_cohort(cohort)
+    loaded, opened = load(model, device="cpu"), open_cohort(cohort)
     table = opened.image_table if opened.pairs is None else opened.pairs.select(_PAIRS)
     said = {
         "schema": SCHEMA,
@@ -84,10 +84,11 @@ def _is_whole(file: Path, rows: int) -> bool:
         return False
 
 
-def _embedded(loaded: Loaded, cohort: Cohort, table: pl.DataFrame, start: int, rows: int) -> pl.DataFrame:
+def _embedded(loaded: Model, cohort: Cohort, table: pl.DataFrame, start: int, rows: int) -> pl.DataFrame:
     part = table.slice(start, rows)
     if cohort.pairs is None:
-        return part.with_columns(image=_column(embed_images(loaded, cohort, np.arange(start, start + part.height))))
+        images = np.arange(start, start + part.height)
+        return part.with_columns(image=_column(image_features(loaded, cohort, images).embedding))
     image, report = embed_pairs(loaded, cohort, cohort.pairs.slice(start, rows))
     return part.with_columns(image=_column(image), report=_column(report))
 

@@ -1,153 +1,256 @@
-"""Frozen embeddings of a cohort's images and of texts, as NumPy rows.
+"""The only way from pictures, texts or rows of a cohort to features: batching, precision and device are decided here.
 
-A row of the cohort, or a text, that is asked for twice is embedded once. Batches have a fixed size, so memory does not grow
-with the number of rows, and the same request gives the same bits. Cached features depend on the fingerprints of model and
-cohort and on `medst.NUMERICS`.
+A picture is encoded as the middle of its stored square, `crop` pixels wide. What a picture or a text gives depends on
+nothing else in its batch, up to rounding. Rows and texts that are asked for twice are encoded once. Memory does not grow
+with the number of rows, and the same request gives the same bits.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, Protocol
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float32
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, UInt8
 from numpy.typing import ArrayLike
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from medst import NUMERICS
 from medst.batch import centre, tokenize
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
-from medst.evaluate.task import PAPER, Question
 from medst.files import atomic
 from medst.model.medst import MedST
-from medst.weights import Loaded
 
-T = TypeVar("T")
-
+Precision = Literal["fp32", "bf16"]
+Squares = UInt8[np.ndarray, "picture side side"] | Sequence[UInt8[np.ndarray, "side side"]]
+"""Pictures as a cohort stores them, 256 x 256."""
 BATCH = 64
-"""Most images or texts of a forward pass."""
+"""Most pictures or texts per forward pass."""
 CACHED = 5 * 2**20
-"""Bytes of a forward pass's tokens that stay near a CPU's cores; larger ones take 15 % longer (`benchmarks/features.py`)."""
+"""Bytes of a forward pass's tokens that stay in a CPU's cache; larger ones take 15 % longer (`benchmarks/features.py`)."""
 
 
-@dataclass
-class ImageFeatures:
-    """What a model makes of images, a row each, float32.
+class Encoder(Protocol):
+    """What this module needs of a model; `medst.Model` has it."""
+
+    model: MedST
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+
+    @property
+    def crop(self) -> int:
+        """Side of the square that the image encoder sees, in pixels of the stored 256 x 256."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of pairs of pictures, or of texts, on the model's device and without gradients.
 
     Attributes:
-        embedding: (image, dim), rows of unit length.
-        feature: (image, width), the global feature that the head is given.
-        patches: (image, dim), the mean of the patches' embeddings.
+        embedding: rows of unit length.
+        feature: the global feature that the projection head is given.
+        tokens: embeddings of patches (frontal ones before lateral ones) or words, of unit length; zero where there is none.
+        mask: True where there is a patch or a word.
     """
 
-    embedding: np.ndarray
-    feature: np.ndarray
-    patches: np.ndarray
+    embedding: Float[Tensor, "row dim"]
+    feature: Float[Tensor, "row width"]
+    tokens: Float[Tensor, "row token dim"]
+    mask: Bool[Tensor, "row token"]
 
-    def of(self, tokens: str) -> np.ndarray:
-        """The embedding (`global`), the mean of the patches' (`patches`), or both side by side."""
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features of images, one row each, float32.
+
+    Attributes:
+        embedding: rows of unit length.
+        feature: the global feature that the projection head is given.
+        patches: the mean of the patches' embeddings.
+    """
+
+    embedding: Float32[np.ndarray, "image dim"]
+    feature: Float32[np.ndarray, "image width"]
+    patches: Float32[np.ndarray, "image dim"]
+
+    def select(self, tokens: str) -> Float32[np.ndarray, "image dim"]:
+        """The embedding (`global`), the mean of the patches' embeddings (`patches`), or both side by side."""
         if tokens == "both":
             return np.concatenate([self.embedding, self.patches], axis=1)
         return self.patches if tokens == "patches" else self.embedding
 
 
-def image_features(
-    loaded: Loaded, cohort: Cohort, rows: ArrayLike, question: Question = PAPER, laterals: ArrayLike | None = None
-) -> ImageFeatures:
-    """Features of images of a cohort, each alone and as a frontal view, or with a lateral one.
+def device_of(encoder: Encoder) -> torch.device:
+    """The device that holds the weights."""
+    return next(encoder.model.parameters()).device
+
+
+def batch_size(encoder: Encoder) -> int:
+    """Pictures per forward pass: `BATCH`, or on a CPU fewer where their tokens would not fit into its cache."""
+    if device_of(encoder).type != "cpu":
+        return BATCH
+    tokens = 4 * encoder.model.settings.vision.width * (1 + encoder.model.vision.patches)
+    return min(BATCH, max(1, CACHED // tokens))
+
+
+def centre_crop(encoder: Encoder, squares: Squares) -> Float[Tensor, "picture 1 size size"]:
+    """Pictures as the image encoder is given them outside of training, on its device."""
+    stored = torch.from_numpy(np.asarray(squares)).to(device_of(encoder))
+    return centre(stored, encoder.crop, encoder.model.settings.vision.image_size)
+
+
+@torch.no_grad()
+def encode_pictures(
+    encoder: Encoder,
+    frontal: Squares,
+    lateral: Squares,
+    has_lateral: Bool[np.ndarray, " pair"],
+    precision: Precision = "fp32",
+) -> Encoded:
+    """Encode one batch of pairs of pictures.
 
     Args:
-        loaded: the model, which stays as it is; its recipe says how much of the stored picture is cut out.
+        encoder: the model.
+        frontal: their frontal views.
+        lateral: the lateral views that exist, in the order of the pairs.
+        has_lateral: which pairs have one.
+        precision: arithmetic of the encoder; the heads compute in float32.
+    """
+    network, device = encoder.model, device_of(encoder)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        pictures = centre_crop(encoder, frontal)
+        if has_lateral.any():
+            lateral_of = torch.from_numpy(np.flatnonzero(has_lateral)).to(device)
+            feature, patches, mask = network.vision(pictures, centre_crop(encoder, lateral), lateral_of)
+        else:
+            tokens = network.vision.encode_view(pictures)
+            feature, patches = tokens[:, 0], tokens[:, 1:]
+            mask = torch.ones(patches.shape[:2], dtype=torch.bool, device=device)
+        embedded = network.image_local.tokens(patches, mask)
+        return Encoded(network.image_global(feature), feature.float(), embedded, mask)
+
+
+@torch.no_grad()
+def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Encoded:
+    """Encode one batch of texts; those longer than the model's `text.pieces` word pieces are cut."""
+    network, device = encoder.model, device_of(encoder)
+    pieces, attention = tokenize(encoder.tokenizer, list(texts), network.settings.text.pieces)
+    feature, words, mask = network.text(pieces.to(device), attention.to(device))
+    return Encoded(network.text_global(feature), feature, network.text_local.tokens(words, mask), mask)
+
+
+def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+    """Embed texts as they are given: a row of unit length for each."""
+    unique = sorted(set(texts), key=lambda text: (len(text), text))  # by length: less padding in a batch
+    place = {text: i for i, text in enumerate(unique)}
+    found = np.empty((len(unique), encoder.model.settings.embedding), dtype=np.float32)
+    for start in range(0, len(unique), BATCH):
+        rows = slice(start, start + BATCH)
+        found[rows] = encode_texts(encoder, unique[rows]).embedding.cpu().numpy()
+    return found[[place[text] for text in texts]]
+
+
+def embed_prompts(encoder: Encoder, prompts: Mapping[str, list[str]]) -> Float32[np.ndarray, "class dim"]:
+    """One row of unit length per class: the mean of the text head's outputs before their normalisation, as released."""
+    head = encoder.model.text_global.head
+    with torch.no_grad():
+        means = [head(encode_texts(encoder, texts).feature).mean(0) for texts in prompts.values()]
+        return torch.stack([F.normalize(mean, dim=0) for mean in means]).cpu().numpy()
+
+
+def image_features(
+    encoder: Encoder,
+    cohort: Cohort,
+    rows: ArrayLike,
+    *,
+    laterals: ArrayLike | None = None,
+    precision: Precision = "fp32",
+    cache: Path | None = None,
+) -> ImageFeatures:
+    """Features of images of a cohort, each alone and as a frontal view, or with its lateral view.
+
+    Args:
+        encoder: the model.
         cohort: holds the pictures.
         rows: rows of the cohort's images, in any order and as often as wanted.
-        question: its `precision` and `cache` are looked at. With a cache, what was once computed for the same rows is read,
-            and the features lie in a file that is mapped to memory.
         laterals: for each of `rows` the row of its lateral view, -1 where there is none.
+        precision: arithmetic of the encoder.
+        cache: a folder. What was once computed for the same rows is read from it, and the features are mapped from a file.
 
     Raises:
         MedstError: the cohort has no such row.
     """
     wanted = np.asarray(rows, dtype=np.int64)
     beside = np.full_like(wanted, -1) if laterals is None else np.asarray(laterals, dtype=np.int64)
-    both = np.stack([wanted, beside], axis=1)
-    if len(both) and not (wanted.min() >= 0 and both.max() < len(cohort.images)):
+    pairs = np.stack([wanted, beside], axis=1)
+    if len(pairs) and not (wanted.min() >= 0 and pairs.max() < len(cohort.images)):
         raise MedstError(
-            f"{cohort.path}: a table names row {both.max()} of the images, but there are {len(cohort.images)}; "
+            f"{cohort.path}: a table names row {pairs.max()} of the images, but there are {len(cohort.images)}; "
             "prepare the cohort again."
         )
-    unique, place = np.unique(both, axis=0, return_inverse=True)
-    settings = loaded.model.settings
-    dim, width = settings.embedding, settings.vision.width
-    sizes = np.cumsum([0, dim, width, dim])
-    encode = _Encoder(loaded, cohort, question.precision)
-    key = (
-        f"{NUMERICS}-{loaded.fingerprint}-{cohort.fingerprint}-{question.precision}-{encode.crop}".encode()
-        + unique.tobytes()
-    )
-    found = _cached(question.cache, hashlib.sha256(key).hexdigest()[:32], unique, encode, int(sizes[-1]))
-    columns = [np.asarray(found[:, start:stop])[place.ravel()] for start, stop in pairwise(sizes)]
-    return ImageFeatures(*columns)
+    unique, place = np.unique(pairs, axis=0, return_inverse=True)
 
+    def encode(batch: np.ndarray) -> Float32[np.ndarray, "image column"]:
+        has_lateral = batch[:, 1] >= 0
+        frontal, lateral = cohort.images[batch[:, 0]], cohort.images[batch[has_lateral, 1]]
+        found = encode_pictures(encoder, frontal, lateral, has_lateral, precision)
+        mean = found.tokens.sum(1) / found.mask.sum(1, keepdim=True)
+        return torch.cat([found.embedding, found.feature, mean], dim=1).float().cpu().numpy()
 
-class _Encoder:
-    """Rows of (frontal, lateral or -1) to rows of embedding, feature and mean patch, side by side."""
-
-    def __init__(self, loaded: Loaded, cohort: Cohort, precision: str) -> None:
-        self.loaded, self.cohort, self.precision = loaded, cohort, precision
-        self.crop, self.size = loaded.recipe.data.crop, loaded.model.settings.vision.image_size
-        self.device = device_of(loaded.model)
-        vision = loaded.model.settings.vision
-        tokens = 4 * vision.width * (1 + loaded.model.vision.patches)
-        self.batch = min(BATCH, max(1, CACHED // tokens)) if self.device.type == "cpu" else BATCH
-
-    def pictures(self, rows: np.ndarray) -> Tensor:
-        stored = torch.from_numpy(np.asarray(self.cohort.images[rows])).to(self.device)
-        return centre(stored, self.crop, self.size)
-
-    def __call__(self, batch: np.ndarray) -> Tensor:
-        model = self.loaded.model
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            frontal, has_lateral = self.pictures(batch[:, 0]), batch[:, 1] >= 0
-            if has_lateral.any():
-                of = torch.from_numpy(np.flatnonzero(has_lateral)).to(self.device)
-                feature, patches, mask = model.vision(frontal, self.pictures(batch[has_lateral, 1]), of)
-            else:
-                tokens = model.vision.encode_view(frontal)
-                feature, patches = tokens[:, 0], tokens[:, 1:]
-                mask = torch.ones(patches.shape[:2], dtype=torch.bool, device=self.device)
-            embedded = model.image_local.tokens(patches, mask)
-            mean = embedded.sum(1) / mask.sum(1, keepdim=True)
-            return torch.cat([model.image_global(feature), feature.float(), mean], dim=1)
-
-
-def _cached(cache: Path | None, key: str, rows: np.ndarray, encode: _Encoder, columns: int) -> np.ndarray:
-    """What `encode` makes of all rows, batch after batch; from a file or into one where there is a cache."""
-    shape = (len(rows), columns)
-    if cache is None or not len(rows):
+    size = batch_size(encoder)
+    batches = (encode(unique[start : start + size]) for start in range(0, len(unique), size))
+    dim, width = encoder.model.settings.embedding, encoder.model.settings.vision.width
+    shape = (len(unique), dim + width + dim)
+    if cache is None or not len(unique):
         found = np.empty(shape, dtype=np.float32)
-        for start, block in _blocks(rows, encode):
-            found[start : start + len(block)] = block
-        return found
-    file = cache / f"{key}.npy"
-    before = _read(file, shape)
+        for number, batch in enumerate(batches):
+            found[number * size : (number + 1) * size] = batch
+    else:
+        key = f"{NUMERICS}-{encoder.fingerprint}-{cohort.fingerprint}-{precision}-{encoder.crop}".encode()
+        name = hashlib.sha256(key + unique.tobytes()).hexdigest()[:32]
+        found = _cached(cache / f"{name}.npy", shape, batches)
+    columns = np.split(np.asarray(found), [dim, dim + width], axis=1)
+    return ImageFeatures(*(column[place.ravel()] for column in columns))
+
+
+def embed_pairs(
+    encoder: Encoder, cohort: Cohort, pairs: pl.DataFrame
+) -> tuple[Float32[np.ndarray, "pair dim"], Float32[np.ndarray, "pair dim"]]:
+    """Embed pairs: the frontal view together with the lateral one where there is one, and the report.
+
+    Args:
+        encoder: the model.
+        cohort: holds the pictures.
+        pairs: columns frontal, lateral (rows of images, null where there is none) and report.
+
+    Returns:
+        Image and report embeddings, rows of unit length in the order of `pairs`.
+    """
+    laterals = pairs["lateral"].cast(pl.Int64).fill_null(-1)
+    images = image_features(encoder, cohort, pairs["frontal"], laterals=laterals)
+    return images.embedding, embed_texts(encoder, pairs["report"].to_list())
+
+
+def _cached(file: Path, shape: tuple[int, int], batches: Iterator[np.ndarray]) -> np.ndarray:
+    """The features in a cache file, which is written first where it is missing or damaged."""
+    before = _read_features(file, shape)
     if before is not None:
         return before
     # Written, not mapped: on a full disk a write fails, where touching a mapped page kills the process.
     with atomic(file) as part, part.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for _, block in _blocks(rows, encode):
-            out.write(block.astype("<f4").tobytes())
+        for batch in batches:
+            out.write(batch.astype("<f4").tobytes())
     return np.load(file, mmap_mode="r")
 
 
-def _read(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The features of a cache file; None where it is missing or damaged, for they can be computed again."""
+def _read_features(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
     if not file.is_file():
         return None
     try:
@@ -156,87 +259,3 @@ def _read(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
         return None
     fits = isinstance(found, np.ndarray) and (found.shape, found.dtype) == (shape, np.dtype("<f4"))
     return found if fits else None
-
-
-def _blocks(rows: np.ndarray, encode: _Encoder) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(rows), encode.batch):
-        with torch.inference_mode():
-            block = encode(rows[start : start + encode.batch]).float().cpu().numpy()
-        yield start, block
-
-
-def embed_images(loaded: Loaded, cohort: Cohort, rows: ArrayLike) -> Float32[np.ndarray, "image dim"]:
-    """Embed images of a cohort, each alone and as a frontal view: rows of unit length, float32.
-
-    Raises:
-        MedstError: the cohort has no such row.
-    """
-    return image_features(loaded, cohort, rows).embedding
-
-
-def embed_texts(loaded: Loaded, texts: list[str]) -> Float32[np.ndarray, "text dim"]:
-    """Embed texts as they are given, each alone; those longer than the model's `text.pieces` are cut.
-
-    Returns:
-        A row of unit length for each text, float32.
-    """
-    device, pieces = device_of(loaded.model), loaded.model.settings.text.pieces
-
-    def embed(batch: list[str]) -> Tensor:
-        ids, attention = tokenize(loaded.tokenizer, batch, pieces)
-        return loaded.model.embed_text(ids.to(device), attention.to(device))
-
-    unique = sorted(set(texts), key=lambda text: (len(text), text))  # by length: less padding a batch
-    place = {text: i for i, text in enumerate(unique)}
-    rows = _in_batches(unique, embed, loaded.model.settings.embedding)
-    return rows[[place[text] for text in texts]]
-
-
-def embed_pairs(
-    loaded: Loaded, cohort: Cohort, pairs: pl.DataFrame
-) -> tuple[Float32[np.ndarray, "pair dim"], Float32[np.ndarray, "pair dim"]]:
-    """Embed pairs: the frontal image together with the lateral one where there is one, and the report.
-
-    Args:
-        loaded: the model, in evaluation mode.
-        cohort: holds the pictures.
-        pairs: columns frontal, lateral (rows of images, null where there is none) and report.
-
-    Returns:
-        Image and report embeddings, float32 rows of unit length in the order of `pairs`.
-    """
-    crop, size, device = loaded.recipe.data.crop, loaded.model.settings.vision.image_size, device_of(loaded.model)
-
-    def pictures(rows: list[int]) -> Tensor:
-        return centre(torch.from_numpy(np.asarray(cohort.images[rows])).to(device), crop, size)
-
-    def embed(batch: list[int]) -> Tensor:
-        table = pairs[batch]
-        has_lateral = table["lateral"].is_not_null()
-        of = torch.from_numpy(np.flatnonzero(has_lateral.to_numpy())).to(device)
-        ids, attention = tokenize(loaded.tokenizer, table["report"].to_list(), loaded.model.settings.text.pieces)
-        found = loaded.model(
-            pictures(table["frontal"].to_list()),
-            pictures(table["lateral"].filter(has_lateral).to_list()),
-            of,
-            ids.to(device),
-            attention.to(device),
-        )
-        return torch.cat([found.image, found.report], dim=1)
-
-    dim = loaded.model.settings.embedding
-    both = _in_batches(list(range(pairs.height)), embed, 2 * dim)
-    return both[:, :dim], both[:, dim:]
-
-
-def device_of(model: MedST) -> torch.device:
-    """Where a model's weights are."""
-    return next(model.parameters()).device
-
-
-def _in_batches(items: list[T], embed: Callable[[list[T]], Tensor], dim: int) -> Float32[np.ndarray, "item dim"]:
-    found = np.empty((len(items), dim), dtype=np.float32)
-    with torch.inference_mode():
-        for start in range(0, len(items), BATCH):
-            found[start : start + BATCH] = embed(items[start : start + BATCH]).float().cpu().numpy()
-    return found

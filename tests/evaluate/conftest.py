@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 import torch
 
+import medst
 from medst import weights
 from medst.cohort.store import COLUMNS, Cohort, open_cohort
 from medst.files import sha256
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
 from medst.tokenizer import learn_tokenizer
-from medst.weights import Loaded
+from medst.use import Model
 
 RECIPE = Recipe(
     name="tiny",
@@ -54,8 +55,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def loaded(model_folder: Path) -> Loaded:
-    return weights.load(model_folder)
+def loaded(model_folder: Path) -> Model:
+    return medst.load(model_folder)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from medst.evaluate.probe import draw, probe
 from medst.evaluate.runner import evaluate
 from medst.evaluate.task import Outcome, Question
 from medst.evaluate.zero_shot import zero_shot
-from medst.weights import Loaded
+from medst.use import Model
 
 STRICT = Question(protocol="strict")
 SPLITS = ["train"] * 24 + ["valid"] * 12 + ["test"] * 12
@@ -54,7 +54,7 @@ def seen(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     world[:, 0] += 1.6 * (2 * cohort.labelled["label"].to_numpy() - 1)
     for module in (zeroing, probing):
         monkeypatch.setattr(
-            module, "image_features", lambda loaded, cohort, rows, _: ImageFeatures(*[world[np.asarray(rows)]] * 3)
+            module, "image_features", lambda loaded, cohort, rows, **_: ImageFeatures(*[world[np.asarray(rows)]] * 3)
         )
     monkeypatch.setattr(zeroing, "embed_prompts", lambda loaded, prompts: np.eye(8, dtype=np.float32)[[1, 0]])
     return world
@@ -64,7 +64,7 @@ def values(outcome: Outcome) -> dict[tuple[str, str], float]:
     return {(score.metric, score.finding): score.value for score in outcome.scores}
 
 
-def test_zero_shot_as_released_is_scikit_learn_s(loaded: Loaded, cohort: Cohort, seen: np.ndarray) -> None:
+def test_zero_shot_as_released_is_scikit_learn_s(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
     label, score = cohort.labelled["label"].to_numpy()[36:], (seen[:, 0] - seen[:, 1])[36:]
     found = values(zero_shot(loaded, cohort))
     assert found["accuracy", "all"] == pytest.approx(accuracy_score(label, score > 0))
@@ -73,7 +73,7 @@ def test_zero_shot_as_released_is_scikit_learn_s(loaded: Loaded, cohort: Cohort,
     assert found["auroc", "all"] == pytest.approx(roc_auc_score(label, score))
 
 
-def test_strict_takes_its_threshold_from_the_validation_split(loaded: Loaded, cohort: Cohort, seen: np.ndarray) -> None:
+def test_strict_takes_its_threshold_from_the_validation_split(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
     label, score = cohort.labelled["label"].to_numpy(), (seen[:, 0] - seen[:, 1]).astype(np.float64)
     outcome = zero_shot(loaded, cohort, STRICT)
     found = values(outcome)
@@ -95,7 +95,7 @@ def test_strict_takes_its_threshold_from_the_validation_split(loaded: Loaded, co
     assert other["accuracy", "all"] == pytest.approx(1 - found["accuracy", "all"])
 
 
-def test_prompts_come_from_a_file_or_are_refused(loaded: Loaded, cohort: Cohort, tmp_path: Path) -> None:
+def test_prompts_come_from_a_file_or_are_refused(loaded: Model, cohort: Cohort, tmp_path: Path) -> None:
     file = tmp_path / "prompts.json"
     file.write_text(json.dumps({"normal": ["clear lungs"], "Pneumonia": ["an opacity", "pneumonia"]}))
     assert len(values(zero_shot(loaded, cohort, Question(prompts=file)))) == 4
@@ -147,7 +147,7 @@ def test_a_bad_prompts_file_ends_every_evaluation_in_a_sentence(
     assert not (tmp_path / "results.json").exists()
 
 
-def test_a_class_that_is_missing_is_named(loaded: Loaded, cohort: Cohort) -> None:
+def test_a_class_that_is_missing_is_named(loaded: Model, cohort: Cohort) -> None:
     without = cohort.labelled.filter((pl.col("split") != "test") | (pl.col("label") == 0))
     for task in (zero_shot, probe):
         with pytest.raises(MedstError, match="split 'test' has no Pneumonia"):
@@ -155,7 +155,7 @@ def test_a_class_that_is_missing_is_named(loaded: Loaded, cohort: Cohort) -> Non
 
 
 def test_patients_of_the_test_split_in_train_are_named_and_refused_in_strict(
-    loaded: Loaded, cohort: Cohort, seen: np.ndarray
+    loaded: Model, cohort: Cohort, seen: np.ndarray
 ) -> None:
     ids = cohort.labelled["patient_id"].to_list()
     ids[40] = ids[3]
@@ -166,7 +166,7 @@ def test_patients_of_the_test_split_in_train_are_named_and_refused_in_strict(
 
 
 def test_a_probe_learns_what_can_be_read_and_nothing_from_permuted_labels(
-    loaded: Loaded, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    loaded: Model, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probing, "LINEAR", replace(probing.LINEAR, lr=0.05))  # 24 rows are one step an epoch
     question = replace(STRICT, fractions=(1.0,))
@@ -186,7 +186,7 @@ def test_the_rows_of_a_share_are_the_released_ones() -> None:
         assert [golden["train"][row] for row in rows] == expected
 
 
-def test_a_share_with_one_class_is_left_out_by_name(loaded: Loaded, cohort: Cohort, seen: np.ndarray) -> None:
+def test_a_share_with_one_class_is_left_out_by_name(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
     outcome = probe(loaded, cohort, Question(fractions=(0.05, 1.0)))
     assert [left.finding for left in outcome.left_out] == ["5 %"]
     assert {score.finding for score in outcome.scores} == {"100 %"}
@@ -194,7 +194,7 @@ def test_a_share_with_one_class_is_left_out_by_name(loaded: Loaded, cohort: Coho
 
 
 def test_a_share_with_one_row_of_a_class_says_how_many_would_do(
-    loaded: Loaded, cohort: Cohort, seen: np.ndarray
+    loaded: Model, cohort: Cohort, seen: np.ndarray
 ) -> None:
     label = cohort.labelled["label"].to_numpy()[:24]
     counts = {size: np.bincount(label[draw(24, size / 24, 42)], minlength=2) for size in range(25)}
@@ -210,7 +210,7 @@ def test_a_share_with_one_row_of_a_class_says_how_many_would_do(
 
 
 def test_a_label_with_too_few_drawn_rows_is_left_out_and_so_is_the_mean(
-    loaded: Loaded, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    loaded: Model, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = np.array([[1, 1], [0, 0]] * 20, dtype=np.float32)
     target[:, 1] = 0
@@ -250,7 +250,7 @@ def test_early_stopping_keeps_the_best_weights() -> None:
 
 
 def test_a_probe_whose_validation_loss_is_never_finite_is_refused(
-    loaded: Loaded, cohort: Cohort, seen: np.ndarray
+    loaded: Model, cohort: Cohort, seen: np.ndarray
 ) -> None:
     seen[24:36] = np.nan
     with pytest.raises(MedstError, match="validation loss is nan from the first epoch on"):
@@ -268,7 +268,7 @@ def test_a_probe_that_diverges_keeps_the_best_epoch_before() -> None:
     assert best == 2
 
 
-def test_finetuning_trains_the_encoder_and_leaves_the_model_as_it_was(loaded: Loaded, cohort: Cohort) -> None:
+def test_finetuning_trains_the_encoder_and_leaves_the_model_as_it_was(loaded: Model, cohort: Cohort) -> None:
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     outcome = probe(loaded, cohort, Question(fractions=(1.0,), finetune=True))
     assert 0 <= values(outcome)["auroc", "100 %"] <= 1

@@ -14,7 +14,7 @@ from medst.errors import MedstError
 from medst.evaluate import retrieval as module
 from medst.evaluate.retrieval import ranks, retrieval
 from medst.evaluate.task import Question
-from medst.weights import Loaded
+from medst.use import Model
 
 
 def slow_ranks(queries: np.ndarray, targets: np.ndarray, report: np.ndarray, groups: np.ndarray) -> dict[int, int]:
@@ -56,7 +56,7 @@ def test_chance_is_what_random_embeddings_reach() -> None:
 
 
 def test_a_perfect_model_finds_everything(
-    loaded: Loaded, write_cohort: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    loaded: Model, write_cohort: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = pl.DataFrame(
         {
@@ -85,6 +85,6 @@ def test_a_perfect_model_finds_everything(
     assert (left.finding, left.reason) == ("within a patient", "no patient has two different reports")
 
 
-def test_a_cohort_without_test_pairs_is_refused(loaded: Loaded, write_cohort: Callable[..., Path]) -> None:
+def test_a_cohort_without_test_pairs_is_refused(loaded: Model, write_cohort: Callable[..., Path]) -> None:
     with pytest.raises(MedstError, match="has no pairs"):
         retrieval(loaded, open_cohort(write_cohort("none", "rsna")))

@@ -19,7 +19,7 @@ from medst.evaluate.runner import evaluate
 from medst.evaluate.task import Outcome, Question, Task
 from medst.evaluate.temporal_text import temporal_text
 from medst.files import claim, is_leftover
-from medst.weights import Loaded, untrained
+from medst.use import Model
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_the_same_input_gives_the_same_bytes(
 
 
 def test_results_say_what_they_are_of_and_nothing_of_this_machine(
-    results_file: Path, loaded: Loaded, benchmark_cohort: Path
+    results_file: Path, loaded: Model, benchmark_cohort: Path
 ) -> None:
     text = results_file.read_text()
     found = json.loads(text)
@@ -67,10 +67,10 @@ def test_every_trained_number_has_an_untrained_one_on_the_same_rows(results_file
     assert any(row["value"] != of["trained"][key]["value"] for key, row in of["untrained"].items())
 
 
-def test_an_untrained_number_is_the_mean_over_its_models(results_file: Path, loaded: Loaded, benchmark: Cohort) -> None:
+def test_an_untrained_number_is_the_mean_over_its_models(results_file: Path, loaded: Model, benchmark: Cohort) -> None:
     values = [
         next(
-            s.value for s in temporal_text(untrained(loaded, seed), benchmark).scores if s.key == ("auroc", "all", None)
+            s.value for s in temporal_text(loaded.untrained(seed), benchmark).scores if s.key == ("auroc", "all", None)
         )
         for seed in (0, 1)
     ]

@@ -16,7 +16,7 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.encode import ImageFeatures
 from medst.errors import MedstError
 from medst.evaluate import temporal_image as module
-from medst.evaluate.task import PAPER, Question
+from medst.evaluate.task import Question
 from medst.evaluate.temporal_image import (
     PROGRESSIONS,
     SEEDS,
@@ -24,7 +24,7 @@ from medst.evaluate.temporal_image import (
     cross_validate_strictly,
     temporal_image,
 )
-from medst.weights import Loaded
+from medst.use import Model
 
 STRICT = Question(protocol="strict")
 
@@ -73,14 +73,14 @@ def test_permuted_labels_give_about_chance() -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of a model: the embedding of image i is its own number in a small random world."""
     world = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32)
-    seen = lambda loaded, cohort, rows, question: ImageFeatures(*[world[np.asarray(rows)]] * 3)  # noqa: E731
+    seen = lambda loaded, cohort, rows, **_: ImageFeatures(*[world[np.asarray(rows)]] * 3)  # noqa: E731
     monkeypatch.setattr(module, "image_features", seen)
 
 
 def test_the_feature_is_the_current_embedding_then_the_previous_one(
-    loaded: Loaded, benchmark: Cohort, seen: None, monkeypatch: pytest.MonkeyPatch
+    loaded: Model, benchmark: Cohort, seen: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = module.image_features(loaded, benchmark, range(48), PAPER).embedding
+    world = module.image_features(loaded, benchmark, range(48)).embedding
     given: list[np.ndarray] = []
 
     def spy(features: np.ndarray, classes: np.ndarray, folds: int, swapped: np.ndarray) -> module.CrossValidated:
@@ -95,9 +95,7 @@ def test_the_feature_is_the_current_embedding_then_the_previous_one(
     np.testing.assert_array_equal(given[1], np.roll(given[0], 5, axis=1))
 
 
-def test_chance_average_confusion_and_predictions_belong_together(
-    loaded: Loaded, benchmark: Cohort, seen: None
-) -> None:
+def test_chance_average_confusion_and_predictions_belong_together(loaded: Model, benchmark: Cohort, seen: None) -> None:
     outcome = temporal_image(loaded, benchmark)
     scores = by_key(outcome)
     assert scores["accuracy", "edema", 5].chance == 14 / 37
@@ -119,7 +117,7 @@ def test_chance_average_confusion_and_predictions_belong_together(
 
 
 def test_too_small_classes_leave_a_finding_out_by_name(
-    loaded: Loaded, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+    loaded: Model, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
 ) -> None:
     table = make_comparisons(edema=(12, 12, 12), consolidation=(4, 20, 20), pneumonia=(7, 20, 20))
     outcome = temporal_image(loaded, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)))
@@ -135,14 +133,14 @@ def test_too_small_classes_leave_a_finding_out_by_name(
 
 
 def test_a_missing_class_in_every_finding_is_refused_with_its_counts(
-    loaded: Loaded, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+    loaded: Model, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
 ) -> None:
     cohort = open_cohort(write_cohort("none", "ms-cxr-t", comparisons=make_comparisons(edema=(12, 0, 12))))
     with pytest.raises(MedstError, match=r"edema: 5 folds need 5 rows .* 12 improving, 0 stable, 12 worsening"):
         temporal_image(loaded, cohort)
 
 
-def test_a_cohort_without_comparisons_is_refused(loaded: Loaded, benchmark: Cohort) -> None:
+def test_a_cohort_without_comparisons_is_refused(loaded: Model, benchmark: Cohort) -> None:
     other = replace(benchmark, comparisons=None, meta=benchmark.meta | {"dataset": "mimic-cxr"})
     with pytest.raises(MedstError, match="no comparisons: it is a mimic-cxr cohort"):
         temporal_image(loaded, other)
@@ -178,7 +176,7 @@ def test_strict_learns_what_is_there_whatever_its_scale_and_swaps_it() -> None:
     assert (found.swapped == module.MIRROR[found.predicted]).mean() > 0.97
 
 
-def test_permuted_labels_give_chance_in_strict(loaded: Loaded, benchmark: Cohort, seen: None) -> None:
+def test_permuted_labels_give_chance_in_strict(loaded: Model, benchmark: Cohort, seen: None) -> None:
     rng = np.random.default_rng(5)
     found = []
     for _ in range(4):
@@ -189,7 +187,7 @@ def test_permuted_labels_give_chance_in_strict(loaded: Loaded, benchmark: Cohort
     assert 0.22 < np.mean(found) < 0.44
 
 
-def test_strict_says_intervals_and_the_recall_of_each_class(loaded: Loaded, benchmark: Cohort, seen: None) -> None:
+def test_strict_says_intervals_and_the_recall_of_each_class(loaded: Model, benchmark: Cohort, seen: None) -> None:
     outcome = temporal_image(loaded, benchmark, Question(protocol="strict"))
     scores = by_key(outcome)
     for metric in ("accuracy", "macro accuracy", "swap consistency"):
@@ -201,7 +199,7 @@ def test_strict_says_intervals_and_the_recall_of_each_class(loaded: Loaded, benc
 
 
 def test_strict_needs_as_many_patients_as_folds(
-    loaded: Loaded, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+    loaded: Model, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
 ) -> None:
     table = make_comparisons(edema=(12, 12, 12), pneumonia=(12, 12, 12))
     one = pl.when((pl.col("finding") == "pneumonia") & (pl.col("progression") == "stable"))
@@ -213,7 +211,7 @@ def test_strict_needs_as_many_patients_as_folds(
 
 @pytest.mark.parametrize(("features", "width"), [("concat", 16), ("difference", 8), ("both", 24)])
 def test_features_and_tokens_are_what_was_asked_for(
-    features: str, width: int, loaded: Loaded, benchmark: Cohort
+    features: str, width: int, loaded: Model, benchmark: Cohort
 ) -> None:
     table = benchmark.comparisons
     question = Question(features=features)  # type: ignore[arg-type]

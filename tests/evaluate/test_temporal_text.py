@@ -13,7 +13,7 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate import temporal_text as module
 from medst.evaluate.temporal_text import best_threshold, temporal_text, thresholded
-from medst.weights import Loaded
+from medst.use import Model
 
 
 @settings(max_examples=100, deadline=None)
@@ -47,7 +47,7 @@ def test_without_signal_the_released_threshold_is_above_chance_and_the_honest_on
 
 
 def test_identical_embeddings_give_an_area_of_one_half(
-    loaded: Loaded, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
+    loaded: Model, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = np.random.default_rng(0).normal(size=8).astype(np.float32)
     monkeypatch.setattr(module, "embed_texts", lambda loaded, texts: np.tile(same, (len(texts), 1)))
@@ -56,7 +56,7 @@ def test_identical_embeddings_give_an_area_of_one_half(
 
 
 def test_the_area_is_that_of_the_cosine_with_paraphrases_on_top(
-    loaded: Loaded, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
+    loaded: Model, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(2 * benchmark.sentences.height, 8)).astype(np.float32)
@@ -73,11 +73,11 @@ def test_the_area_is_that_of_the_cosine_with_paraphrases_on_top(
 
 
 def test_sentences_are_cleaned_as_reports_are_but_single_words_stay(
-    loaded: Loaded, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
+    loaded: Model, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[str] = []
 
-    def spy(loaded: Loaded, texts: list[str]) -> np.ndarray:
+    def spy(loaded: Model, texts: list[str]) -> np.ndarray:
         given.extend(texts)
         return np.ones((len(texts), 8), dtype=np.float32)
 
@@ -88,7 +88,7 @@ def test_sentences_are_cleaned_as_reports_are_but_single_words_stay(
     assert len(given) == 2 * texts.height
 
 
-def test_a_small_subset_is_left_out_by_name(loaded: Loaded, benchmark: Cohort) -> None:
+def test_a_small_subset_is_left_out_by_name(loaded: Model, benchmark: Cohort) -> None:
     table = benchmark.sentences
     few = pl.concat([table.filter(subset="swaps"), table.filter(subset="RadGraph").head(12)])
     outcome = temporal_text(loaded, replace(benchmark, sentences=few))
@@ -96,7 +96,7 @@ def test_a_small_subset_is_left_out_by_name(loaded: Loaded, benchmark: Cohort) -
     assert {score.finding for score in outcome.scores} == {"swaps", "all"}
 
 
-def test_too_few_sentences_or_none_are_refused(loaded: Loaded, benchmark: Cohort) -> None:
+def test_too_few_sentences_or_none_are_refused(loaded: Model, benchmark: Cohort) -> None:
     with pytest.raises(MedstError, match="too few sentences"):
         temporal_text(loaded, replace(benchmark, sentences=benchmark.sentences.head(6)))
     with pytest.raises(MedstError, match="no sentences: it is a ms-cxr-t cohort"):

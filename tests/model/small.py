@@ -49,6 +49,18 @@ def make_model(settings: ModelSettings = SETTINGS, seed: int = 0) -> MedST:
     return model.eval()
 
 
+@torch.no_grad()
+def frontal_embedding(model: MedST, frontal: Tensor) -> Tensor:
+    """Global embeddings of frontal views alone."""
+    return model.image_global(model.vision.encode_view(frontal)[:, 0])
+
+
+@torch.no_grad()
+def text_embedding(model: MedST, pieces: Tensor, attention_mask: Tensor) -> Tensor:
+    """Global embeddings of texts alone."""
+    return model.text_global(model.text(pieces, attention_mask)[0])
+
+
 @dataclass
 class Pairs:
     """A batch as the model takes it."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.model import released
+from tests.model.small import frontal_embedding
 from torch import Tensor
 
 from medst.model.medst import MedST
@@ -145,7 +146,7 @@ def single_views(model: MedST, frontal: Tensor, lateral: Tensor, paired: Tensor)
     return {
         "frontal_only.img_feat": front[:, 0],
         "frontal_only.patch_feat": front[:, 1:],
-        "frontal_only.img_emb": model.embed_frontal(frontal),
+        "frontal_only.img_emb": frontal_embedding(model, frontal),
         "lateral_only.img_feat": side[:, 0],
         "lateral_only.patch_feat": side[:, 1:],
         "check.masked_equals_frontal_only": (front[alone, 0] - paired[alone]).abs().max(),

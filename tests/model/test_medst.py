@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.model import oracle, small
+from tests.model.small import frontal_embedding, text_embedding
 
 from medst.model.medst import Embeddings, Features, MedST
 from medst.objective import Objective
@@ -190,15 +191,15 @@ def test_frontal_views_and_texts_alone() -> None:
     model = small.make_model()
     pairs = small.make_pairs([False] * 3, [7, 5, 4])
     whole = pairs.run(model)
-    torch.testing.assert_close(model.embed_frontal(pairs.frontal), whole.image, **NEAR)
-    torch.testing.assert_close(model.embed_text(pairs.pieces, pairs.attention_mask), whole.report, **NEAR)
+    torch.testing.assert_close(frontal_embedding(model, pairs.frontal), whole.image, **NEAR)
+    torch.testing.assert_close(text_embedding(model, pairs.pieces, pairs.attention_mask), whole.report, **NEAR)
 
 
 def test_three_pictures_are_three_pictures() -> None:
     """Entry 11 of the page on differences: the released encoder takes a batch of three for (frontal, lateral, mask)."""
     model = small.make_model()
     pairs = small.make_pairs([False] * 3, [4] * 3)
-    assert model.embed_frontal(pairs.frontal).shape == (3, small.SETTINGS.embedding)
+    assert frontal_embedding(model, pairs.frontal).shape == (3, small.SETTINGS.embedding)
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))

@@ -24,6 +24,7 @@ import torch
 from accelerate.utils import LoggerType
 from safetensors.torch import load_file
 
+import medst
 from medst import weights
 from medst.batch import Batch, Batches
 from medst.cohort.sequences import chunk
@@ -269,7 +270,7 @@ def test_validation_losses_are_means_over_pairs(
     data = replace(small_recipe.data, sequences_per_batch=2)
     recipe = replace(small_recipe, data=data, optimiser=replace(small_recipe.optimiser, epochs=1))
     pretrain(phantom_cohort, tmp_path / "run", recipe)
-    last = weights.load(tmp_path / "run" / "last")
+    last = medst.load(tmp_path / "run" / "last")
     assert last.objective is not None
     cohort, pieces = open_cohort(phantom_cohort), recipe.model.text.pieces
     batches = Batches(cohort, "valid", last.tokenizer, data, pieces=pieces, seed=0, training=False)
@@ -385,7 +386,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence(
 
 
 def test_the_best_model_loads_and_is_in_evaluation_mode(undisturbed: Path) -> None:
-    loaded = weights.load(undisturbed / "best")
+    loaded = medst.load(undisturbed / "best")
     assert not loaded.model.training
     assert loaded.objective is not None
 

@@ -5,6 +5,7 @@ import random
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file, save_file
 from tests.model import small
+from tests.model.small import frontal_embedding, text_embedding
 
+import medst
 from medst import weights
 from medst.errors import MedstError
 from medst.recipes.settings import ObjectiveSettings, Recipe
 from medst.tokenizer import learn_tokenizer
-from medst.weights import Loaded
+from medst.use import Model
 from medst.weights.trained_on import TRAINED_ON
 
+EARLIER = Path(__file__).parents[1] / "data" / "earlier"
 TOKENIZER = learn_tokenizer(["no acute process", "the effusion has grown"], 50)
 RECIPE = Recipe(
     name="tiny",
@@ -29,10 +33,10 @@ RECIPE = Recipe(
 )
 
 
-def make(seed: int = 0) -> Loaded:
+def make(seed: int = 0) -> Model:
     torch.manual_seed(seed)
     model, objective = weights.build(RECIPE, TOKENIZER)
-    return Loaded(model.eval(), objective.eval(), TOKENIZER, RECIPE, "none")
+    return Model(model.eval(), objective.eval(), TOKENIZER, RECIPE, "none")
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 
 def test_saved_and_loaded_it_is_the_same_model(saved: Path) -> None:
-    made, loaded = make(), weights.load(saved)
+    made, loaded = make(), medst.load(saved)
     assert same(made.model, loaded.model)
     assert loaded.objective is not None
     assert same(made.objective, loaded.objective)  # type: ignore[arg-type]
@@ -56,9 +60,9 @@ def test_saved_and_loaded_it_is_the_same_model(saved: Path) -> None:
     assert not loaded.model.training
     pieces = loaded.tokenizer("the effusion", return_tensors="pt")
     text = pieces["input_ids"], pieces["attention_mask"]
-    torch.testing.assert_close(loaded.model.embed_text(*text), made.model.embed_text(*text))
+    torch.testing.assert_close(text_embedding(loaded.model, *text), text_embedding(made.model, *text))
     picture = torch.randn(2, 1, small.SIDE, small.SIDE)
-    assert torch.equal(loaded.model.embed_frontal(picture), made.model.embed_frontal(picture))
+    assert torch.equal(frontal_embedding(loaded.model, picture), frontal_embedding(made.model, picture))
     assert {tensor.device.type for tensor in [*loaded.model.parameters(), *loaded.model.buffers()]} == {"cpu"}
 
 
@@ -68,8 +72,8 @@ def test_the_same_model_is_the_same_bytes_and_has_the_same_fingerprint(tmp_path:
         weights.save(tmp_path / name, made.model, made.objective, made.tokenizer, made.recipe)
     for file in sorted((tmp_path / "a").iterdir()):
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
-    assert weights.load(tmp_path / "a").fingerprint == weights.load(tmp_path / "b").fingerprint
-    assert len(weights.load(tmp_path / "a").fingerprint) == 64
+    assert medst.load(tmp_path / "a").fingerprint == medst.load(tmp_path / "b").fingerprint
+    assert len(medst.load(tmp_path / "a").fingerprint) == 64
 
 
 def test_training_s_patients_stay_in_the_folder_and_are_never_shared(tmp_path: Path) -> None:
@@ -77,7 +81,7 @@ def test_training_s_patients_stay_in_the_folder_and_are_never_shared(tmp_path: P
     noted.write_text("{}")
     weights.save(tmp_path / "model", made.model, None, made.tokenizer, made.recipe, trained_on=noted)
     assert (tmp_path / "model" / TRAINED_ON).read_bytes() == noted.read_bytes()
-    weights.load(tmp_path / "model").save_pretrained(tmp_path / "shared")
+    medst.load(tmp_path / "model").save_pretrained(tmp_path / "shared")
     assert not (tmp_path / "shared" / TRAINED_ON).exists()
 
 
@@ -88,7 +92,7 @@ def test_an_older_model_is_replaced_whole(saved: Path) -> None:
     weights.save(saved, made.model, None, made.tokenizer, made.recipe)
     assert not (saved / "stale.txt").exists()
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
-    loaded = weights.load(saved)
+    loaded = medst.load(saved)
     assert loaded.objective is None
     assert same(loaded.model, made.model)
 
@@ -102,21 +106,21 @@ def test_a_save_killed_between_any_two_changes_of_the_disk_leaves_a_whole_model(
         weights.save(folder, old.model, old.objective, old.tokenizer, old.recipe)
         with killing(killed_after) as asked:
             weights.save(folder, new.model, new.objective, new.tokenizer, new.recipe)
-        loaded = weights.load(folder)
+        loaded = medst.load(folder)
         assert any(same(loaded.model, made.model) for made in (old, new)), killed_after
         weights.save(folder, new.model, new.objective, new.tokenizer, new.recipe)
         assert {path.name for path in tmp_path.iterdir()} == {"best"}
-        assert same(weights.load(folder).model, new.model)
+        assert same(medst.load(folder).model, new.model)
         if len(asked) <= killed_after:
             break
     assert killed_after > 10
 
 
 def test_a_fresh_model_of_the_same_shape_is_another_and_leaves_the_random_state_alone(saved: Path) -> None:
-    loaded = weights.load(saved)
+    loaded = medst.load(saved)
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    one, two, other = (weights.untrained(loaded, seed) for seed in (7, 7, 8))
+    one, two, other = (loaded.untrained(seed) for seed in (7, 7, 8))
     assert torch.equal(torch.get_rng_state(), before)
     assert same(one.model, two.model)
     assert not same(one.model, other.model)
@@ -125,12 +129,12 @@ def test_a_fresh_model_of_the_same_shape_is_another_and_leaves_the_random_state_
 
 def test_loading_draws_nothing(saved: Path) -> None:
     before = torch.get_rng_state()
-    weights.load(saved)
+    medst.load(saved)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_loaded_model_can_be_trained(saved: Path) -> None:
-    model = weights.load(saved).model.train()
+    model = medst.load(saved).model.train()
     small.make_pairs([True, False], [7, 5]).run(model).image[0, 0].backward()
     assert all(p.requires_grad and p.is_leaf for p in model.parameters())
 
@@ -159,14 +163,14 @@ def rewrite(path: Path, **tensors: torch.Tensor | None) -> None:
 def test_entries_that_do_not_fit_are_listed(saved: Path, tensors: Any, said: str) -> None:
     rewrite(saved / "model.safetensors", **tensors)
     with pytest.raises(MedstError, match=r"model.safetensors does not fit its config.json; .*" + said):
-        weights.load(saved)
+        medst.load(saved)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused_by_name(saved: Path, value: float) -> None:
     rewrite(saved / "model.safetensors", vision__norm__weight=torch.full((16,), value))
     with pytest.raises(MedstError, match=r"model\.safetensors holds NaN or infinity in vision\.norm\.weight; take"):
-        weights.load(saved)
+        medst.load(saved)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "objective.safetensors", "tokenizer.json"])
@@ -180,14 +184,14 @@ def test_a_file_damaged_anywhere_is_refused_in_a_sentence(saved: Path, name: str
         (saved / name).write_bytes(content)
         if name.endswith(".safetensors"):
             with pytest.raises(MedstError):
-                weights.load(saved)
+                medst.load(saved)
         else:
             with suppress(MedstError):
-                weights.load(saved)
+                medst.load(saved)
     for odd in (b"", b"[" * 50_000, b"\0" * 100, b"null"):
         (saved / name).write_bytes(odd)
         with pytest.raises(MedstError, match=name):
-            weights.load(saved)
+            medst.load(saved)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "objective.safetensors"])
@@ -195,7 +199,7 @@ def test_a_truncated_file_is_named(saved: Path, name: str) -> None:
     path = saved / name
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(MedstError, match=rf"{name} is damaged or no safetensors file"):
-        weights.load(saved)
+        medst.load(saved)
 
 
 @pytest.mark.parametrize(
@@ -204,25 +208,67 @@ def test_a_truncated_file_is_named(saved: Path, name: str) -> None:
         ("{", "config.json is damaged"),
         ("[]", "config.json is damaged"),
         ('{"format": 1}', "config.json is damaged"),
-        ('{"format": 99, "recipe": {}}', "model format 99, but this medst reads 1; update medst"),
-        ('{"format": 1, "recipe": {"colour": 3}}', "Recipe has no field colour"),
+        ('{"format": 1, "recipe": {"colour": 3}}', "config.json is damaged"),
+        ('{"format": 2, "model": {}}', "config.json is damaged"),
+        ('{"format": 2, "model": {"colour": 3}, "crop": 224}', "ModelSettings has no field colour"),
+        ('{"format": 99, "recipe": {}}', "model format 99, but this medst reads 1 to 2; update medst"),
     ],
 )
 def test_a_strange_config_is_a_sentence(saved: Path, text: str, said: str) -> None:
     (saved / "config.json").write_text(text)
     with pytest.raises(MedstError, match=said):
-        weights.load(saved)
+        medst.load(saved)
 
 
 @pytest.mark.parametrize(
     ("part", "field", "value"), [("vision", "depth", 10**8), ("text", "pieces", 2000), ("text", "width", "32")]
 )
-def test_settings_of_a_folder_are_held_to_their_ranges(saved: Path, part: str, field: str, value: Any) -> None:
+def test_what_is_used_of_a_config_is_held_to_its_range(saved: Path, part: str, field: str, value: Any) -> None:
     config = json.loads((saved / "config.json").read_text())
-    config["recipe"]["model"][part][field] = value
+    config["model"][part][field] = value
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(MedstError, match=rf"config.json: model.{part}.{field} is '?{value}'?; it must be "):
-        weights.load(saved)
+        medst.load(saved)
+    config["crop"], config["model"][part][field] = 257, getattr(getattr(small.SETTINGS, part), field)
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MedstError, match=r"config.json: data.crop is 257; it must be "):
+        medst.load(saved)
+
+
+def test_the_recipe_is_a_record_that_never_makes_a_model_unreadable(saved: Path) -> None:
+    """Settings that were renamed, dropped, or are of another type or range by now are passed over, the others kept."""
+    file, expected = saved / "recipe.json", medst.load(saved)
+    record = json.loads(file.read_text())
+    record["optimiser"]["learning_rate"] = record["optimiser"].pop("lr")
+    record["optimiser"]["epochs"] = 77
+    record["objective"]["local_temperature"] = "warm"
+    record["data"] |= {"crop": 1, "vocabulary": -1, "patients": None}
+    record["run"] = ["fast"]
+    record["teacher"] = {"decay": 0.99}
+    file.write_text(json.dumps(record))
+    loaded = medst.load(saved)
+    assert same(loaded.model, expected.model)
+    assert loaded.recipe == replace(RECIPE, optimiser=replace(RECIPE.optimiser, epochs=77))
+    assert loaded.crop == RECIPE.data.crop
+    file.unlink()
+    assert medst.load(saved).recipe == replace(RECIPE, name="custom")
+
+
+def test_a_folder_of_format_1_opens_whatever_its_training_settings_are_called(tmp_path: Path) -> None:
+    shutil.copytree(EARLIER / "run" / "best", tmp_path / "model")
+    before = medst.load(tmp_path / "model")
+    assert before.recipe.optimiser.lr == 0.002
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    config["recipe"]["optimiser"]["learning_rate"] = config["recipe"]["optimiser"].pop("lr")
+    config["recipe"]["run"]["colour"] = "blue"
+    config["recipe"]["data"]["crop"] = 200
+    file.write_text(json.dumps(config))
+    after = medst.load(tmp_path / "model")
+    assert same(before.model, after.model)
+    assert (after.crop, after.recipe.optimiser.epochs) == (200, 4)
+    after.save_pretrained(tmp_path / "again")
+    assert medst.load(tmp_path / "again").recipe == after.recipe
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -231,23 +277,23 @@ def test_a_folder_without_a_model_is_a_sentence(saved: Path, name: str) -> None:
     with pytest.raises(
         MedstError, match=r"not a model folder; it needs config.json, model.safetensors and a tokenizer"
     ):
-        weights.load(saved)
+        medst.load(saved)
 
 
 @pytest.mark.parametrize("value", [0, 28996])
 def test_a_vocabulary_that_an_earlier_version_noted_is_read_over(saved: Path, value: int) -> None:
     file = saved / "config.json"
     config = json.loads(file.read_text())
-    assert "vocabulary" not in config["recipe"]["model"]["text"]
-    config["recipe"]["model"]["text"]["vocabulary"] = value
+    assert "vocabulary" not in config["model"]["text"]
+    config["model"]["text"]["vocabulary"] = value
     file.write_text(json.dumps(config))
-    assert weights.load(saved).recipe == RECIPE
+    assert medst.load(saved).recipe == RECIPE
 
 
 def test_a_tokenizer_of_another_model_is_refused(saved: Path) -> None:
     learn_tokenizer(["quite another text, and longer"], 90).save_pretrained(str(saved))
     with pytest.raises(MedstError, match=r"has 50 word embeddings, but the tokenizer has \d+ pieces; put back"):
-        weights.load(saved)
+        medst.load(saved)
 
 
 # -------------------------------------------------------------------------------------------------------------- the hub
@@ -256,10 +302,10 @@ def test_a_tokenizer_of_another_model_is_refused(saved: Path) -> None:
 def test_save_pretrained_and_from_pretrained(tmp_path: Path) -> None:
     made = make()
     made.save_pretrained(tmp_path / "model")
-    loaded = Loaded.from_pretrained(tmp_path / "model")
+    loaded = Model.from_pretrained(tmp_path / "model")
     assert same(made.model, loaded.model)
     assert same(made.objective, loaded.objective)  # type: ignore[arg-type]
-    assert same(weights.load(tmp_path / "model").model, made.model)
+    assert same(medst.load(tmp_path / "model").model, made.model)
 
 
 def test_the_model_card_says_what_it_is_and_how_to_use_it(tmp_path: Path) -> None:
@@ -309,10 +355,15 @@ def test_pushed_and_pulled_by_its_hub_id(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", one_file)
     made = make()
     made.push_to_hub("someone/a-model")
-    assert {"README.md", "config.json", "model.safetensors", "objective.safetensors", "tokenizer.json"} <= {
-        path.name for path in (hub / "someone" / "a-model").iterdir()
-    }
-    assert json.loads((hub / "someone" / "a-model" / "config.json").read_text())["format"] == 1
-    pulled = weights.load("someone/a-model")
+    assert {
+        "README.md",
+        "config.json",
+        "recipe.json",
+        "model.safetensors",
+        "objective.safetensors",
+        "tokenizer.json",
+    } <= {path.name for path in (hub / "someone" / "a-model").iterdir()}
+    assert json.loads((hub / "someone" / "a-model" / "config.json").read_text())["format"] == 2
+    pulled = medst.load("someone/a-model")
     assert same(pulled.model, made.model)
     assert pulled.tokenizer.get_vocab() == TOKENIZER.get_vocab()

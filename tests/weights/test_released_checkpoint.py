@@ -60,7 +60,7 @@ def test_exported_files_hold_no_more_than_their_tensors(tmp_path: Path) -> None:
 def test_loaded_directly_or_converted_first_it_is_the_same_model(kind: str, tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", STATES[kind]())
     weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
-    direct, converted = weights.load(ckpt), weights.load(tmp_path / "model")
+    direct, converted = medst.load(ckpt), medst.load(tmp_path / "model")
     pairs = small.make_pairs([True, False], [7, 5])
     with torch.no_grad():
         assert pairs.run(direct.model).image.isfinite().all()
@@ -75,7 +75,7 @@ def test_loaded_directly_or_converted_first_it_is_the_same_model(kind: str, tmp_
 def test_a_loaded_checkpoint_computes_what_its_entries_say(tmp_path: Path) -> None:
     """The same entries, put into an ordinary model by hand."""
     state = checkpoints.medst_state()
-    loaded = weights.load(checkpoints.write_checkpoint(tmp_path / "a.ckpt", state))
+    loaded = medst.load(checkpoints.write_checkpoint(tmp_path / "a.ckpt", state))
     torch.manual_seed(0)
     by_hand = MedST(loaded.model.settings, small.CONTINUES, small.SEP)
     prefixes = {"img_encoder_q.model.": "vision.", "text_encoder_q.model.": "text.bert."}
@@ -98,7 +98,7 @@ def test_a_loaded_checkpoint_computes_what_its_entries_say(tmp_path: Path) -> No
 
 
 def test_mgcas_lateral_experts_start_as_copies_with_memory_of_their_own(tmp_path: Path) -> None:
-    loaded = weights.load(checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.mgca_state()))
+    loaded = medst.load(checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.mgca_state()))
     assert loaded.recipe.model.vision.lateral_start == "copy"
     for block in loaded.model.vision.blocks:
         assert torch.equal(block.mlp.fc1.weight, block.mlp_l.fc1.weight)
@@ -108,7 +108,7 @@ def test_mgcas_lateral_experts_start_as_copies_with_memory_of_their_own(tmp_path
 def test_a_loaded_checkpoint_can_be_trained_and_the_file_stays_as_it_is(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     before = ckpt.read_bytes()
-    model = weights.load(ckpt).model.train()
+    model = medst.load(ckpt).model.train()
     learn = [p for p in model.parameters() if p.requires_grad]
     small.make_pairs([True, False], [7, 5]).run(model).image[0, 0].backward()
     torch.optim.SGD(learn, lr=1.0).step()
@@ -120,7 +120,7 @@ def test_lightnings_own_entries_are_no_hindrance(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(
         tmp_path / "a.ckpt", checkpoints.medst_state(), hyper_parameters=argparse.Namespace(lr=1e-4)
     )
-    assert weights.load(ckpt).model.settings.embedding == 8
+    assert medst.load(ckpt).model.settings.embedding == 8
 
 
 def test_a_model_of_ours_is_exported_with_blanks_and_comes_back(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_model_of_ours_is_exported_with_blanks_and_comes_back(tmp_path: Path) 
     weights.export(tmp_path / "model", tmp_path / "a.ckpt")
     back = released_state(tmp_path / "a.ckpt")
     assert {n: t.shape for n, t in back.items()} == {n: t.shape for n, t in checkpoints.medst_state().items()}
-    again = weights.load(tmp_path / "a.ckpt", tokenizer=tmp_path / "bert")
+    again = medst.load(tmp_path / "a.ckpt", tokenizer=tmp_path / "bert")
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor), name
     assert again.objective is not None
@@ -158,9 +158,9 @@ def test_without_a_tokenizer_it_says_where_one_is(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     (tmp_path / "vocab.txt").rename(tmp_path / "elsewhere.txt")
     with pytest.raises(MedstError, match=r"vocab.txt of emilyalsentzer/Bio_ClinicalBERT.*--tokenizer emilyalsentzer"):
-        weights.load(ckpt)
+        medst.load(ckpt)
     folder = checkpoints.write_vocabulary(tmp_path / "bert")
-    assert weights.load(ckpt, tokenizer=folder).tokenizer.sep_token_id == small.SEP
+    assert medst.load(ckpt, tokenizer=folder).tokenizer.sep_token_id == small.SEP
 
 
 def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         MedstError, match=r"a.ckpt has 40 word embeddings, but the tokenizer has 41 pieces; .*--tokenizer"
     ):
-        weights.load(ckpt)
+        medst.load(ckpt)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_what_is_no_released_checkpoint_leaves_nothing_behind(damage: object, sa
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "model").exists()
     with pytest.raises(MedstError, match=said):
-        weights.load(ckpt)
+        medst.load(ckpt)
 
 
 def test_a_folder_that_holds_something_else_is_not_overwritten(tmp_path: Path) -> None:
@@ -217,13 +217,12 @@ def test_a_model_of_ours_is_not_taken_for_a_released_checkpoint(tmp_path: Path) 
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     for path in (tmp_path / "none", "a/b/c"):
         with pytest.raises(MedstError, match="no such file or folder"):
-            weights.load(path)
+            medst.load(path)
 
 
 def test_medst_load_is_use_load() -> None:
     assert medst.load is use.load
-    assert issubclass(medst.Model, weights.Loaded)
-    assert medst.Loaded is weights.Loaded
+    assert medst.Model is use.Model
     with pytest.raises(AttributeError, match="has no attribute 'lode'"):
         medst.lode  # noqa: B018
 
@@ -242,9 +241,9 @@ def test_what_is_kept_for_the_way_back(tmp_path: Path) -> None:
     )
     kept = load_file(tmp_path / "model" / UNUSED)
     assert any(".crossattention." in name for name in kept)
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["recipe"]["model"]["text"]["positions"] is False
-    assert config["recipe"]["name"] == "paper"
+    config, recipe = (json.loads((tmp_path / "model" / name).read_text()) for name in ("config.json", "recipe.json"))
+    assert config["model"]["text"]["positions"] is False
+    assert recipe["name"] == "paper"
 
 
 @pytest.mark.slow
@@ -257,11 +256,11 @@ def test_loading_takes_less_than_twice_the_file(tmp_path: Path) -> None:
     state = {entry.name: torch.ones(entry.shape, dtype=dtypes[entry.dtype]) for entry in released.entries()}
     torch.save({"state_dict": state}, ckpt)
     code = (
-        "import resource, sys, medst.weights, torch\n"
+        "import resource, sys, medst.use, numpy as np\n"
         "def peak(): return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "loaded = medst.load(sys.argv[1])\n"
-        "loaded.model.embed_frontal(torch.zeros(1, 1, 224, 224))\n"
+        "loaded.encode_image(np.eye(224))\n"
         "print(peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(ckpt)], check=True, capture_output=True, text=True)

@@ -23,15 +23,15 @@ import torch.nn.functional as F
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
-from medst.batch import centre, crop_and_scale
+from medst.batch import crop_and_scale
 from medst.cohort.store import Cohort
-from medst.encode import BATCH, device_of, image_features
+from medst.encode import BATCH, centre_crop, image_features
 from medst.errors import MedstError
 from medst.evaluate.classification import Classification, Split, read_classification
 from medst.evaluate.intervals import Ranked, accuracy, bootstrap, macro_accuracy, mean_of
 from medst.evaluate.leaks import say_leaks
 from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
-from medst.weights import Loaded
+from medst.use import Model
 
 SEEDS = {"paper": (42,), "strict": (42, 100, 666)}
 ENOUGH = 2
@@ -59,7 +59,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.labelled is not None or (pairs is not None and pairs["labels"].null_count() < pairs.height)
 
 
-def probe(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def probe(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model. Findings are shares of the training rows, with a label behind it where there are several.
 
     Raises:
@@ -137,11 +137,11 @@ def _share(fraction: float) -> str:
 class _Linear:
     """A layer on features that are computed once."""
 
-    def __init__(self, loaded: Loaded, cohort: Cohort, data: Classification, question: Question) -> None:
-        self.features = {
-            name: torch.from_numpy(np.array(image_features(loaded, cohort, split.image, question).feature))
-            for name, split in data.splits.items()
-        }
+    def __init__(self, loaded: Model, cohort: Cohort, data: Classification, question: Question) -> None:
+        self.features = {}
+        for name, split in data.splits.items():
+            found = image_features(loaded, cohort, split.image, precision=question.precision, cache=question.cache)
+            self.features[name] = torch.from_numpy(found.feature)
         every = data.splits["train"].image
         self.place = dict(zip(every.tolist(), range(len(every)), strict=True))
         self.data, self.strict = data, question.protocol == "strict"
@@ -227,29 +227,28 @@ def loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[certain], target[certain])
 
 
-def _finetuned(loaded: Loaded, cohort: Cohort, data: Classification, learnt: Split, seed: int) -> np.ndarray:
+def _finetuned(loaded: Model, cohort: Cohort, data: Classification, learnt: Split, seed: int) -> np.ndarray:
     """Logits of the test rows after the encoder and a layer have learnt together."""
     generator = torch.Generator().manual_seed(seed)
     encoder = copy.deepcopy(loaded.model.vision)
-    device, crop, size = device_of(loaded.model), loaded.recipe.data.crop, loaded.model.settings.vision.image_size
+    device, size = loaded.device, loaded.model.settings.vision.image_size
     layer = nn.Linear(loaded.model.settings.vision.width, len(data.names)).to(device)
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     module = nn.ModuleList([encoder, layer])
-    room = cohort.images.shape[1] - crop
-
-    def stored(rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(cohort.images[rows])).to(device)
+    room = cohort.images.shape[1] - loaded.crop
 
     def forward(rows: Tensor) -> Tensor:
         corners = torch.randint(0, room + 1, (len(rows), 2), generator=generator).to(device)
-        pictures = crop_and_scale(stored(learnt.image[rows.numpy()]), corners, crop, size)
+        stored = torch.from_numpy(np.asarray(cohort.images[learnt.image[rows.numpy()]])).to(device)
+        pictures = crop_and_scale(stored, corners, loaded.crop, size)
         return layer(encoder.encode_view(pictures)[:, 0]).float().cpu()
 
     @torch.no_grad()
     def centred(split: Split) -> Tensor:
         rows = np.array_split(split.image, max(1, -(-len(split) // BATCH)))
-        parts = [layer(encoder.encode_view(centre(stored(part), crop, size))[:, 0]).cpu() for part in rows]
+        views = (encoder.encode_view(centre_crop(loaded, cohort.images[part])) for part in rows)
+        parts = [layer(view[:, 0]).cpu() for view in views]
         return torch.cat(parts)
 
     targets = (torch.from_numpy(learnt.target), torch.from_numpy(data.splits["valid"].target))

@@ -12,17 +12,9 @@ For more classes, one list per class, by the cohort's own names:
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float32
-
-from medst.batch import tokenize
 from medst.cohort.store import Cohort
-from medst.encode import device_of
 from medst.errors import MedstError
 from medst.files import read_json
-from medst.weights import Loaded
 
 RELEASED = {
     "pneumonia": {
@@ -111,15 +103,3 @@ def _by_class(found: dict[str, Any], classes: list[str], file: Path) -> dict[str
     if missing:
         raise MedstError(f"{file}: no prompts for {', '.join(missing)}.")
     return {name: sentences[name] for name in classes}
-
-
-@torch.inference_mode()
-def embed_prompts(loaded: Loaded, prompts: dict[str, list[str]]) -> Float32[np.ndarray, "class dim"]:
-    """A unit row a class: the mean of what the text head says of its sentences, before normalisation (as released)."""
-    rows = []
-    for texts in prompts.values():
-        ids, attention = tokenize(loaded.tokenizer, texts, loaded.model.settings.text.pieces)
-        device = device_of(loaded.model)
-        feature = loaded.model.text(ids.to(device), attention.to(device))[0]
-        rows.append(F.normalize(loaded.model.text_global.head(feature).mean(0), dim=0))
-    return torch.stack(rows).cpu().numpy()

@@ -18,7 +18,7 @@ from medst.encode import embed_texts, image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import accuracy, bootstrap
 from medst.evaluate.task import ALL, PAPER, WITHIN, LeftOut, Outcome, Question, Score
-from medst.weights import Loaded
+from medst.use import Model
 
 AMONG = (1, 5, 10)
 BLOCK = 1024
@@ -30,7 +30,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.pairs is not None
 
 
-def retrieval(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def retrieval(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model.
 
     Images are encoded with their lateral views where they exist. `chance` is what a shuffled ranking reaches.
@@ -46,7 +46,14 @@ def retrieval(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Out
     if table.height < 2:
         raise MedstError(f"{cohort.path}: {table.height} pairs in its test split, retrieval needs at least 2.")
     lateral = table["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()
-    images = image_features(loaded, cohort, table["frontal"].to_numpy(), question, lateral).embedding
+    images = image_features(
+        loaded,
+        cohort,
+        table["frontal"].to_numpy(),
+        laterals=lateral,
+        precision=question.precision,
+        cache=question.cache,
+    ).embedding
     _, report = np.unique(table["report"].to_numpy().astype(str), return_inverse=True)
     texts = embed_texts(loaded, table["report"].to_list())
     patients = table["patient_id"].to_numpy()

@@ -22,7 +22,7 @@ from medst.evaluate.results import SCHEMA, Results
 from medst.evaluate.task import ALL, PAPER, UNSEEN, LeftOut, Outcome, Question, Score
 from medst.files import claim
 from medst.progress import Progress
-from medst.weights import Loaded, load, untrained
+from medst.use import Model, load
 
 DIGITS = 6
 """Decimals of every number in results.json."""
@@ -70,7 +70,7 @@ def evaluate(
     unknown = [task for task in tasks or () if task not in BENCHMARKS]
     if unknown or (tasks is not None and not tasks):
         raise MedstError(f"There is no benchmark {', '.join(unknown) or 'given'}; they are {', '.join(BENCHMARKS)}.")
-    loaded, opened = load(model_folder), _opened(cohorts)
+    loaded, opened = load(model_folder, device="cpu"), _opened(cohorts)
     plan = [
         (BENCHMARKS[name], dataset)
         for dataset, cohort in opened.items()
@@ -151,14 +151,14 @@ class _Job:
             asked["leaks"] = self.overlap.written() if self.measure_unseen else "ignored"
         return asked
 
-    def outcomes(self, loaded: Loaded, report_progress: Callable[[int, str], None], done: int) -> list[Outcome]:
+    def outcomes(self, loaded: Model, report_progress: Callable[[int, str], None], done: int) -> list[Outcome]:
         """The model's outcome, then that of each untrained model; `done` models were measured before."""
         task, strict, outcomes = self.benchmark.task(), self.question.protocol == "strict", []
         unseen = self.overlap.unseen() if strict and self.measure_unseen and self.overlap is not None else None
         for place, seed in enumerate((None, *self.seeds)):
             name = self.benchmark.name
             report_progress(done + place, name if seed is None else f"{name}, untrained {seed}")
-            model = loaded if seed is None else untrained(loaded, seed)
+            model = loaded if seed is None else loaded.untrained(seed)
             question = self.question if seed is None else replace(self.question, cache=None, bootstrap=False)
             outcomes.append(task(model, self.cohort, question))
             if unseen is None:
@@ -173,7 +173,7 @@ class _Job:
         return outcomes
 
 
-def _head(loaded: Loaded, question: Question) -> dict[str, Any]:
+def _head(loaded: Model, question: Question) -> dict[str, Any]:
     switches = {
         "features": question.features,
         "tokens": question.tokens,

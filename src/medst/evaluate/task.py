@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medst.cohort.store import Cohort
-from medst.weights import Loaded
+from medst.use import Model
 
 AVERAGE, ALL = "average", "all"
 """In place of a finding: the mean over all findings, and all subsets together."""
@@ -134,5 +134,5 @@ class Outcome:
         self.calibration |= {finding + UNSEEN: curve for finding, curve in unseen.calibration.items()}
 
 
-Task = Callable[[Loaded, Cohort, Question], Outcome]
+Task = Callable[[Model, Cohort, Question], Outcome]
 """A benchmark: a model, a cohort and how to measure in, an outcome out."""

@@ -12,6 +12,7 @@ worsening, and stable stay stable (TILA, 2026); `swap consistency` is the share 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,7 @@ from medst.encode import image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import accuracy, bootstrap, macro_accuracy, mean_of
 from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
-from medst.weights import Loaded
+from medst.use import Model
 
 PROGRESSIONS = ("improving", "stable", "worsening")
 """The classes; their order is that of the confusion matrices."""
@@ -85,7 +86,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.comparisons is not None
 
 
-def temporal_image(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def temporal_image(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model.
 
     `chance` of the accuracy is the share of the most frequent class, of the macro accuracy and a class's recall 1/3. The
@@ -132,15 +133,16 @@ def temporal_image(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -
 
 
 def features_of(
-    loaded: Loaded, cohort: Cohort, table: pl.DataFrame, question: Question
+    loaded: Model, cohort: Cohort, table: pl.DataFrame, question: Question
 ) -> tuple[Float32[np.ndarray, "row feature"], Float32[np.ndarray, "row feature"]]:
     """Features of comparisons, and of the same with the two studies swapped."""
+    chosen: dict[str, Any] = {"precision": question.precision, "cache": question.cache}
     if question.laterals is None:
-        sides = [image_features(loaded, cohort, table[name], question) for name in ("current", "previous")]
+        sides = [image_features(loaded, cohort, table[name], **chosen) for name in ("current", "previous")]
     else:
         pairs, views = open_cohort(question.laterals), _views(cohort, table, question)
-        sides = [image_features(loaded, pairs, frontal, question, lateral) for frontal, lateral in views]
-    current, previous = (side.of(question.tokens) for side in sides)
+        sides = [image_features(loaded, pairs, frontal, laterals=lateral, **chosen) for frontal, lateral in views]
+    current, previous = (side.select(question.tokens) for side in sides)
     return _joined(current, previous, question.features), _joined(previous, current, question.features)
 
 

@@ -20,7 +20,7 @@ from medst.encode import embed_texts
 from medst.errors import MedstError
 from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap
 from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
-from medst.weights import Loaded
+from medst.use import Model
 
 CATEGORIES = ("contradiction", "paraphrase")
 FOLDS = 10
@@ -31,7 +31,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.sentences is not None
 
 
-def temporal_text(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def temporal_text(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model on each subset of sentence pairs and on all of them, by the cosine of a pair's two embeddings.
 
     The sentences are cleaned as the reports of a cohort are, but those of a single word are kept. A subset with fewer than

@@ -16,14 +16,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 
 from medst.cohort.store import Cohort
-from medst.encode import image_features
+from medst.encode import embed_prompts, image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap, f1, macro_accuracy
 from medst.evaluate.leaks import say_leaks
-from medst.evaluate.prompts import RELEASED, embed_prompts, prompts_for
+from medst.evaluate.prompts import RELEASED, prompts_for
 from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
 from medst.evaluate.temporal_text import best_threshold
-from medst.weights import Loaded
+from medst.use import Model
 
 BINS = 10
 
@@ -36,7 +36,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return question.prompts is not None or (len(classes) == 2 and not RELEASED.keys().isdisjoint(classes))
 
 
-def zero_shot(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def zero_shot(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Score a model.
 
     Raises:
@@ -58,9 +58,9 @@ def zero_shot(loaded: Loaded, cohort: Cohort, question: Question = PAPER) -> Out
         if missing:
             names = ", ".join(classes[i] for i in missing)
             raise MedstError(f"{cohort.path}: split '{split}' has no {names}; zero-shot can't be measured.")
-        scores[split] = image_features(loaded, cohort, table["image"].to_numpy(), question).of("global") @ (
-            embed_prompts(loaded, prompts).T
-        )
+        rows = table["image"].to_numpy()
+        features = image_features(loaded, cohort, rows, precision=question.precision, cache=question.cache)
+        scores[split] = features.embedding @ embed_prompts(loaded, prompts).T
     outcome = Outcome(classes=classes)
     patients = cohort.labelled.filter(split="test")["patient_id"].to_numpy()
     if question.protocol == "strict":

@@ -131,15 +131,3 @@ class MedST(nn.Module):
             report_features=features.report,
             word_features=features.words,
         )
-
-    @torch.no_grad()
-    def embed_frontal(self, frontal: Float[Tensor, "image 1 h w"]) -> Float[Tensor, "image dim"]:
-        """Global embeddings of frontal views alone."""
-        return self.image_global(self.vision.encode_view(frontal)[:, 0])
-
-    @torch.no_grad()
-    def embed_text(
-        self, pieces: Int64[Tensor, "text piece"], attention_mask: Int64[Tensor, "text piece"]
-    ) -> Float[Tensor, "text dim"]:
-        """Global embeddings of texts alone."""
-        return self.text_global(self.text(pieces, attention_mask)[0])

@@ -10,7 +10,7 @@ from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.files import find_folder
 from medst.pretrain.checkpoint import RunFolder
-from medst.weights import Loaded
+from medst.use import Model, load
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Evidence:
     settings: dict[str, Any]
     metrics: list[dict[str, str]]
     results: dict[str, Any]
-    loaded: Loaded
+    loaded: Model
     cohort: Cohort
     comparisons: Cohort | None
 
@@ -62,10 +62,10 @@ def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | No
     return Evidence(settings, RunFolder(run).metrics.read(), found, loaded, opened, measured)
 
 
-def _model_of(run: Path, fingerprint: str, results: Path) -> Loaded:
+def _model_of(run: Path, fingerprint: str, results: Path) -> Model:
     for name in ("best", "last"):
         if weights.is_model(find_folder(run / name, weights.is_model)):
-            loaded = weights.load(run / name)
+            loaded = load(run / name, device="cpu")
             if loaded.fingerprint == fingerprint:
                 return loaded
     raise MedstError(f"{results} is about a model that is not in {run}; evaluate {run / 'best'} again.")

@@ -20,7 +20,7 @@ from medst.cohort.store import Cohort
 from medst.encode import embed_pairs
 from medst.objective.temporal import cycle
 from medst.pages.inputs import Evidence
-from medst.weights import Loaded
+from medst.use import Model
 
 MOST_STUDIES = 8
 """Studies of a patient that are shown; the later ones are left out."""
@@ -100,7 +100,7 @@ def held_out(cohort: Cohort) -> pl.DataFrame:
 
 
 def align(
-    loaded: Loaded, image: Float[np.ndarray, "study dim"], report: Float[np.ndarray, "study dim"]
+    loaded: Model, image: Float[np.ndarray, "study dim"], report: Float[np.ndarray, "study dim"]
 ) -> tuple[Float[np.ndarray, "study study"], Float[np.ndarray, "study study"]]:
     """Forward mapping and reverse mapping of one sequence from its images to its reports, as in the temporal loss."""
     u, v = torch.from_numpy(image)[None], torch.from_numpy(report)[None]

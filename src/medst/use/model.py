@@ -1,6 +1,6 @@
-"""`medst.load`: a model with the calls that people use it by."""
+"""`medst.load`: a model with the calls that people use."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,33 +8,37 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from medst.batch import centre, tokenize
+from medst import __version__, weights
 from medst.distributed import default_device
+from medst.encode import BATCH, batch_size, device_of, encode_pictures, encode_texts
 from medst.errors import MedstError
+from medst.hub import find
+from medst.model.medst import MedST
+from medst.objective import Objective
+from medst.recipes import RECIPES
+from medst.recipes.settings import Recipe
 from medst.use.geometry import Geometry
-from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, Study, TextEmbeddings, Timeline
-from medst.use.pictures import Picture, Source, read_picture, squares
-from medst.use.progression import progression
-from medst.weights import Loaded
-from medst.weights import load as load_weights
-
-PAIRS = 32
-"""Pairs a forward pass."""
-TEXTS = 64
-"""Texts a forward pass."""
+from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, TextEmbeddings, Timeline
+from medst.use.pictures import Picture, Source, read_picture
+from medst.use.progression import presence_axis, presence_prompts, progression
+from medst.use.studies import Study, as_pairs, each_of, time_order
+from medst.weights.model_card import TEMPLATE
+from medst.weights.model_folder import PATTERNS
 
 Images = Source | Study | Sequence[Source | Study] | ImageEmbeddings
 Texts = str | Sequence[str] | TextEmbeddings
 
 
 def load(path: Path | str, *, tokenizer: Path | str | None = None, device: str | None = None) -> "Model":
-    """A model, ready to use.
+    """Load a model.
 
     Args:
-        path: a model folder, a released Med-ST or MGCA checkpoint, or a Hugging Face hub id.
+        path: a model folder, a released Med-ST or MGCA checkpoint, or the hub id of a model that medst wrote.
         tokenizer: for a released checkpoint, the folder with Bio_ClinicalBERT's vocab.txt, or its hub id; if not given,
             the checkpoint's own folder.
         device: as torch names it; if not given, the accelerator where there is one, as `pretrain` does.
@@ -42,38 +46,66 @@ def load(path: Path | str, *, tokenizer: Path | str | None = None, device: str |
     Raises:
         MedstError: there is no such model, or it is damaged, carries pickled code or lacks its tokenizer; or no such device.
     """
-    loaded = load_weights(path, tokenizer=tokenizer)
+    place = find(path, "model", PATTERNS, weights.is_model)
+    if place.is_dir() and tokenizer is not None:
+        raise MedstError(f"{path} is a model folder, which has its own tokenizer; leave tokenizer out.")
+    parts = (
+        weights.read_folder(place) if place.is_dir() else weights.read_released(place, tokenizer, RECIPES["paper"])[0]
+    )
     chosen = device or default_device()
     try:
-        loaded.model.to(chosen)
+        parts[0].to(chosen)
     except (RuntimeError, AssertionError) as error:
         raise MedstError(f"device '{chosen}' can't be used here ({str(error).splitlines()[0]}).") from error
-    return Model.of(loaded)
+    return Model(*parts)
 
 
 @dataclass(repr=False)
-class Model(Loaded):
-    """A model with the calls that people use it by.
+class Model(
+    PyTorchModelHubMixin,
+    library_name="medst",
+    tags=["radiology", "chest-x-ray", "vision-language"],
+    pipeline_tag="feature-extraction",
+    model_card_template=TEMPLATE,
+):
+    """A model with the calls that people use.
 
-    Whatever is given is encoded in batches of a fixed size on the model's device; what a picture or a text gives depends on
-    nothing beside it, up to rounding.
+    Pictures and texts are encoded in batches of a fixed size on the model's device; what one of them gives depends on
+    nothing beside it, up to rounding. `save_pretrained(folder)`, `from_pretrained(folder or hub id)` and
+    `push_to_hub(hub id)` are Hugging Face's.
+
+    Attributes:
+        model: both encoders and their heads, in evaluation mode.
+        objective: the losses with their learnt weightings; None where the folder has none.
+        tokenizer: the one that the model was trained with.
+        recipe: the settings of the run that trained it, as far as this version knows them.
+        fingerprint: sha256 of the weights' file, hexadecimal; another text for a model that was never saved.
     """
 
-    @classmethod
-    def of(cls, loaded: Loaded) -> "Model":
-        """The same model; nothing is copied."""
-        return cls(loaded.model, loaded.objective, loaded.tokenizer, loaded.recipe, loaded.fingerprint)
+    model: MedST
+    objective: Objective | None
+    tokenizer: PreTrainedTokenizerBase
+    recipe: Recipe
+    fingerprint: str
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Model":
-        return cls.of(super()._from_pretrained(model_id=model_id, **options))
+    @property
+    def crop(self) -> int:
+        """Side of the square that the image encoder sees, in pixels of the stored 256 x 256: the training's crop."""
+        return self.recipe.data.crop
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return device_of(self)
 
-    @torch.no_grad()
+    def untrained(self, seed: int) -> "Model":
+        """A model of the same shape with fresh weights, as a baseline."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, objective = weights.build(self.recipe, self.tokenizer)
+        model = model.to(self.device)
+        return Model(model.eval(), objective.eval(), self.tokenizer, self.recipe, f"untrained-{seed}")
+
     def encode_image(self, frontal: Images, lateral: Source | Sequence[Source | None] | None = None) -> ImageEmbeddings:
         """Embed pairs.
 
@@ -93,44 +125,30 @@ class Model(Loaded):
         """
         if isinstance(frontal, ImageEmbeddings):
             return frontal
-        pairs = _pairs(frontal, lateral)
-        settings, crop = self.model.settings, self.recipe.data.crop
+        pairs, settings, size = as_pairs(frontal, lateral), self.model.settings, batch_size(self)
         side, dim = settings.vision.image_size // settings.vision.patch_size, settings.embedding
-        embedding, patches = torch.empty(len(pairs), dim), torch.zeros(len(pairs), 2, side, side, dim)
+        embedding, patches = torch.empty(len(pairs), dim), torch.zeros(len(pairs), 2 * side * side, dim)
         geometry: list[tuple[Geometry, Geometry | None]] = []
-        for start in range(0, len(pairs), PAIRS):
-            rows = slice(start, start + PAIRS)
-            pictures = [_read(f"pair {start + i + 1} of {len(pairs)}", *pair) for i, pair in enumerate(pairs[rows])]
-            embedding[rows], found = self._encode(pictures)
-            patches[rows] = found.unflatten(1, (2, side, side))
-            geometry += [(front.geometry, None if beside is None else beside.geometry) for front, beside in pictures]
+        for start in range(0, len(pairs), size):
+            rows, frontal_squares, lateral_squares = slice(start, start + size), [], []
+            for number, pair in enumerate(pairs[rows], start + 1):
+                front, side_view = _read_pair(f"pair {number} of {len(pairs)}", *pair)
+                geometry.append((front.geometry, None if side_view is None else side_view.geometry))
+                frontal_squares.append(front.square)
+                lateral_squares += [] if side_view is None else [side_view.square]
+            has_lateral = np.array([view is not None for _, view in geometry[rows]])
+            found = encode_pictures(self, frontal_squares, lateral_squares, has_lateral)
+            embedding[rows] = found.embedding.cpu()
+            patches[rows, : found.tokens.shape[1]] = found.tokens.cpu()
         return ImageEmbeddings(
             embedding,
-            patches,
-            torch.tensor([beside is not None for _, beside in geometry], dtype=torch.bool),
+            patches.unflatten(1, (2, side, side)),
+            torch.tensor([view is not None for _, view in geometry], dtype=torch.bool),
             tuple(front for front, _ in geometry),
-            tuple(beside for _, beside in geometry),
-            crop,
+            tuple(view for _, view in geometry),
+            self.crop,
         )
 
-    def _encode(self, pairs: list[tuple[Picture, Picture | None]]) -> tuple[Tensor, Tensor]:
-        """Embeddings (pair, dim) and patches (pair, 2 views of patches, dim), zero where there is no lateral view."""
-        model, size = self.model, self.model.settings.vision.image_size
-
-        def pictures(of: list[Picture]) -> Tensor:
-            return centre(torch.from_numpy(squares(of)).to(self.device), self.recipe.data.crop, size)
-
-        frontal, beside = pictures([front for front, _ in pairs]), [p for _, p in pairs if p is not None]
-        if beside:
-            of = torch.tensor([i for i, (_, p) in enumerate(pairs) if p is not None], device=self.device)
-            feature, patches, mask = model.vision(frontal, pictures(beside), of)
-        else:
-            tokens = model.vision.encode_view(frontal)
-            feature, patches = tokens[:, 0], F.pad(tokens[:, 1:], (0, 0, 0, tokens.shape[1] - 1))
-            mask = torch.arange(patches.shape[1], device=self.device).expand(len(pairs), -1) < tokens.shape[1] - 1
-        return model.image_global(feature).cpu(), model.image_local.tokens(patches, mask).cpu()
-
-    @torch.no_grad()
     def encode_text(self, texts: Texts) -> TextEmbeddings:
         """Embed texts, each alone; those longer than the model's `text.pieces` word pieces are cut.
 
@@ -154,21 +172,16 @@ class Model(Loaded):
                 raise MedstError(f"{which} is empty or not a string.")
             if any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise MedstError(f"{which} has half a surrogate pair, which is not a letter; decode the text again.")
-        found = [self._read_texts(given[start : start + TEXTS]) for start in range(0, len(given), TEXTS)]
-        most = max((words.shape[1] for _, words, _ in found), default=0)
-        dim = self.model.settings.embedding
+        found = [encode_texts(self, given[start : start + BATCH]) for start in range(0, len(given), BATCH)]
+        most, dim = max((batch.mask.shape[1] for batch in found), default=0), self.model.settings.embedding
+        words = [F.pad(batch.tokens, (0, 0, 0, most - batch.mask.shape[1])).cpu() for batch in found]
+        masks = [F.pad(batch.mask, (0, most - batch.mask.shape[1])).cpu() for batch in found]
         return TextEmbeddings(
             given,
-            torch.cat([torch.empty(0, dim), *(embedding for embedding, _, _ in found)]),
-            torch.cat([torch.empty(0, most, dim), *(F.pad(w, (0, 0, 0, most - w.shape[1])) for _, w, _ in found)]),
-            torch.cat([torch.empty(0, most).bool(), *(F.pad(m, (0, most - m.shape[1])) for _, _, m in found)]),
+            torch.cat([torch.empty(0, dim), *(batch.embedding.cpu() for batch in found)]),
+            torch.cat([torch.empty(0, most, dim), *words]),
+            torch.cat([torch.empty(0, most).bool(), *masks]),
         )
-
-    def _read_texts(self, texts: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        model = self.model
-        ids, attention = tokenize(self.tokenizer, list(texts), model.settings.text.pieces)
-        feature, words, mask = model.text(ids.to(self.device), attention.to(self.device))
-        return model.text_global(feature).cpu(), model.text_local.tokens(words, mask).cpu(), mask.cpu()
 
     def similarity(self, image: Images, text: Texts) -> Float[Tensor, "pair text"]:
         """Cosine of each pair and each text, from -1 to 1.
@@ -218,7 +231,7 @@ class Model(Loaded):
         ]
 
     def compare(self, prior: Images, current: Images, finding: str) -> Progression:
-        """What became of a finding between two studies, see `medst.use.progression`.
+        """How a finding changed between two studies, see `medst.use.progression`.
 
         Args:
             prior: the earlier study.
@@ -235,7 +248,8 @@ class Model(Loaded):
         before, after = self.encode_image(prior), self.encode_image(current)
         if len(before) != 1 or len(after) != 1:
             raise MedstError(f"compare takes one study and one study, not {len(before)} and {len(after)}.")
-        return progression(self, before.embedding[0], after.embedding[0], finding)
+        axis = presence_axis(self.encode_text(presence_prompts(finding)).embedding)
+        return progression(finding, axis, before.embedding[0], after.embedding[0])
 
     def timeline(
         self, studies: Source | Study | Sequence[Source | Study], phrases: str | Sequence[str] | TextEmbeddings
@@ -247,59 +261,56 @@ class Model(Loaded):
             phrases: one or several.
 
         Raises:
-            MedstError: as `encode_image` and `encode_text`; or there are no studies, or some have a time and others none.
+            MedstError: as `encode_image` and `encode_text`; or there are no studies, or some have a time and others don't.
 
         >>> line = model.timeline([current, prior], ["edema", "pneumonia"])
         >>> [study.time.month for study in line.studies], line.similarity.shape
         ([1, 3], torch.Size([2, 2]))
         """
-        given = [each if isinstance(each, Study) else Study(each) for each in _each(studies)]
+        given = [item if isinstance(item, Study) else Study(item) for item in each_of(studies)]
         if not given:
-            raise MedstError("a time line needs a study.")
+            raise MedstError("a timeline needs a study.")
         ordered = [given[i] for i in time_order(given)]
         images, texts = self.encode_image(ordered), self.encode_text(phrases)
         return Timeline(tuple(ordered), texts.texts, images.embedding @ texts.embedding.T, images)
 
+    def __repr__(self) -> str:
+        vision, text = self.model.settings.vision, self.model.settings.text
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return (
+            f"<Model: recipe {self.recipe.name}, {parameters / 1e6:.1f} M parameters, "
+            f"ViT {vision.width} x {vision.depth} at {vision.image_size} px, BERT {text.width} x {text.layers} with "
+            f"{len(self.tokenizer)} word pieces, on {self.device}, weights {self.fingerprint[:12] or 'untrained'}>"
+        )
 
-def time_order(studies: Sequence[Study]) -> list[int]:
-    """Places of the studies in time order; as they are given where none has a time.
+    def _save_pretrained(self, save_directory: Path) -> None:
+        weights.write_files(save_directory, self.model, self.objective, self.tokenizer, self.recipe)
 
-    Raises:
-        MedstError: some have a time or a time zone and others none.
-    """
-    times = [study.time for study in studies if study.time is not None]
-    if not times:
-        return list(range(len(studies)))
-    if len(times) < len(studies):
-        raise MedstError(f"{len(studies) - len(times)} of {len(studies)} studies have no time; give all or none.")
-    if len({time.tzinfo is None for time in times}) > 1:
-        raise MedstError("some studies' times have a time zone and others none; give all or none one.")
-    return sorted(range(len(studies)), key=times.__getitem__)
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Model":
+        if Path(model_id).is_dir():
+            return cls(*weights.read_folder(Path(model_id)))
+        asked = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        given = {name: options[name] for name in asked if name in options}
+        return cls(*weights.read_folder(Path(snapshot_download(model_id, allow_patterns=PATTERNS, **given))))
 
-
-def _pairs(frontal: Images, lateral: Source | Sequence[Source | None] | None) -> list[tuple[Source, Source | None]]:
-    several = list(_each(frontal))
-    if any(isinstance(each, Study) for each in several):
-        if lateral is not None or not all(isinstance(each, Study) for each in several):
-            raise MedstError("give studies alone: each brings its own lateral view.")
-        return [(each.frontal, each.lateral) for each in several if isinstance(each, Study)]
-    beside: list[Source | None] = [None] * len(several) if lateral is None else list(_each(lateral))
-    if len(beside) != len(several):
-        raise MedstError(f"{len(several)} frontal but {len(beside)} lateral views; give None where there is none.")
-    return [(front, side) for front, side in zip(several, beside, strict=True) if not isinstance(front, Study)]
-
-
-def _each(given: object) -> Iterator:
-    """One as a list of one, several as they are; a four-dimensional array or tensor is several pictures."""
-    several = isinstance(given, (np.ndarray, Tensor)) and given.ndim == 4
-    if isinstance(given, Tensor) and given.layout != torch.strided:
-        several = False  # can't be taken apart; the reader refuses it
-    if isinstance(given, (list, tuple)) or several:
-        return iter(given)  # type: ignore[call-overload]
-    return iter([given])
+    def generate_model_card(self, *_: Any, **more: Any) -> ModelCard:
+        """The card that `save_pretrained` writes: what the model is and how to use it."""
+        settings = self.model.settings
+        return ModelCard.from_template(
+            card_data=self._hub_mixin_info.model_card_data,
+            template_str=TEMPLATE,
+            recipe=self.recipe.name,
+            version=__version__,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            vision=settings.vision,
+            text=settings.text,
+            embedding=settings.embedding,
+            repo_id=more.get("repo_id", "OWNER/NAME"),
+        )
 
 
-def _read(name: str, frontal: Source, lateral: Source | None) -> tuple[Picture, Picture | None]:
+def _read_pair(name: str, frontal: Source, lateral: Source | None) -> tuple[Picture, Picture | None]:
     try:
         return read_picture(frontal), None if lateral is None else read_picture(lateral)
     except MedstError as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
 from typing import Literal
 
 import numpy as np
@@ -10,61 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
-from medst.errors import MedstError
 from medst.use.geometry import Geometry, unfold
-from medst.use.pictures import Source
+from medst.use.studies import Study
 
 Direction = Literal["improving", "stable", "worsening"]
-
-
-@dataclass(frozen=True, eq=False, init=False)
-class Study:
-    """One visit.
-
-    Attributes:
-        frontal: the frontal view, see `Source`.
-        lateral: the lateral view, or None.
-        time: when it was made; may be given as a date, or as a text such as "2150-03-01" or "2150-03-01T10:30".
-        report: its text.
-        name: what to call it.
-
-    Raises:
-        MedstError: the time is not one.
-
-    >>> Study("a.png", time="2150-03-01").time
-    datetime.datetime(2150, 3, 1, 0, 0)
-    """
-
-    frontal: Source
-    lateral: Source | None = None
-    time: datetime | None = None
-    report: str = ""
-    name: str = ""
-
-    def __init__(
-        self,
-        frontal: Source,
-        lateral: Source | None = None,
-        time: datetime | date | str | None = None,
-        report: str = "",
-        name: str = "",
-    ) -> None:
-        given = {"frontal": frontal, "lateral": lateral, "time": _time(time), "report": report, "name": name}
-        for attribute, value in given.items():
-            object.__setattr__(self, attribute, value)
-
-
-def _time(given: object) -> datetime | None:
-    if given is None or isinstance(given, datetime):
-        return given
-    if isinstance(given, date):
-        return datetime(given.year, given.month, given.day)
-    try:
-        return datetime.fromisoformat(given.strip())  # type: ignore[attr-defined]
-    except (AttributeError, TypeError, ValueError):
-        raise MedstError(
-            f"a study's time is {str(given)[:40]!r}; give a datetime, or a text such as 2150-03-01 or 2150-03-01T10:30."
-        ) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,6 @@
 """Pictures from whatever a caller has, through the guarded reader of `medst prepare`."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from medst.cohort.images import AS_RELEASED, Reading, read_grey
-from medst.cohort.resize import SIDE, resize
+from medst.cohort.resize import resize
 from medst.cohort.unreadable_image import MOST_PIXELS, SMALLEST_SIDE, UnreadableImage
 from medst.errors import MedstError
 from medst.use.geometry import Geometry
@@ -128,10 +127,3 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
     if grey.min() == grey.max():
         raise UnreadableImage(f"all pixels are alike ({grey[0, 0]}).")
     return grey
-
-
-def squares(pictures: Sequence[Picture]) -> UInt8[np.ndarray, "picture 256 256"]:
-    """What the model is given of pictures, as one array."""
-    if not pictures:
-        return np.empty((0, SIDE, SIDE), dtype=np.uint8)
-    return np.stack([picture.square for picture in pictures])

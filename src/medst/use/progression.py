@@ -1,8 +1,8 @@
-"""Progression of a finding from prompts, without training for it.
+"""How a finding changed between two studies, from prompts and without training for it.
 
-How present a finding is in a study is told as in zero-shot classification (paper, section 4.3): by the difference of the
-image's cosines with prompts for and against it. Progression is then read off the difference between two studies, so that
-swapping them swaps improving and worsening and leaves stable alone:
+The presence of a finding in a study is measured as in zero-shot classification (paper, section 4.3): by the difference of
+the image's cosines with prompts for and against it. The progression is then read from the difference between two studies,
+so that swapping them swaps improving and worsening and leaves stable alone:
 
     presence(x) = <x, for> - <x, against>
     d           = presence(current) - presence(prior)
@@ -12,8 +12,6 @@ Prompts that name the change itself ("has worsened") told worsening from improvi
 (`benchmarks/use.py`).
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -22,22 +20,18 @@ from torch import Tensor
 from medst.errors import MedstError
 from medst.use.outputs import Progression
 
-if TYPE_CHECKING:
-    from medst.use.model import Model
-
 FOR = ("there is {}", "{} is present", "{}", "findings consistent with {}")
 AGAINST = ("there is no {}", "no {}", "no evidence of {}", "{} has resolved")
 TEMPERATURE = 0.07
-"""Of the global loss, which made the cosines what they are."""
+"""That of the global loss, with which the cosines were trained."""
 MARGIN = 0.05
 """A change below this counts as none; near the best of a few round numbers on the phantom demo, where it hardly matters."""
 
 
-def presence_axis(model: "Model", finding: str) -> Float[Tensor, " dim"]:
-    """The direction along which a study shows more of a finding: mean prompt for it less mean prompt against it.
+def presence_prompts(finding: str) -> list[str]:
+    """Prompts for a finding, then as many against it.
 
     Args:
-        model: reads the prompts.
         finding: as a radiologist names it; underscores are read as spaces.
 
     Raises:
@@ -46,25 +40,29 @@ def presence_axis(model: "Model", finding: str) -> Float[Tensor, " dim"]:
     name = " ".join(finding.replace("_", " ").split()) if isinstance(finding, str) else ""
     if not name:
         raise MedstError("name a finding, for instance 'pleural effusion'.")
-    texts = model.encode_text([prompt.format(name) for prompt in (*FOR, *AGAINST)]).embedding
-    return F.normalize(texts[: len(FOR)].mean(0), dim=0) - F.normalize(texts[len(FOR) :].mean(0), dim=0)
+    return [prompt.format(name) for prompt in (*FOR, *AGAINST)]
+
+
+def presence_axis(prompts: Float[Tensor, "prompt dim"]) -> Float[Tensor, " dim"]:
+    """The direction along which a study shows more of a finding: mean prompt for it minus mean prompt against it.
+
+    Args:
+        prompts: embeddings of the `presence_prompts`.
+    """
+    return F.normalize(prompts[: len(FOR)].mean(0), dim=0) - F.normalize(prompts[len(FOR) :].mean(0), dim=0)
 
 
 def progression(
-    model: "Model", prior: Float[Tensor, " dim"], current: Float[Tensor, " dim"], finding: str
+    finding: str, axis: Float[Tensor, " dim"], prior: Float[Tensor, " dim"], current: Float[Tensor, " dim"]
 ) -> Progression:
-    """What became of a finding.
+    """How a finding changed.
 
     Args:
-        model: reads the prompts.
+        finding: its name.
+        axis: its `presence_axis`.
         prior: embedding of the earlier study, of unit length.
-        current: the same of the later one.
-        finding: as a radiologist names it.
-
-    Raises:
-        MedstError: there is no finding.
+        current: embedding of the later study, of unit length.
     """
-    axis = presence_axis(model, finding)
     before, after = float(prior @ axis), float(current @ axis)
     change = after - before
     shares = torch.tensor([-change, MARGIN, change], dtype=torch.float64).div(TEMPERATURE).softmax(0).tolist()

@@ -4,21 +4,22 @@
 `released_names` maps their entries to ours, `safe_unpickle` opens them. `pretrained` fills a model before training.
 """
 
-from medst.weights.model_folder import Loaded, build, build_empty, is_model, save, untrained
+from medst.weights.model_folder import ModelParts, build, build_empty, is_model, read_folder, save, write_files
 from medst.weights.pretrained import RELEASED_TOKENIZER, load_pretrained
-from medst.weights.released_checkpoint import convert, export, load, tokenizer_folder
+from medst.weights.released_checkpoint import convert, export, read_released, tokenizer_folder
 
 __all__ = [
     "RELEASED_TOKENIZER",
-    "Loaded",
+    "ModelParts",
     "build",
     "build_empty",
     "convert",
     "export",
     "is_model",
-    "load",
     "load_pretrained",
+    "read_folder",
+    "read_released",
     "save",
     "tokenizer_folder",
-    "untrained",
+    "write_files",
 ]

@@ -1,21 +1,22 @@
-"""A model's own folder: `model.safetensors`, `config.json` and the tokenizer; no pickle anywhere.
+"""A model's own folder: weights as safetensors, config.json, recipe.json and the tokenizer; no pickle anywhere.
 
-`objective.safetensors` beside them holds the two learnt weightings of the local loss, which only training needs, and
-`released_unused.safetensors` what a converted checkpoint held besides, for the way back.
+`config.json` holds what is needed to use the model: its shape and the crop. `recipe.json` is a record of the run that
+trained it; settings in it that this version does not know are ignored. `objective.safetensors` holds the two learnt
+weightings of the local loss, which only training needs, and `released_unused.safetensors` what a converted checkpoint held
+besides, for the way back.
 
-Unusual here: a model that is about to be filled is built on torch's meta device, without memory and without drawing weights,
-and then takes the tensors as they were read.
+A model that is about to be filled is built on torch's meta device, without memory and without drawing weights, and is then
+given the tensors as they were read.
 """
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -24,81 +25,30 @@ from medst.errors import MedstError
 from medst.files import disk_errors, misfit, part_of, read_json, recover_folder, replace_folder, sha256, write_json
 from medst.model.medst import MedST
 from medst.objective import Objective
-from medst.recipes.settings import Recipe, from_dict, to_dict
+from medst.recipes.ranges import outside
+from medst.recipes.settings import DataSettings, ModelSettings, Recipe, from_dict, to_dict
 from medst.tokenizer import check_rows, continuing_pieces, load_tokenizer
-from medst.weights.model_card import TEMPLATE
 from medst.weights.released_names import WORD_EMBEDDINGS, ReleasedEntries, list_problems
 from medst.weights.safe_unpickle import check_finite, read_safetensors, write_safetensors
 from medst.weights.trained_on import TRAINED_ON
 
-FORMAT = 1
+FORMAT = 2
+"""Of config.json. Format 1 held the whole recipe and no recipe.json."""
 REMEDY = "take another copy of the model folder"
 UNUSED = "released_unused.safetensors"
-PATTERNS = ["config.json", "*.safetensors", "tokenizer*.json", "special_tokens_map.json", "vocab.txt", "README.md"]
+PATTERNS = [
+    "config.json",
+    "recipe.json",
+    "*.safetensors",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "README.md",
+]
 """Files of a model on the hub that are fetched."""
-
-
-@dataclass(repr=False)
-class Loaded(
-    PyTorchModelHubMixin,
-    library_name="medst",
-    tags=["radiology", "chest-x-ray", "vision-language"],
-    pipeline_tag="feature-extraction",
-    model_card_template=TEMPLATE,
-):
-    """A model with what it takes to use it.
-
-    `save_pretrained(folder)`, `Loaded.from_pretrained(folder or hub id)` and `push_to_hub(hub id)` are Hugging Face's.
-
-    Attributes:
-        model: in evaluation mode.
-        objective: the losses with their learnt weightings; None where the folder has none.
-        tokenizer: the one that the model was trained with.
-        recipe: the settings of the run that made it.
-        fingerprint: sha256 of the weights' file, hexadecimal; of nothing for an untrained model.
-    """
-
-    model: MedST
-    objective: Objective | None
-    tokenizer: PreTrainedTokenizerBase
-    recipe: Recipe
-    fingerprint: str
-
-    def __repr__(self) -> str:
-        vision, text = self.model.settings.vision, self.model.settings.text
-        parameters = list(self.model.parameters())
-        return (
-            f"<{type(self).__name__}: recipe {self.recipe.name}, "
-            f"{sum(p.numel() for p in parameters) / 1e6:.1f} M parameters, "
-            f"ViT {vision.width} x {vision.depth} at {vision.image_size} px, BERT {text.width} x {text.layers} with "
-            f"{len(self.tokenizer)} word pieces, on {parameters[0].device}, weights {self.fingerprint[:12] or 'untrained'}>"
-        )
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        _write(save_directory, self.model, self.objective, self.tokenizer, self.recipe)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Loaded":
-        if Path(model_id).is_dir():
-            return load_folder(Path(model_id))
-        asked = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-        found = {name: options[name] for name in asked if name in options}
-        return load_folder(Path(snapshot_download(model_id, allow_patterns=PATTERNS, **found)))
-
-    def generate_model_card(self, *_: Any, **more: Any) -> ModelCard:
-        """The card that `save_pretrained` writes: what the model is and how to use it."""
-        settings = self.recipe.model
-        return ModelCard.from_template(
-            card_data=self._hub_mixin_info.model_card_data,
-            template_str=TEMPLATE,
-            recipe=self.recipe.name,
-            version=__version__,
-            parameters=sum(p.numel() for p in self.model.parameters()),
-            vision=settings.vision,
-            text=settings.text,
-            embedding=settings.embedding,
-            repo_id=more.get("repo_id", "OWNER/NAME"),
-        )
+ModelParts: TypeAlias = tuple[MedST, Objective | None, PreTrainedTokenizerBase, Recipe, str]
+"""The fields of a `medst.Model`, in their order: networks in evaluation mode, tokenizer, recipe and fingerprint."""
+T = TypeVar("T")
 
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
@@ -120,14 +70,6 @@ def build_empty(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[Med
     places.register_buffer("position_ids", torch.arange(count)[None], persistent=False)
     places.register_buffer("token_type_ids", torch.zeros(1, count, dtype=torch.int64), persistent=False)
     return model, objective
-
-
-def untrained(loaded: Loaded, seed: int) -> Loaded:
-    """A model of the same shape with fresh weights, to hold a trained one against."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, objective = build(loaded.recipe, loaded.tokenizer)
-    return Loaded(model.eval(), objective.eval(), loaded.tokenizer, loaded.recipe, f"untrained-{seed}")
 
 
 def save(
@@ -162,11 +104,11 @@ def save(
             write_safetensors(part / UNUSED, released.unused, about)
         if trained_on is not None:
             shutil.copyfile(trained_on, part / TRAINED_ON)
-        _write(part, model, objective, tokenizer, recipe)
+        write_files(part, model, objective, tokenizer, recipe)
     replace_folder(folder)
 
 
-def _write(
+def write_files(
     folder: Path, model: MedST, objective: Objective | None, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> None:
     """Fill a folder; config.json comes last, so that its existence means that the model is complete."""
@@ -174,9 +116,15 @@ def _write(
     write_safetensors(folder / "model.safetensors", model.state_dict(), {"format": "pt"})
     if objective is not None:
         write_safetensors(folder / "objective.safetensors", objective.state_dict(), {"format": "pt"})
-    recipe = replace(recipe, model=model.settings)
     digests = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
-    config = {"format": FORMAT, "medst_version": __version__, "recipe": to_dict(recipe), "files": digests}
+    write_json(folder / "recipe.json", to_dict(replace(recipe, model=model.settings)), indent=2)
+    config = {
+        "format": FORMAT,
+        "medst_version": __version__,
+        "model": to_dict(model.settings),
+        "crop": recipe.data.crop,
+        "files": digests,
+    }
     write_json(folder / "config.json", config, indent=2)
     for file in folder.glob("*.safetensors"):  # which their library lets only the owner read
         shutil.copymode(folder / "config.json", file)
@@ -187,11 +135,11 @@ def is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
 
 
-def load_folder(folder: Path) -> Loaded:
-    """A model from its folder.
+def read_folder(folder: Path) -> ModelParts:
+    """Read a model from its folder.
 
     Raises:
-        MedstError: the folder is no model, is damaged, or was written by a newer medst.
+        MedstError: the folder is not a model, is damaged, or was written by a newer medst.
     """
     if not is_model(folder):
         raise MedstError(f"{folder}: not a model folder; it needs config.json, model.safetensors and a tokenizer.")
@@ -211,21 +159,47 @@ def load_folder(folder: Path) -> Loaded:
         if digests.get(name, digest) != digest:  # models of earlier versions have none
             raise MedstError(f"{folder / name} is damaged: it is not what was saved with config.json; {REMEDY}.")
     fingerprint = found["model.safetensors"]
-    return Loaded(model.eval(), objective.eval() if has_objective else None, tokenizer, recipe, fingerprint)
+    return model.eval(), objective.eval() if has_objective else None, tokenizer, recipe, fingerprint
 
 
 def _read_config(folder: Path) -> tuple[Recipe, dict[str, str]]:
-    """The settings in config.json, and the digests of the files that were saved with it."""
-    config = read_json(folder / "config.json", REMEDY, {"format": int, "recipe": dict})
-    if config["format"] != FORMAT:
-        raise MedstError(f"{folder}: model format {config['format']}, but this medst reads {FORMAT}; update medst.")
-    recipe = from_dict(Recipe, config["recipe"])
-    recipe.check(str(folder / "config.json"))
+    """The settings of a model, and the digests of the files that were saved with config.json.
+
+    What is needed to use the model is checked; the rest of the recipe is a record, and is read as far as it is understood.
+    """
+    file = folder / "config.json"
+    config = read_json(file, REMEDY, {"format": int})
+    if config["format"] == FORMAT:
+        read_json(file, REMEDY, {"model": dict, "crop": int})
+        model, crop = config["model"], config["crop"]
+        record = read_json(folder / "recipe.json", REMEDY) if (folder / "recipe.json").is_file() else {}
+    elif config["format"] == 1:
+        record = read_json(file, REMEDY, {"recipe": {"model": dict, "data": {"crop": int}}})["recipe"]
+        model, crop = record["model"], record["data"]["crop"]
+    else:
+        raise MedstError(
+            f"{folder}: model format {config['format']}, but this medst reads 1 to {FORMAT}; update medst."
+        )
+    used = Recipe(model=from_dict(ModelSettings, model), data=DataSettings(crop=crop))
+    used.check(str(file))
     digests = config.get("files", {})
     wrong = misfit(digests, {str: str}, "files") or next((f"files names {n}" for n in digests if "/" in n), "")
     if wrong:
-        raise MedstError(f"{folder / 'config.json'} is damaged ({wrong}); {REMEDY}.")
-    return recipe, digests
+        raise MedstError(f"{file} is damaged ({wrong}); {REMEDY}.")
+    recipe = _read_record(Recipe, record)
+    return replace(recipe, model=used.model, data=replace(recipe.data, crop=crop)), digests
+
+
+def _read_record(kind: type[T], record: Any) -> T:
+    """Settings as far as this version knows them; its own default stands for every other name, type or range."""
+    settings = kind()
+    for field in fields(kind):  # type: ignore[arg-type]
+        if isinstance(record, dict) and field.name in record:
+            value = record[field.name]
+            value = _read_record(field.type, value) if is_dataclass(field.type) else value  # type: ignore[arg-type]
+            read = replace(settings, **{field.name: value})  # type: ignore[type-var]
+            settings = settings if any(outside(read)) else read
+    return settings
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:

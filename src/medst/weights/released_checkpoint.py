@@ -1,7 +1,7 @@
-"""Models from a path of any kind, and released checkpoints to own folders and back.
+"""Released Med-ST and MGCA checkpoints in and out: read as a model, converted to a model folder, exported again.
 
-Unusual here: a released checkpoint is mapped, not read; its tensors become the model's without a copy, so that loading
-takes little more memory than what is then used.
+A released checkpoint is mapped, not read: its tensors become the model's without a copy, so that loading takes little more
+memory than the model itself.
 """
 
 import json
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from medst.errors import MedstError
 from medst.files import atomic, claim, is_free, sha256
-from medst.hub import find
 from medst.objective import Objective
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 from medst.tokenizer import FILES, check_rows, load_tokenizer
-from medst.weights.model_folder import PATTERNS, UNUSED, Loaded, build_empty, fill, is_model, load_folder, save
+from medst.weights.model_folder import UNUSED, ModelParts, build_empty, fill, is_model, read_folder, save
 from medst.weights.released_names import (
+    TOKEN_TYPES,
+    UNUSED_VALUE,
     WORD_EMBEDDINGS,
     ReleasedEntries,
     from_released_names,
@@ -32,26 +33,7 @@ from medst.weights.released_names import (
 from medst.weights.safe_unpickle import read_checkpoint, read_safetensors, tensors_of
 
 
-def load(path: Path | str, *, tokenizer: Path | str | None = None) -> Loaded:
-    """A model, ready to use.
-
-    Args:
-        path: a model folder, a released Med-ST or MGCA checkpoint, or the hub id of a model that medst wrote.
-        tokenizer: for a released checkpoint, the folder with Bio_ClinicalBERT's vocab.txt, or a hub id; if not given, the
-            checkpoint's own folder.
-
-    Raises:
-        MedstError: there is no such model, or it is damaged, carries pickled code or lacks its tokenizer.
-    """
-    place = find(path, "model", PATTERNS, is_model)
-    if place.is_dir():
-        if tokenizer is not None:
-            raise MedstError(f"{path} is a model folder, which has its own tokenizer; leave tokenizer out.")
-        return load_folder(place)
-    return _from_checkpoint(place, tokenizer, RECIPES["paper"])[0]
-
-
-def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recipe: Recipe = RECIPES["paper"]) -> Loaded:
+def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recipe: Recipe = RECIPES["paper"]) -> None:
     """Write a released Med-ST or MGCA checkpoint as a model folder.
 
     A checkpoint without lateral experts (MGCA's) gets copies of the frontal ones. What the model does not use is kept in
@@ -70,10 +52,9 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recip
         raise MedstError(f"{out} is not empty and holds no model; give a new folder.")
     if ckpt.name == "model.safetensors" and is_model(ckpt.parent):
         raise MedstError(f"{ckpt} is medst's own model already; give a released checkpoint.")
-    loaded, entries = _from_checkpoint(ckpt, tokenizer, recipe)
+    (model, objective, pieces, recipe, _), entries = read_released(ckpt, tokenizer, recipe)
     with claim(out):
-        save(out, loaded.model, loaded.objective, loaded.tokenizer, loaded.recipe, released=entries)
-    return loaded
+        save(out, model, objective, pieces, recipe, released=entries)
 
 
 def export(folder: Path, ckpt: Path) -> None:
@@ -89,15 +70,13 @@ def export(folder: Path, ckpt: Path) -> None:
     Raises:
         MedstError: the folder is no model, or its text encoder sees word order or token types, as the released one can't.
     """
-    loaded = load_folder(folder)
-    text = loaded.recipe.model.text
-    if text.positions or text.token_types:
+    model, objective, _, recipe, _ = read_folder(folder)
+    if recipe.model.text.positions or recipe.model.text.token_types:
         raise MedstError(
             f"{folder}: its text encoder uses positions or token types, which the released code has no place for; "
             "only models of recipe paper, or with both switched off, can be exported."
         )
-    objective = loaded.objective
-    entries = ReleasedEntries(model=dict(loaded.model.state_dict()))
+    entries = ReleasedEntries(model=dict(model.state_dict()))
     if objective is not None:
         entries.objective = dict(objective.state_dict())
     if (folder / UNUSED).is_file():
@@ -106,11 +85,11 @@ def export(folder: Path, ckpt: Path) -> None:
             about = file.metadata()
         entries.names, entries.lateral = json.loads(about["names"]), json.loads(about["lateral"])
     else:
-        empty = objective or Objective(loaded.recipe.objective, loaded.recipe.model.embedding)
+        empty = objective or Objective(recipe.objective, recipe.model.embedding)
         entries.objective = entries.objective or {n: torch.zeros_like(t) for n, t in empty.state_dict().items()}
-        entries.unused = zeros_for_unused(loaded.model)
-        whole = {name.removesuffix(".value") for name in entries.unused}
-        entries.names = sorted(whole | {released_name(n) for n in entries.model if "token_type_embeddings" not in n})
+        entries.unused = zeros_for_unused(model)
+        joined = {name.removesuffix(UNUSED_VALUE) for name in entries.unused}
+        entries.names = sorted(joined | {released_name(n) for n in entries.model if n != TOKEN_TYPES})
     # Of a tensor that is a part of a larger piece of memory, torch would save the whole piece.
     state = {
         name: tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor.detach()
@@ -120,7 +99,20 @@ def export(folder: Path, ckpt: Path) -> None:
         torch.save({"state_dict": state}, part)
 
 
-def _from_checkpoint(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> tuple[Loaded, ReleasedEntries]:
+def read_released(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> tuple[ModelParts, ReleasedEntries]:
+    """Read a model from a released checkpoint.
+
+    Args:
+        ckpt: the released file.
+        tokenizer: as for `convert`.
+        recipe: shape and switches of the model; the released ones are those of `paper`.
+
+    Returns:
+        The model, and the entries that were found, which the way back needs.
+
+    Raises:
+        MedstError: the file is not such a checkpoint, is damaged or carries code; or no tokenizer.
+    """
     pieces = load_tokenizer(tokenizer or tokenizer_folder(ckpt, "--tokenizer"), "--tokenizer")
     state = tensors_of(read_checkpoint(ckpt), "state_dict", ckpt)
     words = state.get(released_name(WORD_EMBEDDINGS))
@@ -139,7 +131,7 @@ def _from_checkpoint(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -
     if entries.objective:
         fill(objective, {name: tensor.clone() for name, tensor in entries.objective.items()}, ckpt)
     found = objective.eval() if entries.objective else None
-    return Loaded(model.eval(), found, pieces, recipe, sha256(ckpt)), entries
+    return (model.eval(), found, pieces, recipe, sha256(ckpt)), entries
 
 
 def tokenizer_folder(ckpt: Path, flag: str) -> Path:
