@@ -31,7 +31,8 @@ model.similarity(images, ["There is a right pleural effusion."])
 model.ground(images, "right pleural effusion")[0].frontal.pixels()  # a heat map
 ```
 
-`config.json` holds the shape of the model, `recipe.json` every setting of the run. The weights are safetensors; nothing in this folder is executed when loaded.
+`config.json` holds the shape of the model, `recipe.json` every setting of the run. The weights are safetensors;
+nothing in this folder is executed when loaded.
 
 ## Limits
 
