@@ -1,7 +1,7 @@
-"""Files and folders: whole or absent, checked when read, and written by one process at a time.
+"""Files and folders: complete or absent, checked when read, and written by one process at a time.
 
 Everything is written beside its final name, with the suffix `.part`, and renamed when complete, so a reader sees the old
-file or the new one and never half of one. Whatever carries the suffix `.part` or `.lock` is a leftover and never blocks.
+file or the new one, never half of one. Files with the suffix `.part` or `.lock` are leftovers and never block.
 """
 
 import errno
@@ -24,26 +24,26 @@ from medst.errors import MedstError
 
 Form = type | tuple[type, ...] | list[Any] | Mapping[Any, Any]
 LITTLE = 65536
-"""Bytes; a disk with fewer free ones is full."""
+"""Bytes; a disk with less free space counts as full."""
 LEFTOVERS = (".part", ".lock", ".new")
-"""Suffixes of what a killed process may leave behind; `.new` is how medst 0.1 named its own."""
+"""Suffixes of what a killed process may leave behind; `.new` is from medst 0.1."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; rename it to `path` if the block succeeds, remove it if not.
+    """Yield a name beside `path` to write to; rename it to `path` if the block succeeds, remove it if not.
 
     Args:
         path: final name of the file; missing parent folders are made.
 
     Raises:
         MedstError: `path` is a folder.
-        OSError: as the block or the file system raises it, the full disk included; `path` is then as it was.
+        OSError: from the block or the file system, also if the disk is full; `path` is then unchanged.
     """
     if path.is_dir():
         raise MedstError(f"{path} is a folder; give the name of a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps a worker that outlives its killed parent from writing into a later worker's file.
+    # With the process id, a worker that outlives its killed parent never writes into a later worker's file.
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with disk_errors(path):
@@ -57,7 +57,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Raise OSError where the disk of `path` is full; libraries raise RuntimeError, or an OSError without a number."""
+    """Raise OSError if the disk of `path` is full; libraries raise RuntimeError then, or an OSError without a number."""
     try:
         yield
     except MedstError:
@@ -65,36 +65,36 @@ def disk_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and is_full(error):
             raise
-        said = any(words in str(error) for words in ("No space left", "quota exceeded"))
+        mentioned = any(words in str(error) for words in ("No space left", "quota exceeded"))
         place = next(parent for parent in Path(os.path.abspath(path)).parents if parent.is_dir())
-        if not said and shutil.disk_usage(place).free >= LITTLE:
+        if not mentioned and shutil.disk_usage(place).free >= LITTLE:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a whole file, or leave the old one."""
+    """Write a complete file, or leave the old one."""
     with atomic(path) as part:
         part.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file in UTF-8, or leave the old one."""
+    """Write a complete text file in UTF-8, or leave the old one."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any, indent: int = 1) -> None:
-    """Write a whole JSON file, or leave the old one."""
+    """Write a complete JSON file, or leave the old one."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def read_json(path: Path, remedy: str, kind: Form = dict) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Args:
         path: the file.
         remedy: what to do if it is missing or damaged; ends the sentence, without a full stop.
-        kind: form that the content must have, see `misfit`.
+        kind: form of the content, see `misfit`.
 
     Raises:
         MedstError: the file is missing, not a regular file, damaged, or its content does not have that form.
@@ -114,10 +114,10 @@ def read_json(path: Path, remedy: str, kind: Form = dict) -> Any:
 
 
 def misfit(value: Any, form: Form, where: str = "") -> str:
-    """What in a JSON value does not have the form; empty if it fits.
+    """Describe where a JSON value does not have a form; empty if it fits.
 
-    A form is a type, a tuple of types, a list with the form of every item, or a dictionary with the forms of the keys that
-    must be there. In such a dictionary the key `str` gives the form of all other values.
+    A form is a type, a tuple of types, a list with the form of every item, or a dictionary with the forms of the required
+    keys. In such a dictionary the key `str` gives the form of all other values.
 
     >>> misfit({"rows": [1, None], "more": 0}, {"rows": [(int, type(None))]})
     ''
@@ -144,7 +144,7 @@ def misfit(value: Any, form: Form, where: str = "") -> str:
 
 
 class UnusableFile(MedstError):
-    """A file that can't be read though the disk is well.
+    """A file that can't be read, and is itself the reason.
 
     Attributes:
         reason: why, without the file's name.
@@ -164,17 +164,17 @@ REASONS = {
     errno.ENAMETOOLONG: "its name is too long",
     errno.ELOOP: "a link that leads back to itself",
 }
-"""What is wrong with one file, in words of our own; any other error is told in the system's words."""
-WIDER = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN)
-"""Errors that every other file would meet as well: no free descriptor, no memory, a server that is gone."""
+"""Reasons that concern one file; other errors are described in the system's words."""
+SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN)
+"""Errors that every other file would meet as well: no free descriptor, no memory, an unreachable server."""
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
-    """The content of a regular file; a pipe or device is refused without being opened.
+    """Read a regular file; a pipe or a device is refused without being opened.
 
     Args:
         path: the file, or a link to it.
-        most: bytes that it may have; None reads any size.
+        most: largest size in bytes; None reads any size.
 
     Raises:
         UnusableFile: it is not a regular file, its name is impossible, or it is larger than `most`.
@@ -183,7 +183,7 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     with open_regular(path) as file:
         if most is None:
             return file.read()
-        # Files of /proc have no size before they are read, and some no end.
+        # Files of /proc have no size before they are read, and some are endless.
         content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
     if content is None or len(content) > most:
         raise UnusableFile(path, f"larger than the {most / 1e6:.0f} MB that are read")
@@ -192,15 +192,15 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """A regular file, open for reading; raises as `read_regular`."""
+    """Open a regular file for reading; raises as `read_regular`."""
     try:
-        # Opening a device can set it off, and opening a pipe that nobody writes to waits for ever.
+        # Opening a device can have effects, and opening a pipe that nobody writes to blocks for ever.
         _check_regular(path, os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError:  # a NUL byte, or a letter that no file name can have
+    except ValueError:  # a NUL byte, or a character that no file name can have
         raise UnusableFile(path, "impossible as a file name") from None
     try:
-        _check_regular(path, os.fstat(descriptor))  # it may be another one by now
+        _check_regular(path, os.fstat(descriptor))  # it may have been replaced
     except BaseException:
         os.close(descriptor)
         raise
@@ -216,27 +216,30 @@ def _check_regular(path: Path, status: os.stat_result) -> None:
 
 
 def read_or_why(path: Path, most: int) -> bytes | str:
-    """As `read_regular`, but what is wrong with this one file is returned in a few words.
+    """Read a regular file, or return the reason in a few words why this one can't be read.
 
     Raises:
-        OSError: every other file would fail as well, see `WIDER`; it names this one.
+        OSError: every other file would fail as well, see `SYSTEM_ERRORS`; the error names this one.
     """
     try:
         return read_regular(path, most)
     except UnusableFile as error:
         return error.reason
     except OSError as error:
-        if error.errno in WIDER:
+        if error.errno in SYSTEM_ERRORS:
             raise OSError(error.errno, error.strerror, str(path)) from error  # reading, unlike opening, names no file
         return REASONS.get(error.errno or 0, f"can't be read ({error.strerror or error})")
 
 
-def sha256(source: Path | bytes | memoryview) -> str:
-    """Hexadecimal digest of bytes, or of a file, which is read in pieces; raises as `read_regular`."""
-    if not isinstance(source, Path):
-        return hashlib.sha256(source).hexdigest()
-    with open_regular(source) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(source: Path | bytes | memoryview | Iterable[bytes]) -> str:
+    """Hexadecimal digest of bytes, of chunks of bytes, or of a file, which is read in pieces; raises as `read_regular`."""
+    if isinstance(source, Path):
+        with open_regular(source) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for chunk in [source] if isinstance(source, bytes | memoryview) else source:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def set_aside(path: Path) -> Path:
@@ -247,12 +250,12 @@ def set_aside(path: Path) -> Path:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or the user's share of it, is full."""
+    """Whether the disk, or the user's quota, is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a killed process may have left this behind; it never counts as content."""
+    """Whether a killed process may have left this behind; leftovers never count as content."""
     return path.name.endswith(LEFTOVERS)
 
 
@@ -269,10 +272,10 @@ def is_free(path: Path) -> bool:
 
 @contextmanager
 def claim(path: Path) -> Iterator[None]:
-    """Hold an output, file or folder, for as long as the block runs; a second process is refused.
+    """Hold an output, file or folder, while the block runs; a second process is refused.
 
-    The claim is a lock on `.NAME.lock` beside the output. It ends with the process, however that ends. The lock file goes
-    with it, except after a kill, or where the file system knows only files that stand for locks.
+    The claim is a lock on `.NAME.lock` beside the output. It ends with the process, even a killed one. The lock file is then
+    removed, except after a kill, or on file systems without real locks.
 
     Args:
         path: the output's final name; missing parent folders are made.
@@ -299,7 +302,7 @@ def claim(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {error.strerror or error} in {path.parent}; give an output in another folder."
         ) from None
     try:
-        with suppress(OSError):  # who holds it is a convenience, and the disk may be full
+        with suppress(OSError):  # naming the holder is a convenience, and the disk may be full
             place.write_text(f"{os.getpid()} {socket.gethostname()}")
         yield
     finally:
@@ -319,22 +322,22 @@ def _holder(place: Path) -> str:
 
 
 def part_of(path: Path) -> Path:
-    """Where a folder grows before it gets its final name."""
+    """Path of a folder while it is being written."""
     path = Path(os.path.abspath(path))  # "." has no name to add to
     return path.with_name(path.name + ".part")
 
 
 def old_of(path: Path) -> Path:
-    """Where the previous folder of this name is while it is being replaced."""
+    """Path of the previous folder while it is being replaced."""
     path = Path(os.path.abspath(path))
     return path.with_name(path.name + ".old")
 
 
 def replace_folder(path: Path) -> None:
-    """Give the complete folder `part_of(path)` its final name in place of the one that has it now.
+    """Give the complete folder `part_of(path)` its final name, in place of a folder that has it now.
 
-    A kill between the two renames leaves the complete new folder and the complete old one; `recover_folder` finishes, and
-    `find_folder` reads the right one until then.
+    A kill between the two renames leaves the complete new folder and the complete old one; `recover_folder` finishes then,
+    and `find_folder` reads the right one until it does.
     """
     path = Path(os.path.abspath(path))  # "." can't be renamed
     part, old = part_of(path), old_of(path)
@@ -346,25 +349,24 @@ def replace_folder(path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def recover_folder(path: Path, is_complete: Callable[[Path], bool]) -> None:
-    """Finish a `replace_folder` that a kill interrupted; only the process that writes `path` may call this.
+def find_folder(path: Path, is_complete: Callable[[Path], bool]) -> Path:
+    """The folder to read for `path`: itself, or what an interrupted `replace_folder` left; changes nothing.
 
     Args:
         path: the folder's final name.
-        is_complete: whether a folder is whole; a `.part` that isn't is left for the writer to begin anew.
+        is_complete: whether a folder is complete.
     """
-    if not path.exists():
-        for candidate in (part_of(path), old_of(path)):
-            if candidate.is_dir() and is_complete(candidate):
-                candidate.rename(path)
-                break
+    candidates = () if path.exists() else (part_of(path), old_of(path))
+    return next((place for place in candidates if place.is_dir() and is_complete(place)), path)
+
+
+def recover_folder(path: Path, is_complete: Callable[[Path], bool]) -> None:
+    """Finish a `replace_folder` that a kill interrupted; arguments as `find_folder`.
+
+    Only the process that writes `path` may call this. An incomplete `.part` is left for it to start again.
+    """
+    found = find_folder(path, is_complete)
+    if found != path:
+        found.rename(path)
     if path.exists():
         shutil.rmtree(old_of(path), ignore_errors=True)
-
-
-def find_folder(path: Path, is_complete: Callable[[Path], bool]) -> Path:
-    """The folder to read for `path`: itself, or what an interrupted `replace_folder` left; changes nothing."""
-    if path.exists():
-        return path
-    candidates = (part_of(path), old_of(path))
-    return next((place for place in candidates if place.is_dir() and is_complete(place)), path)

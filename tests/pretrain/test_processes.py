@@ -96,7 +96,7 @@ def test_a_state_of_two_processes_is_gone_on_with_by_shards_but_not_by_one(start
     start("moved", 2, "--optimiser.stop-after", "2")
     alone = start("moved", 1)
     assert alone.returncode == 1
-    assert "was begun with 2 batches a step" in alone.stderr
+    assert "was started with 2 batches per step" in alone.stderr
     assert start("moved", 2, "--run.engine", "fsdp").returncode == 0
     assert start.losses("moved") == pytest.approx(two, rel=1e-4)
 

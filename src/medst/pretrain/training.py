@@ -85,7 +85,7 @@ class Training:
         found, together = TrainState.read(checkpoint), self.state.batches_a_step
         if found.batches_a_step not in (None, together):
             raise MedstError(
-                f"{self.folder.path} was started with {found.batches_a_step} batches a step (processes x "
+                f"{self.folder.path} was started with {found.batches_a_step} batches per step (processes x "
                 f"--optimiser.accumulate), now there are {together}; resume with as many."
             )
         load_state(checkpoint, *self._tensors(), rank=self.engine.rank, device=self.engine.device)
