@@ -5,7 +5,6 @@ nothing else in its batch, up to rounding. Rows and texts that are asked for twi
 with the number of rows, and the same request gives the same bits.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from medst import NUMERICS
 from medst.batch import centre, tokenize
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
-from medst.files import atomic
+from medst.files import atomic, sha256
 from medst.model.medst import MedST
 
 Precision = Literal["fp32", "bf16"]
@@ -213,7 +212,7 @@ def image_features(
             found[number * size : (number + 1) * size] = batch
     else:
         key = f"{NUMERICS}-{encoder.fingerprint}-{cohort.fingerprint}-{precision}-{encoder.crop}".encode()
-        name = hashlib.sha256(key + unique.tobytes()).hexdigest()[:32]
+        name = sha256(key + unique.tobytes())[:32]
         found = _cached(cache / f"{name}.npy", shape, batches)
     columns = np.split(np.asarray(found), [dim, dim + width], axis=1)
     return ImageFeatures(*(column[place.ravel()] for column in columns))

@@ -155,20 +155,6 @@ class UnusableFile(MedstError):
         self.reason = reason
 
 
-REASONS = {
-    errno.ENOENT: "no such file",
-    errno.ENOTDIR: "no such file",
-    errno.EISDIR: "a folder, not a regular file",
-    errno.EACCES: "no permission to read it",
-    errno.EPERM: "no permission to read it",
-    errno.ENAMETOOLONG: "its name is too long",
-    errno.ELOOP: "a link that leads back to itself",
-}
-"""Reasons that concern one file; other errors are described in the system's words."""
-SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN)
-"""Errors that every other file would meet as well: no free descriptor, no memory, an unreachable server."""
-
-
 def read_regular(path: Path, most: int | None = None) -> bytes:
     """Read a regular file; a pipe or a device is refused without being opened.
 
@@ -213,22 +199,6 @@ def _check_regular(path: Path, status: os.stat_result) -> None:
         raise UnusableFile(path, "a folder, not a regular file")
     if not stat.S_ISREG(status.st_mode):
         raise UnusableFile(path, "not a regular file")
-
-
-def read_or_why(path: Path, most: int) -> bytes | str:
-    """Read a regular file, or return the reason in a few words why this one can't be read.
-
-    Raises:
-        OSError: every other file would fail as well, see `SYSTEM_ERRORS`; the error names this one.
-    """
-    try:
-        return read_regular(path, most)
-    except UnusableFile as error:
-        return error.reason
-    except OSError as error:
-        if error.errno in SYSTEM_ERRORS:
-            raise OSError(error.errno, error.strerror, str(path)) from error  # reading, unlike opening, names no file
-        return REASONS.get(error.errno or 0, f"can't be read ({error.strerror or error})")
 
 
 def sha256(source: Path | bytes | memoryview | Iterable[bytes]) -> str:

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from medst.cohort.unreadable_image import MOST_BYTES, UnreadableImage, check_size
+from medst.cohort.unreadable_image import MOST_BYTES, UnreadableImage, check_size, read_or_reason
 from medst.errors import MedstError
-from medst.files import read_or_why
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -240,7 +239,7 @@ def read_element(path: "Path", name: str) -> str:
         import pydicom
     except ImportError as error:
         raise MedstError('DICOM files need a package that is missing: pip install "medst[dicom]".') from error
-    data = read_or_why(path, MOST_BYTES)
+    data = read_or_reason(path, MOST_BYTES)
     if isinstance(data, str):
         return ""
     with _silent():

@@ -41,7 +41,7 @@ def read_grey(path: Path, reading: Reading = AS_RELEASED) -> np.ndarray:
     Raises:
         UnreadableImage: missing, not a regular file, empty, truncated, not a picture, not grey in 8 bits, too small, too
             large or without contrast.
-        OSError: every other image would fail as well, see `medst.files.read_or_why`.
+        OSError: every other image would fail as well, see `medst.cohort.unreadable_image.read_or_reason`.
         MedstError: it is DICOM, and the packages for that are missing.
     """
     return _grey(path, read_bytes(path), reading)

@@ -14,8 +14,8 @@ import polars as pl
 
 from medst.cohort.raw_tables import read_csv
 from medst.cohort.report_text import hand_made_studies, report_text, section_text
+from medst.cohort.unreadable_image import read_or_reason
 from medst.errors import MedstError
-from medst.files import read_or_why
 from medst.jobs import Workers
 
 FOLDERS = ("mimic-cxr-reports", "mimic-cxr", "reports")
@@ -183,7 +183,7 @@ def _from_zip(archive: zipfile.ZipFile, member: str | None) -> bytes | str:
 
 
 def _from_folder(path: Path) -> bytes | str:
-    content = read_or_why(path, MOST_BYTES)
+    content = read_or_reason(path, MOST_BYTES)
     return "no report file" if content == "no such file" else content
 
 

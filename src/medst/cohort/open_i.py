@@ -5,8 +5,8 @@ views and reports, not from time. Which image is frontal is in indiana_projectio
 themselves don't say.
 """
 
-import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,10 +20,10 @@ from medst.cohort.pairs import Sources, write_pairs
 from medst.cohort.raw_tables import read_csv
 from medst.cohort.report_text import loses_letters, section_text
 from medst.cohort.splits import draw_splits
-from medst.cohort.unreadable_image import UnreadableImage
+from medst.cohort.unreadable_image import UnreadableImage, read_or_reason
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
-from medst.files import read_or_why
+from medst.files import sha256
 
 OPTIONS = ("images", "frontal", "text", "decode", "intensity", "views")
 PROJECTIONS = "indiana_projections.csv"
@@ -40,16 +40,18 @@ def describe(raw: Path, options: Options) -> dict[str, Any]:
     Raises:
         MedstError: the folder or its reports are missing.
     """
-    digest = hashlib.sha256()
-    for path in find_reports(raw):
-        digest.update(f"{path.name}\n".encode())
-        content = read_or_why(path, MOST_BYTES)
-        digest.update(content.encode() if isinstance(content, str) else content)
+
+    def contents() -> Iterator[bytes]:
+        for path in find_reports(raw):
+            content = read_or_reason(path, MOST_BYTES)
+            yield f"{path.name}\n".encode()
+            yield content.encode() if isinstance(content, str) else content
+
     return {
         "dataset": "open-i",
         "dataset_version": "NLMCXR",
         "options": options.record(OPTIONS),
-        "source": {"reports": digest.hexdigest()},
+        "source": {"reports": sha256(contents())},
         "time": "order",
     }
 
@@ -85,7 +87,7 @@ def read_report(path: Path, whole: bool) -> dict[str, Any]:
         "kind": "report",
         "loses": False,
     }
-    data = read_or_why(path, MOST_BYTES)
+    data = read_or_reason(path, MOST_BYTES)
     if isinstance(data, str):
         return found | {"reason": data}
     # No report of this data set has a document type; one that does may expand without end.

@@ -3,7 +3,6 @@
 import codecs
 import csv
 import gzip
-import hashlib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from medst.errors import MedstError
+from medst.files import sha256
 from medst.jobs import ChildError, GuardedProcess
 
 GZIP = b"\x1f\x8b"
@@ -235,7 +235,7 @@ def digest(paths: list[Path]) -> dict[str, str]:
         MedstError: one is missing.
     """
     found = {path.name.removesuffix(".gz"): find_table(path) for path in paths}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+    return {name: sha256(path) for name, path in found.items()}
 
 
 def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:

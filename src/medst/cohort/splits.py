@@ -1,8 +1,8 @@
 """A split for data sets that come without one."""
 
-import hashlib
-
 import polars as pl
+
+from medst.files import sha256
 
 VALID, TEST = 0.1, 0.1
 
@@ -22,6 +22,6 @@ def draw_splits(patients: pl.Series) -> pl.Series:
     ['valid', 'train', 'valid']
     """
     unique = patients.unique().sort()
-    shares = [int.from_bytes(hashlib.sha256(str(name).encode()).digest()[:8], "big") / 2**64 for name in unique]
+    shares = [int(sha256(str(name).encode())[:16], 16) / 2**64 for name in unique]
     names = ["test" if share < TEST else "valid" if share < TEST + VALID else "train" for share in shares]
     return patients.replace_strict(unique, pl.Series(names, dtype=pl.String), return_dtype=pl.String)

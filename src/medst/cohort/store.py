@@ -10,10 +10,10 @@
 What is here has no clock time and no absolute path in it: the same input gives the same bytes.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -234,28 +234,26 @@ def digest_table(table: pl.DataFrame) -> str:
     Raises:
         TypeError: a column has a type that cohorts don't have.
     """
-    digest = hashlib.sha256(str(table.height).encode())
-    for column in table:
-        _digest_column(digest, column)
-    return digest.hexdigest()
+    return sha256(chain([str(table.height).encode()], *map(_chunks, table)))
 
 
-def _digest_column(digest: "hashlib._Hash", column: pl.Series) -> None:
+def _chunks(column: pl.Series) -> Iterator[bytes]:
+    """Yield the bytes that a column's name, type and values are digested as."""
     kind = next((name for name, dtypes in TYPES.items() if column.dtype in dtypes), None)
     if kind is None:
         raise TypeError(f"column {column.name} has the type {column.dtype}, which has no fingerprint")
-    digest.update(json.dumps([column.name, kind, len(column)]).encode())
-    digest.update(column.is_null().to_numpy().tobytes())
+    yield json.dumps([column.name, kind, len(column)]).encode()
+    yield column.is_null().to_numpy().tobytes()
     known = column.drop_nulls()
     if isinstance(column.dtype, pl.Struct):
         for field in known.struct.fields:
-            _digest_column(digest, known.struct.field(field))
+            yield from _chunks(known.struct.field(field))
     elif isinstance(column.dtype, pl.List):
-        digest.update(known.list.len().to_numpy().astype("<i8").tobytes())
-        _digest_column(digest, known.filter(known.list.len() > 0).explode())
+        yield known.list.len().to_numpy().astype("<i8").tobytes()
+        yield from _chunks(known.filter(known.list.len() > 0).explode())
     elif kind == "text":
         texts = [text.encode() for text in known]
-        digest.update(np.array([len(text) for text in texts], dtype="<i8").tobytes())
-        digest.update(b"".join(texts))
+        yield np.array([len(text) for text in texts], dtype="<i8").tobytes()
+        yield b"".join(texts)
     else:
-        digest.update(known.to_physical().to_numpy().astype(BYTES[kind]).tobytes())
+        yield known.to_physical().to_numpy().astype(BYTES[kind]).tobytes()

@@ -1,11 +1,12 @@
 """The error for an image that can't be used, and the limits that every image must meet, whatever its format."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 
 from medst.errors import MedstError
-from medst.files import read_or_why
+from medst.files import UnusableFile, read_regular
 
 SMALLEST_SIDE = 16
 MOST_PIXELS = 100_000_000
@@ -13,8 +14,38 @@ MOST_BYTES = 2**29
 """Largest file, and most that a deflated one may inflate to: `MOST_PIXELS` of 32 bits, and as much again for the rest."""
 
 
+REASONS = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.EISDIR: "a folder, not a regular file",
+    errno.EACCES: "no permission to read it",
+    errno.EPERM: "no permission to read it",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "a link that leads back to itself",
+}
+"""Reasons that concern one file; other errors are described in the system's words."""
+SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN)
+"""Errors that every other file would meet as well: no free descriptor, no memory, an unreachable server."""
+
+
 class UnreadableImage(MedstError):
     """An image that can't be used; the message gives the reason in a few words, as in rejected.csv."""
+
+
+def read_or_reason(path: Path, most: int) -> bytes | str:
+    """Read a regular file, or return the reason in a few words why this one can't be read.
+
+    Raises:
+        OSError: every other file would fail as well, see `SYSTEM_ERRORS`; the error names this one.
+    """
+    try:
+        return read_regular(path, most)
+    except UnusableFile as error:
+        return error.reason
+    except OSError as error:
+        if error.errno in SYSTEM_ERRORS:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # reading, unlike opening, names no file
+        return REASONS.get(error.errno or 0, f"can't be read ({error.strerror or error})")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -22,9 +53,9 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         UnreadableImage: it is missing, empty, too large or not a regular file.
-        OSError: every other image would fail as well, see `medst.files.read_or_why`.
+        OSError: every other image would fail as well, see `read_or_reason`.
     """
-    data = read_or_why(path, MOST_BYTES)
+    data = read_or_reason(path, MOST_BYTES)
     if not data:
         raise UnreadableImage("the file is empty")
     if isinstance(data, str):

@@ -10,7 +10,6 @@ reported, while a memory map kills the process. KEY keeps a worker that outlives
 what a later run has begun for other images.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -33,7 +32,17 @@ from medst.cohort.resize import SIDE
 from medst.cohort.store import SCHEMA, Cohort, digest_table, part_path, read_meta
 from medst.cohort.unreadable_image import UnreadableImage
 from medst.errors import MedstError
-from medst.files import atomic, is_free, is_leftover, read_json, write_bytes, write_json, write_text
+from medst.files import (
+    atomic,
+    is_free,
+    is_leftover,
+    read_json,
+    replace_folder,
+    sha256,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from medst.jobs import Workers
 
 BLOCK = 128
@@ -169,7 +178,7 @@ class Writer(Rejections):
 
     def _make_room(self, names: list[str]) -> tuple[Path, Path]:
         """The growing images and the folder of records for these images, in this order; those for others are given up."""
-        key = hashlib.sha256(json.dumps([__version__, SIDE, BLOCK, names]).encode()).hexdigest()[:16]
+        key = sha256(json.dumps([__version__, SIDE, BLOCK, names]).encode())[:16]
         target, blocks = self.part / f"images-{key}.npy", self.part / f"blocks-{key}"
         for stale in self.part.glob("images-*"):
             if stale != target:
@@ -203,13 +212,13 @@ class Writer(Rejections):
             MedstError: a row is unaccounted for.
         """
         left_out_rows = self.check_all_rows(kept)
-        digest, written = hashlib.sha256(json.dumps(self.digests).encode()), {}
+        chunks, written = [json.dumps(self.digests).encode()], {}
         for name, table in {"images": images, **tables}.items():
             parquet = BytesIO()
             table.write_parquet(parquet)
             write_bytes(self.part / f"{name}.parquet", parquet.getbuffer())
-            written[f"{name}.parquet"] = hashlib.sha256(parquet.getbuffer()).hexdigest()
-            digest.update(f"{name}\n{digest_table(table)}\n".encode())
+            written[f"{name}.parquet"] = sha256(parquet.getbuffer())
+            chunks.append(f"{name}\n{digest_table(table)}\n".encode())
         rejected = self.lines()
         write_text(self.part / "rejected.csv", rejected.write_csv())
         left_out = rejected.filter(LEFT_OUT)
@@ -220,7 +229,7 @@ class Writer(Rejections):
             "seen": self.seen,
             "rows": {"read": len(self.rows), "kept": len(self.rows) - left_out_rows, "left_out": left_out_rows},
             "medst_version": __version__,
-            "fingerprint": digest.hexdigest(),
+            "fingerprint": sha256(chunks),
             "files": written,
         }
         write_json(self.part / "cohort.json", meta)
@@ -235,9 +244,7 @@ class Writer(Rejections):
         for entry in self.part.iterdir():
             if entry.name == "header.json" or is_leftover(entry):
                 entry.unlink()
-        if self.path.exists():  # and holds leftovers at most
-            shutil.rmtree(self.path)
-        self.part.rename(self.path)
+        replace_folder(self.path)  # which exists, if at all, with leftovers only
 
 
 def _record(blocks: Path, start: int) -> Path:
@@ -263,8 +270,8 @@ def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[
             images[i], sizes[i] = read_guarded(root / name, reading)
         except UnreadableImage as reason:
             reasons[i] = str(reason)
-    sha256 = _write_block(target, start, images)
-    write_json(_record(blocks, start), {"sizes": sizes, "reasons": reasons, "sha256": sha256})
+    digest = _write_block(target, start, images)
+    write_json(_record(blocks, start), {"sizes": sizes, "reasons": reasons, "sha256": digest})
     return len(names)
 
 
@@ -275,4 +282,4 @@ def _write_block(target: Path, start: int, images: np.ndarray) -> str:
         np.lib.format.read_array_header_1_0(file)
         file.seek(start * SIDE * SIDE, os.SEEK_CUR)
         file.write(images.tobytes())
-    return hashlib.sha256(images.tobytes()).hexdigest()
+    return sha256(images.tobytes())
