@@ -1,4 +1,4 @@
-"""The whole road once, small: stopped in the middle by a Ctrl-C, it goes on and ends with a report."""
+"""A small demo, interrupted by Ctrl-C in the middle, resumes and ends with a report."""
 
 import json
 import os
@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-from medst.demo import headline
 
 SMALL = ("--patients", "140", "--epochs", "2")
 
@@ -27,7 +25,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def test_a_demo_that_was_interrupted_goes_on_to_its_report(tmp_path: Path) -> None:
+def test_an_interrupted_demo_resumes_and_ends_with_its_report(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     process = start(out)
     wait_for(out / "run" / "metrics.csv", process)
@@ -44,23 +42,11 @@ def test_a_demo_that_was_interrupted_goes_on_to_its_report(tmp_path: Path) -> No
     page = (out / "report.html").read_text()
     results = json.loads((out / "run" / "results.json").read_text())
     assert {row["task"] for row in results["results"]} == {"temporal-image", "temporal-text"}
-    headline = [
-        line for line in printed.splitlines() if line.startswith(("temporal-image", "temporal-text", "Report:"))
-    ]
-    assert len(headline) == 3
-    assert headline[-1] == f"Report: {out / 'report.html'}"
+    lines = printed.splitlines()
+    for task in ("temporal-image", "temporal-text"):
+        assert any(line.startswith(task) for line in lines)
+    assert f"Report: {out / 'report.html'}" in lines
     assert "not a medical device" in page
-
-
-def test_a_benchmark_that_has_too_few_patients_is_said_to_be_not_measured() -> None:
-    row = {"task": "temporal-text", "metric": "auroc", "finding": "all", "folds": None, "chance": 0.5}
-    results = {
-        "results": [row | {"model": "trained", "value": 0.75}, row | {"model": "untrained", "value": 0.5}],
-        "left_out": [{"task": "temporal-image", "finding": "edema", "reason": "5 folds need 5 patients"}],
-    }
-    lines = headline(results, Path("report.html")).splitlines()
-    assert lines[0] == "temporal-image: not measured (5 folds need 5 patients)"
-    assert lines[1] == "temporal-text, auroc: 0.750 (untrained 0.500, chance 0.500)"
 
 
 @pytest.mark.slow

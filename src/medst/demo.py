@@ -1,6 +1,6 @@
-"""The whole road once: phantom, prepare, pretrain, evaluate, report. Each stage resumes where it was stopped."""
+"""Every step once, on phantom patients: prepare, pretrain, evaluate, report. Each step resumes where it was stopped."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +9,21 @@ from medst.progress import Display
 from medst.recipes import RECIPES
 
 
-@dataclass
-class Outcome:
-    """How a demo ended: whether it ran to its end, and what to tell of it."""
-
-    finished: bool
-    headline: str = ""
-
-
-def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) -> Outcome:
+def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) -> dict[str, Any] | None:
     """Make everything under `out`: raw/, cohort/, comparisons/, run/ and report.html.
 
     Args:
-        out: a new folder, or that of a demo that was stopped.
-        patients: phantom patients.
-        seed: of phantom and run.
+        out: a new folder, or that of a stopped demo.
+        patients: number of phantom patients.
+        seed: seed of phantom and run.
         epochs: passes over the training sequences.
-        workers: processes for drawing and reading images; 0: one a core.
+        workers: processes that draw and read images; 0 means one per core.
+
+    Returns:
+        The content of run/results.json; None if training was interrupted.
 
     Raises:
-        MedstError: `out` holds a demo with other options, another process writes it, or a stage can't resume.
+        MedstError: `out` holds a demo with other options, another process writes it, or a step can't resume.
     """
     from medst.cohort.options import Options
     from medst.cohort.prepare import prepare
@@ -51,9 +46,9 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
             progress=display.stage("comparisons"),
         )  # fmt: skip
         trained = pretrain(cohort, run, recipe, progress=display.stage("pretrain"))
-        if trained.get("interrupted") or not trained["finished"]:  # a Ctrl-C in the last step is one too
-            return Outcome(finished=False)
-        # Not the best by validation loss: on so few patients that is an early epoch, long before findings are told apart.
+        if trained.get("interrupted") or not trained["finished"]:  # Ctrl-C in the last step counts too
+            return None
+        # Not `best`: with so few patients the lowest validation loss comes early, long before findings are told apart.
         results = evaluate(run / "last", comparisons, run / "results.json", progress=display.stage("evaluate"))
         build(
             page,
@@ -64,26 +59,4 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
             synthetic=True,
             progress=display.stage("report"),
         )
-    return Outcome(finished=True, headline=headline(results, page))
-
-
-def headline(results: dict[str, Any], page: Path) -> str:
-    """The numbers worth a look, a line each, and where the report is."""
-    lines = []
-    for task, metric, finding in (
-        ("temporal-image", "accuracy", "average"),
-        ("temporal-text", "auroc", "all"),
-    ):
-        rows = [
-            row
-            for row in results["results"]
-            if (row["task"], row["metric"], row["finding"]) == (task, metric, finding) and row["folds"] in (5, None)
-        ]
-        values = {row["model"]: row["value"] for row in rows}
-        if "trained" not in values:  # too few patients for its folds
-            reasons = [row["reason"] for row in results["left_out"] if row["task"] == task]
-            lines.append(f"{task}: not measured ({'; '.join(dict.fromkeys(reasons)) or 'too few patients'})")
-            continue
-        line = f"{task}, {metric}: {values['trained']:.3f}"
-        lines.append(f"{line} (untrained {values['untrained']:.3f}, chance {rows[0]['chance']:.3f})")
-    return "\n".join([*lines, f"Report: {page}"])
+    return results

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 from medst.cli.arguments import INTERRUPTED, Out
+from medst.cli.results import print_results
+from medst.evaluate.benchmarks import BENCHMARKS
 
 
 def demo(
@@ -22,9 +24,10 @@ def demo(
 
     if (out / "raw").exists():
         print(f"Resuming the demo in {out}; finished steps are skipped.", file=sys.stderr)
-    outcome = run_demo(out, patients=patients, seed=seed, epochs=epochs, workers=workers)
-    if not outcome.finished:
+    results = run_demo(out, patients=patients, seed=seed, epochs=epochs, workers=workers)
+    if results is None:
         print(f"Stopped. `medst demo {out}` with the same options resumes it.", file=sys.stderr)
         raise SystemExit(INTERRUPTED)
-    print(outcome.headline)
+    print_results(results, out / "run" / "results.json", BENCHMARKS, results["cohorts"])
+    print(f"Report: {out / 'report.html'}")
     print(f"Look at a patient over time: medst app {out / 'run' / 'last'} {out / 'cohort'}")

@@ -1,6 +1,5 @@
 """`medst evaluate`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -8,6 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from medst.cli.arguments import Cohorts, Model
+from medst.cli.results import print_results
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     Task = str
 else:
     Task = tyro.extras.literal_type_from_choices(("all", *BENCHMARKS))
-WIDE = 200
-"""Characters of a line where the output is not a terminal."""
 
 
 def evaluate(
@@ -71,11 +69,8 @@ def evaluate(
     if not all(0 < fraction <= 1 for fraction in fractions):
         raise MedstError(f"--fractions {' '.join(map(str, fractions))}: give shares above 0 and up to 1.")
     check_name(model, "model")  # before the seconds that the other imports take
-    from rich.console import Console
-
     from medst.cohort.store import open_cohort
     from medst.evaluate.runner import evaluate as run
-    from medst.evaluate.summary import not_measured, summary_table
     from medst.evaluate.task import Question
     from medst.progress import Display
 
@@ -103,13 +98,5 @@ def evaluate(
             leaks=leaks,
             progress=display.stage("evaluate"),
         )
-    # Of this call alone: the file may hold more.
-    tasks = BENCHMARKS if task == "all" else (task,)
     datasets = {str(open_cohort(path).meta["dataset"]) for path in cohorts}
-    console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False)
-    console.print(summary_table(results, tasks, datasets))
-    for sentence in not_measured(results, tasks, datasets):
-        print(sentence)
-    for warning in results["warnings"]:
-        print(f"Warning: {warning}")
-    print(f"All {len(results['results'])} numbers: {out}")
+    print_results(results, out, BENCHMARKS if task == "all" else (task,), datasets)

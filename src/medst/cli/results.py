@@ -1,0 +1,31 @@
+"""Results in the terminal."""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+WIDTH = 200
+"""Characters per line where the output is not a terminal."""
+
+
+def print_results(results: dict[str, Any], file: Path, tasks: Collection[str], datasets: Collection[str]) -> None:
+    """Print the headline numbers of these benchmarks and data sets, what could not be measured, and warnings.
+
+    Args:
+        results: content of a results file, which may hold more.
+        file: that file.
+        tasks: names of benchmarks.
+        datasets: names of data sets.
+    """
+    from rich.console import Console
+
+    from medst.evaluate.summary import not_measured, summary_table
+
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
+    console.print(summary_table(results, tasks, datasets))
+    for sentence in not_measured(results, tasks, datasets):
+        print(sentence)
+    for warning in results["warnings"]:
+        print(f"Warning: {warning}")
+    print(f"All {len(results['results'])} numbers: {file}")
