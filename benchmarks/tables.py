@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 
 from machine import keep
-from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT, read_images, read_labels
+from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT, read_chexpert, read_images
 from medst.cohort.mimic_reports import read_reports, study_path
 from medst.cohort.options import Options
-from medst.cohort.pairs import LABELS, Sources, write_pairs
+from medst.cohort.pairs import LABELS, PairSources, write_pairs
 from medst.cohort.report_text import report_text
 from medst.cohort.sequences import chunk
 from medst.cohort.writer import Writer
@@ -144,7 +144,7 @@ def main() -> None:
         writer.start()
         images = read_images(writer, folder)
         meta = write_pairs(
-            writer, folder, Sources(images, reports, read_labels(writer, folder)), Options().frontal, "nothing"
+            writer, folder, PairSources(images, reports, read_chexpert(writer, folder)), Options().frontal, "nothing"
         )
         tables = time.perf_counter() - start
         pairs = pl.read_parquet(folder / "cohort" / "pairs.parquet")

@@ -129,8 +129,8 @@ def test_rows_and_reports_that_are_no_use_are_named(release: Release, rejections
         ("row", "train/patient00001/study6/view1_frontal", "an id or path is missing"),
         ("row", again, "more than once in the table; its first row counts"),
         ("row", side, "neither Frontal nor Lateral"),
-        ("row", held, "its split is none of train, valid and test"),
-        ("row", lost, "patient_report_date_order is no number"),
+        ("row", held, "its split is not train, valid or test"),
+        ("row", lost, "patient_report_date_order is not a number"),
         ("text", "patient00001/study5", "the report has neither findings nor an impression"),
     ]
     assert cohort.meta["counts"]["pairs"] == 1

@@ -95,10 +95,10 @@ def test_an_unknown_class_is_named_and_not_taken_for_covid(tmp_path: Path, write
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"1 a.png positive x\n2 b.png negative x\n", "is a list of two classes; take one of three"),
-        (b"<html>log in</html>\n", "is no list of COVIDx"),
-        (b"", "is no list of COVIDx"),
-        (b"\xff\xfe1\0", "is no UTF-8 text"),
+        (b"1 a.png positive x\n2 b.png negative x\n", "is a list of two classes; use one of three"),
+        (b"<html>log in</html>\n", "is not a list of COVIDx"),
+        (b"", "is not a list of COVIDx"),
+        (b"\xff\xfe1\0", "is not UTF-8 text"),
     ],
 )
 def test_what_is_no_list_is_refused(tmp_path: Path, writer: Writer, content: bytes, sentence: str) -> None:
@@ -128,7 +128,7 @@ def test_by_patient_no_patient_is_on_two_sides(tree: Path, tmp_path: Path) -> No
     assert meta["counts"]["patients_in_several_splits"] == 0
     assert meta["counts"]["images"] == 30 + 6 - 3  # three images of the patient who is tested on
     rejected = pl.read_csv(tmp_path / "cohort" / "rejected.csv")
-    assert rejected["reason"].unique().to_list() == ["left out of training, for its patient is in the test list"]
+    assert rejected["reason"].unique().to_list() == ["left out of training because its patient is in the test list"]
 
 
 def test_the_version_is_read_off_the_list_and_one_list_is_enough(tree: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_the_version_is_read_off_the_list_and_one_list_is_enough(tree: Path, tmp
         (tree / f"{part}.txt").rename(tree / f"{part}_COVIDx9A.txt")
     assert prepare("covidx", tree, tmp_path / "cohort", workers=1)["dataset_version"] == "9A"
     (tree / "train_COVIDx8A.txt").write_text("1 a.png normal x\n")
-    with pytest.raises(MedstError, match=r"there is: train_COVIDx8A.txt, train_COVIDx9A.txt"):
+    with pytest.raises(MedstError, match=r"found: train_COVIDx8A.txt, train_COVIDx9A.txt"):
         prepare("covidx", tree, tmp_path / "second", workers=1)
 
 

@@ -176,7 +176,7 @@ def test_reports_that_can_t_be_used_are_named(tree: Any, rejections: Rejections)
         ("report", "s50000008", "not UTF-8 text (it holds zero bytes)"),
         ("text", "s50000003", "the report has neither findings nor an impression"),
         ("text", "s50000004", "fewer than 3 words are left of the report"),
-        ("text", "s50913680", "its text is cut by a hand-made rule, which the released table lacks"),
+        ("text", "s50913680", "its text is selected by a hand-made rule, which the released table lacks"),
     ]
     counts = cohort.meta["counts"]
     assert (counts["rejected_reports"], counts["rejected_texts"]) == (5, 3)
@@ -216,8 +216,8 @@ def test_rows_that_say_nothing_usable_are_named(tree: Any, rejections: Rejection
         ("row", "", "an id is missing in the metadata"),
         ("row", ids[0], "more than once in the metadata; its first row counts"),
         ("row", ids[2], "not in the split table"),
-        ("row", ids[3], "its split is none of train, validate and test"),
-        ("row", ids[1], "StudyDate and StudyTime are no time"),
+        ("row", ids[3], "its split is not train, validate or test"),
+        ("row", ids[1], "StudyDate and StudyTime are not a valid time"),
     ]
 
 
@@ -245,7 +245,7 @@ def test_an_odd_label_is_refused(tree: Any) -> None:
     tree.add(50000001)
     tree.write()
     tree.replace(CHEXPERT, tree.table(CHEXPERT).with_columns(Edema=pl.lit("maybe")))
-    with pytest.raises(MedstError, match=r"'maybe' is no value for Edema; a label is 1\.0, 0\.0, -1\.0 or empty"):
+    with pytest.raises(MedstError, match=r"'maybe' is not a value of Edema; a label is 1\.0, 0\.0, -1\.0 or empty"):
         cohort_of(tree)
 
 

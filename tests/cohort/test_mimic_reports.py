@@ -118,7 +118,7 @@ def test_a_damaged_zip_file_is_refused_and_a_damaged_member_is_named(split_up: P
     assert row[1].startswith("damaged in the zip file")
     assert row[2] == "report"
     zipped.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(MedstError, match=r"mimic-cxr-reports.zip is no whole zip file.*download it again"):
+    with pytest.raises(MedstError, match=r"mimic-cxr-reports.zip is not a complete zip file.*download it again"):
         read_reports(zipped, STUDIES, ALONE)
 
 

@@ -124,7 +124,7 @@ def spoil(file: Path, old: str, new: str) -> None:
             IMAGE_FILE,
             "improving",
             "better",
-            "'better' is no progression; it must be one of improving, stable, worsening",
+            "'better' is not a progression; it must be one of improving, stable, worsening",
         ),
         (IMAGE_FILE, "edema_progression", "oedema", f"{IMAGE_FILE} has no column edema_progression"),
         (SENTENCE_FILE, "paraphrase", "same", "category 'same' is neither paraphrase nor contradiction"),

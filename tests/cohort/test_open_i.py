@@ -10,8 +10,8 @@ from tests.cohort.dicoms import dicom
 
 from medst.cohort.open_i import key_of
 from medst.cohort.options import Options
+from medst.cohort.pairs import draw_splits
 from medst.cohort.prepare import prepare
-from medst.cohort.splits import draw_splits
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 

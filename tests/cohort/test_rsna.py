@@ -101,7 +101,7 @@ def test_a_patient_without_a_file_is_named_and_the_split_of_the_others_stays(tre
     ("text", "sentence"),
     [
         ("patientId,x\na,1\n", "has no column y, width, height, Target"),
-        (HEAD + "a,,,,,maybe\n", "'maybe' is no Target \\(of a\\); it is 0 or 1"),
+        (HEAD + "a,,,,,maybe\n", "patient a has the Target 'maybe'; it must be 0 or 1"),
         (HEAD + "a,,,,,0\n", "names 1 patients, too few to split"),
         (HEAD + "".join(f"n{i},,,,,0\n" for i in range(9)), "rsna/stage_2_train_images: no such folder"),
     ],
@@ -120,5 +120,5 @@ def test_rows_that_say_less_than_they_should_are_named(tree: Path, tmp_path: Pat
     (tree / "stage_2_train_images" / "last.dcm").write_bytes(dicom(pixels))
     meta = prepare("rsna", tree, tmp_path / "cohort", workers=1, max_rejected=0.1)
     rejected = pl.read_csv(tmp_path / "cohort" / "rejected.csv").select("id", "reason").fill_null("")
-    assert rejected.rows() == [("", "no patientId"), ("last", "kept; Target 1 without a whole box")]
+    assert rejected.rows() == [("", "no patientId"), ("last", "kept; Target 1 without a complete box")]
     assert meta["counts"]["rejected_rows"] == 1

@@ -7,7 +7,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.cohort.raw_tables import study_time
+from medst.cohort.mimic_clock import study_time
 from medst.cohort.sequences import chunk
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["train", "valid"]), st.integers(0, 5), st.integers(0, 3)))

@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 
 from medst.cohort.prepare import prepare
-from medst.cohort.store import digest_table, open_cohort, part_path
+from medst.cohort.store import digest_table, open_cohort
 from medst.errors import MedstError
+from medst.files import part_of
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_pixels_of_an_opened_cohort_can_t_be_changed(cohort: Path) -> None:
 def test_where_no_cohort_is_and_where_an_unfinished_one_is(tmp_path: Path) -> None:
     with pytest.raises(MedstError, match=r"no cohort here \(there is no cohort.json\); make one with `medst prepare`"):
         open_cohort(tmp_path / "cohort")
-    part_path(tmp_path / "cohort").mkdir()
+    part_of(tmp_path / "cohort").mkdir()
     with pytest.raises(MedstError, match="not finished; run the same `medst prepare` again"):
         open_cohort(tmp_path / "cohort")
 
@@ -235,7 +236,7 @@ def test_nothing_in_a_cohort_names_a_place_or_a_moment(cohort: Path, raw: Path) 
 
 def test_the_part_folder_of_here_is_beside_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert part_path(Path(".")) == tmp_path.with_name(tmp_path.name + ".part")
+    assert part_of(Path(".")) == tmp_path.with_name(tmp_path.name + ".part")
 
 
 def table_to_digest() -> pl.DataFrame:

@@ -15,7 +15,7 @@ from medst.cohort import raw_tables
 from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
 from medst.cohort.store import Cohort, open_cohort
-from medst.cohort.table import read_time, text_of
+from medst.cohort.table import pair_text, read_time
 from medst.errors import MedstError
 from medst.pages.cohort_summary import summarise
 
@@ -138,7 +138,7 @@ def test_any_iso_time_is_read(time: datetime) -> None:
     ],
 )
 def test_reports_with_and_without_headers(report: str, text: str | None) -> None:
-    assert text_of(report, "", "", False)[0] == text
+    assert pair_text(report, "", "", False)[0] == text
 
 
 def test_sections_of_their_own_go_before_the_report(hospital: Hospital) -> None:
@@ -168,8 +168,8 @@ def test_rows_that_contradict_are_named(hospital: Hospital, rejections: Rejectio
         "no patient or no study",
         "no frontal image",
         "time is neither ISO 8601, yyyymmdd nor a whole number",
-        "frontal image in an earlier row as well, which counts",
-        "its study is another patient's in an earlier row",
+        "frontal image of an earlier row, which counts",
+        "its study belongs to another patient in an earlier row",
         "its study has another report in an earlier row",
     ]
     assert cohort.meta["counts"]["rejected_rows"] == 6
@@ -183,7 +183,7 @@ def test_a_missing_picture_is_named(hospital: Hospital, rejections: Rejections) 
     hospital.add(study="3", lateral="images/f2.jpg")
     cohort = hospital.cohort()
     assert rejections(cohort.path) == [
-        ("row", "images/f2.jpg", "lateral and frontal at once; used as frontal"),
+        ("row", "images/f2.jpg", "both lateral and frontal; used as frontal"),
         ("image", "images/gone.jpg", "no such file"),
         ("image", "images/also.jpg", "no such file"),
     ]
@@ -194,10 +194,10 @@ def test_a_missing_picture_is_named(hospital: Hospital, rejections: Rejections) 
     [
         (lambda rows: [row.pop("time") for row in rows], "has no column time; it has patient, study, frontal, report"),
         (lambda rows: [row.pop("report") for row in rows], r"has no column report \(or findings and impression\)"),
-        (lambda rows: rows[0].update(Edema="perhaps"), "'perhaps' is no value for Edema"),
+        (lambda rows: rows[0].update(Edema="perhaps"), "'perhaps' is not a value of Edema"),
         (
             lambda rows: [row.update(split=n) for row, n in zip(rows, ("train", "test"), strict=True)],
-            "a is one of them",
+            "for instance a; put all",
         ),
         (lambda rows: [row.update(report=None) for row in rows], "no row has both a frontal image and a usable report"),
         (lambda rows: [row.update(REPORT="x") for row in rows], "has the column report more than once"),
@@ -277,7 +277,7 @@ def test_columns_that_are_not_used_are_named_and_labels_suggested(
     ("labels", "sentence"),
     [
         (("Nodul",), "has no column Nodul"),
-        (("age",), "'61' is no value for age"),
+        (("age",), "'61' is not a value of age"),
         (("Split",), "--labels Split: a label cannot have the name of another column"),
         (("patient_id",), "--labels patient_id: a label cannot"),
         (("Path",), "--labels Path: a label cannot"),

@@ -20,8 +20,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from medst.cohort import writer
 from medst.cohort.images import AS_RELEASED
 from medst.cohort.prepare import prepare
-from medst.cohort.store import open_cohort, part_path
+from medst.cohort.store import open_cohort
 from medst.errors import MedstError
+from medst.files import part_of
 
 Bytes = Callable[[Path], dict[str, str]]
 
@@ -77,7 +78,7 @@ def test_a_stopped_preparation_goes_on_where_it_was(
     assert calls[0][0] >= 16
     assert calls[-1][0] == calls[-1][1] == len(open_cohort(cohort).images)
     assert bytes_of(cohort) == undisturbed
-    assert not part_path(cohort).exists()
+    assert not part_of(cohort).exists()
 
 
 PROGRAM = """
@@ -131,7 +132,7 @@ def test_a_stop_between_any_two_changes_of_the_disk_can_be_gone_on_from(
             break
         prepare("mimic-cxr", raw, cohort, workers=1)
         assert bytes_of(cohort) == undisturbed, killed_after
-        assert not part_path(cohort).exists()
+        assert not part_of(cohort).exists()
     assert killed_after > 20
 
 
@@ -142,7 +143,7 @@ def test_a_block_whose_record_is_damaged_is_read_again(
     cohort = tmp_path / "cohort"
     with pytest.raises(Stopped):
         prepare("mimic-cxr", raw, cohort, workers=1, progress=stop_after(17))
-    next(part_path(cohort).glob("blocks-*/*.json")).write_bytes(damage)
+    next(part_of(cohort).glob("blocks-*/*.json")).write_bytes(damage)
     prepare("mimic-cxr", raw, cohort, workers=1)
     assert bytes_of(cohort) == undisturbed
 
@@ -151,7 +152,7 @@ def test_a_block_whose_record_is_damaged_is_read_again(
 def test_leftovers_of_a_first_write_are_not_in_the_way(
     raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str], name: str
 ) -> None:
-    for place in (tmp_path / "cohort", part_path(tmp_path / "cohort")):
+    for place in (tmp_path / "cohort", part_of(tmp_path / "cohort")):
         place.mkdir()
         (place / name).touch()
     prepare("mimic-cxr", raw, tmp_path / "cohort", workers=1)

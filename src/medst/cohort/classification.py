@@ -1,4 +1,4 @@
-"""Images with a class each to a benchmark cohort: the same for every such data set."""
+"""Write a benchmark cohort of images that have one class each; shared by the data sets of that kind."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ NOT_KEPT = ("path", "rows")
 
 
 def write_classification(writer: Writer, root: Path, table: pl.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Read the pictures and write the cohort.
+    """Read the images and write the cohort.
 
     Args:
         writer: of the cohort; `classes` are added to its header.
-        root: what the paths of images are relative to.
+        root: folder that the paths of images are relative to.
         table: image_id, path, patient_id, split, label (index into `classes`), rows (of the raw table, see
             `Rejections.number_rows`), and further columns to keep. The order stays, because the released subsets of a split
-            are drawn by place.
+            are drawn by position.
         classes: their names.
 
     Returns:
@@ -31,14 +31,14 @@ def write_classification(writer: Writer, root: Path, table: pl.DataFrame, classe
     """
     if table.is_empty():
         raise MedstError(
-            f"{root}: no image is left that has a label and a place in a split; see the data set's tables."
+            f"{root}: no image is left that has a label and belongs to a split; check the data set's tables."
         )
     writer.header["classes"] = list(classes)
     writer.check_all_rows(table["rows"])
-    pictures = table.select(
+    images = table.select(
         "image_id", "path", "rows", view=pl.lit("frontal"), view_position=pl.lit(None, dtype=pl.String)
     )
-    stored = writer.write_images(root, pictures)
+    stored = writer.write_images(root, images)
     rows = stored.filter(status="ok").select("image_id", image="row")
     extra = [name for name in table.columns if name not in (*COLUMNS, *NOT_KEPT)]
     labelled = (

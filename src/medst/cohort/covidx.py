@@ -1,7 +1,7 @@
-"""COVIDx (the lists of COVID-Net) to a benchmark cohort of three classes with the released split.
+"""COVIDx (the lists of COVID-Net): a benchmark cohort of three classes with the released split.
 
-Understood are the three-class lists, COVIDx 3 to 6, 7A, 8A, 9A and CXR-3A: lines of patient, file name, class and source, or
-without source. The two-class B lists are refused: their "negative" does not say whether there is pneumonia.
+The three-class lists are supported: COVIDx 3 to 6, 7A, 8A, 9A and CXR-3A. A line has patient, file name, class and possibly
+source. The two-class B lists are refused: their "negative" does not say whether there is pneumonia.
 """
 
 import re
@@ -17,16 +17,15 @@ from medst.cohort.raw_tables import digest
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
-OPTIONS = ("images", "decode", "split")
 CLASSES = ("normal", "pneumonia", "COVID-19")
 CLASS_OF = {"normal": 0, "pneumonia": 1, "covid-19": 2, "positive": 2}
-"""In lower case; some three-class lists call COVID-19 positive."""
+"""By the name in lower case; some three-class lists call COVID-19 positive."""
 LINE = r"^(?<patient_id>\S+)\s+(?<name>\S.*?)\s+(?<class>\S+)(?:\s+(?<source>\S+))?$"
 VERSION = re.compile(r"COVIDx_?(\w[\w-]*)\.txt$")
 
 
 def find_list(raw: Path, part: str) -> Path:
-    """The list of a part: train.txt, or the only train*.txt.
+    """Find the list of a part: train.txt, or the only train*.txt.
 
     Raises:
         MedstError: there is none, or there are several.
@@ -38,67 +37,56 @@ def find_list(raw: Path, part: str) -> Path:
     found = sorted(raw.glob(f"{part}*.txt"))
     if len(found) != 1:
         named = ", ".join(path.name for path in found) or "none"
-        raise MedstError(f"{raw}: one list {part}.txt or {part}_COVIDx9A.txt is wanted, and there is: {named}.")
+        raise MedstError(f"{raw} must hold one list, {part}.txt or for instance {part}_COVIDx9A.txt; found: {named}.")
     return found[0]
 
 
 def describe(raw: Path, options: Options) -> dict[str, Any]:
-    """What a cohort of this folder is made from: the start of cohort.json.
-
-    Raises:
-        MedstError: a list is missing.
-    """
+    """See `medst.cohort.registry.Reader`."""
     lists = [find_list(raw, part) for part in ("train", "test")]
     version = VERSION.search(lists[0].name)
-    return {
-        "dataset": "covidx",
-        "dataset_version": version.group(1) if version else "unknown",
-        "options": options.record(OPTIONS),
-        "source": digest(lists),
-    }
+    return {"dataset_version": version.group(1) if version else "unknown", "source": digest(lists)}
 
 
 def read_list(writer: Writer, path: Path) -> pl.DataFrame:
-    """The images of a list, in its order.
+    """Read the images of a list, in its order.
 
     Returns:
-        patient_id, image_id (the file's name), label, rows (`train:17`: the 17th line of train.txt).
+        patient_id, image_id (the file's name), label, rows (`train:17` is the 17th line of train.txt).
 
     Raises:
-        MedstError: it is no text, no such list, or one of two classes.
+        MedstError: it is not text, not a list of COVIDx, or a list of two classes.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise MedstError(f"{path} is no UTF-8 text ({error}); download it again.") from None
+        raise MedstError(f"{path} is not UTF-8 text ({error}); download it again.") from None
     text = pl.DataFrame({"line": [line.strip() for line in lines]}, schema={"line": pl.String})
     text = writer.number_rows(text.filter(pl.col("line") != ""), f"{path.stem.replace(' ', '_')}:")
     table = text.with_columns(pl.col("line").str.extract_groups(LINE).alias("parts")).unnest("parts")
     # Without a source the greedy end of the line is the class, and what looked like the class belongs to the name.
     bare = pl.col("source").is_not_null() & pl.col("source").str.to_lowercase().is_in([*CLASS_OF, "negative"])
     table = table.with_columns(
-        name=pl.when(bare).then(pl.col("name") + " " + pl.col("class")).otherwise("name"),
+        image_id=pl.when(bare).then(pl.col("name") + " " + pl.col("class")).otherwise("name"),
         kind=pl.when(bare).then("source").otherwise("class").str.to_lowercase(),
     )
     if (table["kind"] == "negative").any():
-        raise MedstError(f"{path} is a list of two classes; take one of three, for instance COVIDx9A.")
+        raise MedstError(f"{path} is a list of two classes; use one of three, for instance COVIDx9A.")
     known = pl.col("kind").is_in(list(CLASS_OF)).fill_null(False)
     if not table.select(known.any()).item():
-        raise MedstError(f"{path} is no list of COVIDx: no line is 'patient file class source' of a known class.")
-    seen = writer.seen.get("row", 0)
-    writer.seen["row"] = seen + table.height
+        raise MedstError(
+            f"{path} is not a list of COVIDx: no line has the form 'patient file class source' with a known class."
+        )
     odd = table.filter(~known)
     writer.reject("row", odd["line"], None, f"its class is none of {', '.join(CLASSES)}", odd["rows"])
-    table = table.filter(known)
-    twice = table.filter(~pl.col("name").is_first_distinct())
-    writer.reject("row", twice["name"], None, f"more than once in {path.name}; its first line counts", twice["rows"])
-    return table.unique("name", keep="first", maintain_order=True).select(
-        "patient_id", "rows", image_id="name", label=pl.col("kind").replace_strict(CLASS_OF, return_dtype=pl.Int64)
-    )
+    again = f"more than once in {path.name}; its first line counts"
+    table = writer.reject_where(table.filter(known), ~pl.col("image_id").is_first_distinct(), "row", again)
+    label = pl.col("kind").replace_strict(CLASS_OF, return_dtype=pl.Int64)
+    return table.select("patient_id", "rows", "image_id", label=label)
 
 
 def split_train(images: pl.DataFrame, by_patient: bool) -> pl.DataFrame:
-    """Four fifths of the training list to train, the rest to valid, by scikit-learn with random state 0.
+    """Split the training list into four fifths train and one fifth valid, by scikit-learn with random state 0.
 
     Args:
         images: of the training list, in its order.
@@ -117,21 +105,21 @@ def split_train(images: pl.DataFrame, by_patient: bool) -> pl.DataFrame:
     return pl.concat([images[part].with_columns(split=pl.lit(name)) for name, part in parts])
 
 
-def prepare(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
-    """Write the cohort; see `medst.cohort.prepare` for what the arguments are."""
+def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
+    """See `medst.cohort.registry.Reader`."""
     root = options.images or raw
     for part in ("train", "test"):
         if not (root / part).is_dir():
             raise MedstError(
-                f"{root / part}: no such folder; it holds the images, give the one above it with --images."
+                f"{root / part}: no such folder; it should hold the images. Give its parent folder with --images."
             )
     by_patient = options.split == "by-patient"
     train, test = (read_list(writer, find_list(raw, part)) for part in ("train", "test"))
-    if by_patient:  # what is tested on is not trained on
-        shared = train.join(test, on="patient_id", how="semi", maintain_order="left")
-        why = "left out of training, for its patient is in the test list"
-        writer.reject("unused", shared["image_id"], None, why, shared["rows"])
-        train = train.join(test, on="patient_id", how="anti", maintain_order="left")
+    if by_patient:  # nothing that is tested on is trained on
+        shared = pl.col("patient_id").is_in(test["patient_id"].unique().to_list())
+        train = writer.reject_where(
+            train, shared, "unused", "left out of training because its patient is in the test list"
+        )
     if train.height < 5:
         raise MedstError(f"{raw}: the training list has {train.height} images, too few to split.")
     table = pl.concat(

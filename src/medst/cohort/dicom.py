@@ -1,10 +1,10 @@
-"""DICOM files to 8-bit grey pictures, or a reason why not.
+"""Read DICOM files as 8-bit grey images, or say why they are rejected.
 
-Two ways to 8 bits. `maximum` is the released one: 255 over the largest stored value, whatever window or rescaling the file
-names. `window` is what a viewer shows: rescaled, then the file's first window or lookup table (DICOM PS3.3 C.11.2.1), or
-from the smallest to the largest value where it has neither.
+There are two ways to 8 bits. `maximum`, the released one, scales by 255 over the largest stored value, whatever window or
+rescaling the file has. `window` shows what a viewer shows: rescaled values through the file's first window or lookup table
+(DICOM PS3.3 C.11.2.1), or from the smallest to the largest value if it has neither.
 
-No patient's name, and no other element than those of the pixels, leaves this file, in a message neither.
+No element other than those of the pixels leaves this module, so no message can hold a patient's name.
 """
 
 import logging
@@ -32,12 +32,12 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 PIECE = 2**20
 BAND = 256
 LARGEST = 1e15
-"""Windows and rescaling beyond it are damage, and could leave the range of floats."""
+"""Larger windows and rescaling are damage, and could exceed the range of floats."""
 PLUGINS = ("pydicom", "pylibjpeg", "pillow", "gdcm")
 
 
 def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum") -> np.ndarray:
-    """The one picture of a DICOM file; MONOCHROME1 is inverted, so that air is dark.
+    """Decode the only image of a DICOM file; MONOCHROME1 is inverted, so that air is dark.
 
     Args:
         data: the file's content.
@@ -85,9 +85,9 @@ _lock = threading.RLock()
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """pydicom says nothing: what it logs or warns of may quote elements, a patient's name among them."""
+    """Silence pydicom, whose logs and warnings may quote elements such as a patient's name."""
     logger = logging.getLogger("pydicom")
-    with _lock, warnings.catch_warnings():  # one thread at a time, or the level before would be another thread's
+    with _lock, warnings.catch_warnings():  # one thread at a time, or it would restore another thread's level
         level = logger.level
         logger.setLevel(logging.CRITICAL + 1)
         warnings.simplefilter("ignore")
@@ -98,7 +98,7 @@ def _silent() -> Iterator[None]:
 
 
 class _Limited(BytesIO):
-    """A file whose rest, read at once, may not inflate to more than a file may have: so pydicom reads a deflated one."""
+    """A file whose rest, read at once, may inflate to `MOST_BYTES` at most; that is how pydicom reads a deflated one."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         rest = super().read(size)
@@ -113,9 +113,9 @@ class _Limited(BytesIO):
 
 
 def _check(dataset: "Dataset") -> str:
-    """Refuse what must not or can't be decoded; the plugin of pydicom to decode with, empty where none is needed.
+    """Reject files that must not or can't be decoded; return pydicom's plugin to decode with, empty if none is needed.
 
-    GDCM, which alone reads lossless JPEG and JPEG-LS, ends the process on some damaged files, so it is the last resort.
+    GDCM, the only one for lossless JPEG and JPEG-LS, ends the process on some damaged files, so it is the last resort.
     """
     from pydicom.pixels import get_decoder
 
@@ -137,7 +137,7 @@ def _check(dataset: "Dataset") -> str:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise UnreadableImage(f"compression {syntax.name} is not of pictures that can be read") from None
+        raise UnreadableImage(f"compression {syntax.name} is not supported") from None
     if not decoder.is_available:
         needed = "; ".join(decoder.missing_dependencies)
         raise UnreadableImage(f'compression {syntax.name} needs a package ({needed}); pip install "medst[dicom]"')
@@ -176,7 +176,7 @@ def _by_window(dataset: "Dataset", pixels: np.ndarray) -> np.ndarray:
 
 
 def _in_bands(pixels: np.ndarray, share: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """8 bits of each pixel's share of the range, some rows at a time: the largest picture would take gigabytes as floats."""
+    """Convert each pixel's share of the range to 8 bits, in bands of rows: as floats, a large image takes gigabytes."""
     grey = np.empty(pixels.shape, dtype=np.uint8)
     for start in range(0, len(pixels), BAND):
         band = slice(start, start + BAND)
@@ -227,9 +227,9 @@ def _first(value: Any) -> Any:
 
 
 def read_element(path: "Path", name: str) -> str:
-    """One element of a DICOM header as text, by its keyword; empty where it is missing or the file is not DICOM.
+    """Read one element of a DICOM header as text, by its keyword; empty if it is missing or the file is not DICOM.
 
-    It is parsed in this process; `medst.cohort.guarded_decode.guarded(read_element, path, name)` parses it in another.
+    For untrusted files call `medst.cohort.guarded_decode.guarded(read_element, path, name)`.
 
     Raises:
         MedstError: the packages that read DICOM are missing.

@@ -1,8 +1,7 @@
-"""From what a data set says of its images, studies and reports to a cohort of pairs: the same for every data set.
+"""Write a cohort of pairs; shared by all data sets with reports.
 
-A pair is a frontal image, so that two frontal images of a study are two pairs unless one a study is asked for; the study's
-first lateral image goes with each. What is left out is in rejected.csv, together with what was kept and should be known:
-kind `study` names studies of the same minute, whose order rests on seconds and study ids.
+Each frontal image makes a pair, so two frontal images of a study are two pairs unless one per study is asked for. The
+study's first lateral image belongs to each. Whatever is left out is in rejected.csv, with remarks on what is kept.
 """
 
 from dataclasses import dataclass
@@ -13,63 +12,55 @@ import polars as pl
 
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
+from medst.files import sha256
 
 SPLITS = ("train", "valid", "test")
+VALID_SHARE, TEST_SHARE = 0.1, 0.1
 LABELS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion"),
-    *(
-        "Lung Opacity",
-        "No Finding",
-        "Pleural Effusion",
-        "Pleural Other",
-        "Pneumonia",
-        "Pneumothorax",
-        "Support Devices",
-    ),
+    *("Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax"),
+    "Support Devices",
 )
 PAIR_COLUMNS = ("patient_id", "study_id", "time", "split", "report", "frontal", "lateral", "labels")
 BEST_FIRST = ("PA", "AP")
 
 
 @dataclass
-class Sources:
-    """What a data set says.
+class PairSources:
+    """The tables that pairs are made from.
 
     Attributes:
-        images: image_id (unique), patient_id, study_id, view (frontal or lateral), view_position, time, split, path,
-            rows (of the raw table, see `Rejections.number_rows`; null for an image that is not a row); no image that can't
-            take part. A study's first lateral is the first in this order.
-        texts: study_id, path, report (null where there is none), reason (why there is none, or what to know) and kind:
-            `report` where the copy is damaged, `text` where the rules leave a whole report out.
-        labels: study_id and labels, a struct of `LABELS`; None where the data set has none.
-        timed: whether `time` is time; else it only orders a patient's studies.
-        losing: reports that lose letters in the released cleaning, see `report_text.loses_letters`.
+        images: image_id (unique), patient_id, study_id, view (frontal or lateral), view_position, time, split, path, rows
+            (of the raw table, see `Rejections.number_rows`; null for an image that is not a row). Only images that can be
+            used. A study's first lateral is the first in this order.
+        texts: study_id, path and the fields of `medst.cohort.report_text.Text`; loses_letters may be missing.
+        labels: study_id and labels, a struct of `LABELS`; None if the data set has none.
+        timed: whether `time` is a real time; else it only orders a patient's studies.
     """
 
     images: pl.DataFrame
     texts: pl.DataFrame
     labels: pl.DataFrame | None
     timed: bool = True
-    losing: int = 0
 
 
 def write_pairs(
-    writer: Writer, root: Path, sources: Sources, frontal: Literal["all", "one-per-study"], nothing: str
+    writer: Writer, root: Path, sources: PairSources, frontal: Literal["all", "one-per-study"], nothing: str
 ) -> dict[str, Any]:
-    """Read the pictures and write the cohort.
+    """Read the images and write the cohort.
 
     Args:
         writer: of the cohort.
-        root: what the paths of images are relative to.
-        sources: what the data set says.
-        frontal: a pair for each frontal image of a study, or for one.
-        nothing: sentence for the user where no study has both a frontal image and a usable report.
+        root: folder that the paths of images are relative to.
+        sources: the tables.
+        frontal: whether all frontal images of a study make a pair, or one.
+        nothing: error message if no study has both a frontal image and a usable report.
 
     Returns:
         The content of cohort.json.
 
     Raises:
-        MedstError: there is nothing to learn from.
+        MedstError: there is no pair.
     """
     images, texts = sources.images, sources.texts
     for kind in ("report", "text"):
@@ -110,8 +101,8 @@ def write_pairs(
         "images": rows.height,
         **{f"{split}_pairs": pairs.filter(split=split).height for split in SPLITS},
     }
-    if sources.losing:
-        counts["reports_losing_letters"] = sources.losing
+    if "loses_letters" in texts.columns and texts["loses_letters"].any():
+        counts["reports_losing_letters"] = int(texts["loses_letters"].sum())
     if sources.timed:
         counts["same_minute_studies"] = _note_same_minute(writer, pairs)
     return writer.finish(stored, {"pairs": pairs}, counts, kept)
@@ -120,7 +111,7 @@ def write_pairs(
 def _note_unused(
     writer: Writer, images: pl.DataFrame, frontals: pl.DataFrame, first_lateral: pl.DataFrame, wanted: pl.DataFrame
 ) -> None:
-    """Name the images that have no place in the cohort although nothing is wrong with them."""
+    """Reject the images that are intact but have no place in the cohort."""
     lateral, study = pl.col("view") == "lateral", pl.col("study_id")
     reason = (
         pl.when(lateral & ~study.is_in(frontals["study_id"].unique().to_list()))
@@ -150,28 +141,28 @@ def labels_schema() -> dict[str, Any]:
 
 
 def read_labels(writer: Writer, table: pl.DataFrame, place: str, names: tuple[str, ...] = LABELS) -> pl.DataFrame:
-    """Texts of labels as numbers: 1 present, 0 absent, -1 uncertain, null not mentioned.
+    """Convert texts of labels to numbers: 1 present, 0 absent, -1 uncertain, null not mentioned.
 
-    The first value that a study has for a label counts; another one is noted in `writer`.
+    The first value that a study has for a label counts; others are noted in rejected.csv.
 
     Args:
         writer: of the cohort.
-        table: study_id, and those of `names` that there are, as texts.
-        place: of the table, for the sentence of an error.
+        table: study_id, and texts of some or all of `names`.
+        place: the table's path, for error messages.
         names: of the labels; those without a column are null.
 
     Returns:
-        study_id and labels, a struct of float32, one row per study.
+        study_id and labels, a struct of float32; one row per study.
 
     Raises:
-        MedstError: another value.
+        MedstError: a label has another value.
     """
     known = [name for name in names if name in table.columns]
     values = table.select(pl.col(name).cast(pl.Float32, strict=False) for name in known)
     for name in known:
         odd = table.filter(table[name].is_not_null() & ~values[name].is_in([0.0, 1.0, -1.0]).fill_null(False))
         if odd.height:
-            raise MedstError(f"{place}: '{odd[name][0]}' is no value for {name}; a label is 1.0, 0.0, -1.0 or empty.")
+            raise MedstError(f"{place}: '{odd[name][0]}' is not a value of {name}; a label is 1.0, 0.0, -1.0 or empty.")
     whole = values.with_columns(pl.lit(None, dtype=pl.Float32).alias(name) for name in names if name not in known)
     whole = whole.select(names).with_columns(study_id=table["study_id"])
     first = pl.col(names).drop_nulls().first()
@@ -185,7 +176,7 @@ def read_labels(writer: Writer, table: pl.DataFrame, place: str, names: tuple[st
 
 
 def _note_same_minute(writer: Writer, pairs: pl.DataFrame) -> int:
-    """Studies of a patient in the same minute stay, in the order of seconds, then of ids, and are named; how many."""
+    """Note a patient's studies of the same minute, which are ordered by seconds, then by id; return how many there are."""
     minute = pl.col("time").dt.truncate("1m")
     same = (
         pairs.unique("study_id", keep="first", maintain_order=True)
@@ -197,3 +188,25 @@ def _note_same_minute(writer: Writer, pairs: pl.DataFrame) -> int:
     )
     writer.reject("study", same["study_id"], None, same["reason"])
     return same.height
+
+
+def draw_splits(patients: pl.Series) -> pl.Series:
+    """Draw a split for each patient by a hash of the id: 80 % train, 10 % valid, 10 % test.
+
+    The split does not depend on the order or on other patients, so a data set that grows keeps its splits.
+
+    Args:
+        patients: ids, one per row.
+
+    Returns:
+        train, valid or test, one per row.
+
+    >>> draw_splits(pl.Series(["c", "a", "c"])).to_list()
+    ['valid', 'train', 'valid']
+    """
+    unique = patients.unique().sort()
+    shares = [int(sha256(str(name).encode())[:16], 16) / 2**64 for name in unique]
+    names = [
+        "test" if share < TEST_SHARE else "valid" if share < TEST_SHARE + VALID_SHARE else "train" for share in shares
+    ]
+    return patients.replace_strict(unique, pl.Series(names, dtype=pl.String), return_dtype=pl.String)

@@ -1,4 +1,4 @@
-"""The CSV files of raw data sets, read as text columns or refused with a sentence."""
+"""Read the CSV and Parquet files of raw data sets; CSV columns are text."""
 
 import codecs
 import csv
@@ -6,7 +6,6 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import lru_cache
 from io import BytesIO, TextIOWrapper
 from itertools import islice
@@ -24,27 +23,29 @@ OTHERS = {
     b"\xd0\xcf\x11\xe0": "it is a spreadsheet of the old .xls kind",
     b"PAR1": "it is a Parquet file; give it a name that ends in .parquet",
 }
-"""First bytes of what is often taken for a CSV file."""
+"""First bytes of files that are often mistaken for CSV."""
 MOST_FIELD = 2**26
-"""Characters in a field; what a report may have is less, see `table.MOST_BYTES`."""
+"""Most characters in a field; a report may have fewer, see `medst.cohort.report_text.MOST_BYTES`."""
 MOST_BYTES = 2 * 2**30
-"""What a gzipped table may inflate to, and not more than `MOST_RATIO` times its size if that is above `SMALL`."""
+"""Most that a gzipped table may inflate to; also at most `MOST_RATIO` times its size, if that is above `SMALL`."""
 MOST_RATIO, SMALL = 200, 64 * 2**20
 BLOCK = 20_000
 MOST_ROWS = 20_000_000
 SECONDS, MEMORY = 600.0, 16 * 2**30
-"""What reading a Parquet file may take."""
-MICROSECOND = timedelta(microseconds=1)
-CLOCK = r"^(\d{1,6})(?:\.(\d*))?$"
+"""Time and memory limits for reading a Parquet file."""
 
 
 def find_table(
     path: Path, remedy: str = "it is part of the data set, so check the folder or download it again"
 ) -> Path:
-    """The file itself, or the same one gzipped or unpacked; `remedy` ends the sentence that it is missing.
+    """Find a file, or its gzipped or unpacked version.
+
+    Args:
+        path: the file.
+        remedy: ends the error message that it is missing.
 
     Raises:
-        MedstError: there is neither.
+        MedstError: it is missing.
     """
     if not path.parent.is_dir():
         raise MedstError(f"{path.parent}: no such folder; give the one that holds {path.name}.")
@@ -60,17 +61,17 @@ def read_csv(
 ) -> pl.DataFrame:
     """Read a CSV file, gzipped or not, all columns as text.
 
-    Quoted fields may hold line ends; a blank field is null, and so is every field of a blank line. Ids keep their zeros.
+    Quoted fields may hold line breaks. Blank fields are null, and so is every field of a blank line. Ids keep their zeros.
 
     Args:
-        path: the file, as in `find_table`.
-        columns: must be there.
-        separator: between fields; None takes the one of `,`, `;`, tab and `|` that cuts the header into most columns.
-        remedy: what to do about a file that is not such a table; ends the sentence.
+        path: the file, see `find_table`.
+        columns: required columns.
+        separator: between fields; None: the one of `,`, `;`, tab and `|` that splits the header into most columns.
+        remedy: what to do about a file that is not such a table; ends the error message.
 
     Raises:
-        MedstError: the file is missing, not a CSV file in UTF-8 (or UTF-16 with its mark), names a column twice, lacks a
-            column, or inflates to more than it may.
+        MedstError: the file is missing, not a CSV file in UTF-8 (or UTF-16 with a byte order mark), names a column twice,
+            lacks a column, or inflates to too much.
     """
     found = find_table(path)
     try:
@@ -93,12 +94,12 @@ def read_csv(
 
 
 class _NotCSV(Exception):
-    """What is wrong with a table; the message says it in a few words."""
+    """A file that is not a usable table; the message gives the reason in a few words."""
 
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """The csv module reads fields of up to `MOST_FIELD` characters; its own limit is back afterwards."""
+    """Let the csv module read fields of up to `MOST_FIELD` characters, then restore its own limit."""
     usual = csv.field_size_limit(MOST_FIELD)
     try:
         yield
@@ -107,7 +108,7 @@ def _long_fields() -> Iterator[None]:
 
 
 def _line_of_damage(path: Path) -> str:
-    """The first line that is not UTF-8, as the end of a phrase; empty if the file is not of single-byte lines."""
+    """ " in line N", the first that is not UTF-8; empty if there is none, or the file is UTF-16."""
     with path.open("rb") as raw:
         gzipped = raw.read(2) == GZIP
         raw.seek(0)
@@ -164,7 +165,7 @@ def _parse(text: TextIOWrapper, separator: str | None) -> pl.DataFrame:
             cells = zip(*block, strict=True)
             blocks.append(pl.DataFrame([pl.Series(str(i), cell, dtype=pl.String) for i, cell in enumerate(cells)]))
     except csv.Error as error:
-        raise _NotCSV(f"line {reader.line_num}: {error}; is a quotation mark not closed, or not doubled?") from None
+        raise _NotCSV(f"line {reader.line_num}: {error}; is a quotation mark not closed or not doubled?") from None
     empty = pl.DataFrame(schema={str(i): pl.String for i in range(len(header))})
     table = pl.concat([empty, *blocks], rechunk=True).select(pl.when(pl.all() != "").then(pl.all()))
     # Spreadsheets add columns without a name and without content.
@@ -184,7 +185,7 @@ def _rows(reader: Iterator[list[str]], header: list[str], blank: list[str]) -> I
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
-    """A Parquet file that somebody else wrote; it is tried in a child process first, for damage can abort polars.
+    """Read a Parquet file from elsewhere. A child process tries it first, because damage can abort polars.
 
     Raises:
         MedstError: it is missing, damaged, has more than `MOST_ROWS` rows, or needs too much time or memory.
@@ -206,15 +207,15 @@ def _try_parquet(path: Path, changed: int, size: int) -> None:
 
 
 def parquet_rows(path: Path) -> int:
-    """Rows of a Parquet file that can be read as a whole.
+    """Read a Parquet file completely and return its number of rows.
 
     Raises:
-        MedstError: it can't, or has more than `MOST_ROWS`.
+        MedstError: it can't be read, or has more than `MOST_ROWS`.
     """
     try:
         rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
         if rows > MOST_ROWS:  # a file of a few kilobytes can claim any number
-            raise MedstError(f"{path} has {rows} rows; at most {MOST_ROWS} are read, so cut it into several tables.")
+            raise MedstError(f"{path} has {rows} rows; at most {MOST_ROWS} are read, so split it into several tables.")
         return pl.read_parquet(path).height
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -222,73 +223,17 @@ def parquet_rows(path: Path) -> int:
 
 
 def refuse_twice(names: list[str]) -> None:
-    """Refuse a table that gives two columns one name, by that name."""
+    """Refuse a table that has two columns of one name."""
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise _NotCSV(f"it has the column {twice} more than once" if twice else "two of its columns have no name")
 
 
 def digest(paths: list[Path]) -> dict[str, str]:
-    """sha256, hexadecimal, of each table's file, by its name without .gz.
+    """Hexadecimal sha256 of each table's file, by its name without .gz.
 
     Raises:
         MedstError: one is missing.
     """
     found = {path.name.removesuffix(".gz"): find_table(path) for path in paths}
     return {name: sha256(path) for name, path in found.items()}
-
-
-def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:
-    """StudyDate (yyyymmdd) and StudyTime (hhmmss.fff, leading zeros possibly lost) as a datetime; null if there is none.
-
-    The fraction counts: studies of the same second are in its order. A clock that does not exist, such as 05:05:71, stands
-    for the last microsecond of its minute (or hour, or day), which `order_clocks` makes exact; the date is never another.
-    """
-    number = clock_number(time)
-    hour, minute, second = (number // unit % 100 for unit in (10_000_000_000, 100_000_000, 1_000_000))
-    parts = ((hour, 23, 3600), (minute, 59, 60), (second, 59, 1))
-    beyond = pl.lit(False)
-    micros = pl.lit(0, dtype=pl.Int64)
-    for value, most, seconds in parts:
-        micros += pl.when(beyond).then(most).otherwise(pl.min_horizontal(value, pl.lit(most))) * (seconds * 1_000_000)
-        beyond = beyond | (value > most)
-    micros += pl.when(beyond).then(999_999).otherwise(number % 1_000_000)
-    day = date.str.split(".").list.first().str.to_date("%Y%m%d", strict=False).cast(pl.Datetime("us"))
-    return day + pl.duration(microseconds=micros, time_unit="us")
-
-
-def clock_number(time: pl.Expr) -> pl.Expr:
-    """StudyTime as a whole number, hhmmss and six digits of its fraction; null if it is not a number of up to 6 digits."""
-    parts = time.str.extract_groups(CLOCK).struct
-    fraction = parts.field("2").fill_null("").str.slice(0, 6).str.pad_end(6, "0")
-    return (parts.field("1") + fraction).cast(pl.Int64, strict=False)
-
-
-def order_clocks(table: pl.DataFrame) -> pl.Series:
-    """Times whose order within a patient's day is that of the clock's numbers, clocks that do not exist included.
-
-    Only times of such clocks change, by microseconds: 05:05:71 comes before 05:05:75, as in the released code.
-
-    Args:
-        table: patient_id, time (as `study_time` gives it) and clock (as `clock_number` does).
-
-    Returns:
-        `time`, datetime, one per row.
-    """
-    hour, minute, second = (pl.col("clock") // unit % 100 for unit in (10_000_000_000, 100_000_000, 1_000_000))
-    table = table.select("patient_id", "time", "clock", odd=(hour > 23) | (minute > 59) | (second > 59))
-    rows = table.with_columns(day=pl.col("time").dt.date()).with_row_index("place")
-    rows = rows.filter(pl.col("odd").any().over("patient_id", "day") & pl.col("time").is_not_null())
-    times = table["time"].to_list() if rows.height else []
-    if not times:
-        return table["time"]
-    later = None
-    for place, patient, day, clock, time, odd in (
-        rows.sort("patient_id", "day", "clock", descending=True)
-        .select("place", "patient_id", "day", "clock", "time", "odd")
-        .iter_rows()
-    ):
-        if later is not None and later[:2] == (patient, day) and odd:
-            time = later[3] if clock == later[2] else min(time, later[3] - MICROSECOND)
-        times[place], later = time, (patient, day, clock, time)
-    return pl.Series("time", times, dtype=pl.Datetime("us"))

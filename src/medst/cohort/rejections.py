@@ -1,4 +1,8 @@
-"""Rejections: every row of a raw table ends up in the cohort, or in rejected.csv with a reason."""
+"""Account for every row of the raw tables: it is in the cohort, or in rejected.csv with a reason.
+
+The reasons themselves are in the modules of the data sets; those for images in decode_jpeg.py, dicom.py and
+unreadable_image.py.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,19 +12,19 @@ import polars as pl
 from medst.errors import MedstError
 
 REJECTED = {"kind": pl.String, "id": pl.String, "path": pl.String, "reason": pl.String, "rows": pl.String}
-"""Columns of rejected.csv; `rows` has the numbers of the table's rows that are left out with this line, blanks between."""
+"""Columns of rejected.csv; `rows` has the numbers of the rows that are left out, separated by spaces."""
 COUNTED = ("image", "report", "text", "row")
 TOLERATED = ("image", "report", "row")
-"""Kinds of rejections that mean a damaged copy; `text` is what the rules leave out of a whole one."""
+"""Kinds that mean a damaged copy; `text` is an intact report that the rules leave out."""
 LEFT_OUT = ~pl.col("reason").str.starts_with("kept").fill_null(False)
 
 
 @dataclass
 class Rejections:
-    """What was read, and what of it was left out.
+    """What was read, and what was rejected.
 
     Attributes:
-        seen: how many there were of each of `TOLERATED`, kept or not.
+        seen: number of items of each of `TOLERATED`, kept or not.
         rows: number of every row of the raw tables, as text.
         rejected: lines of rejected.csv.
     """
@@ -30,24 +34,25 @@ class Rejections:
     rejected: list[pl.DataFrame] = field(default_factory=list, kw_only=True)
 
     def number_rows(self, table: pl.DataFrame, prefix: str = "") -> pl.DataFrame:
-        """Number the rows of a raw table from 1, in a column `rows` of texts, and account for each of them.
+        """Add a column `rows` that numbers the rows of a raw table from 1, as text, and account for each of them.
 
         Args:
             table: as read, nothing filtered.
-            prefix: tells the rows of several tables apart.
+            prefix: distinguishes the rows of several tables.
         """
         numbered = table.with_columns(rows=prefix + pl.int_range(1, pl.len() + 1).cast(pl.String))
         self.rows += numbered["rows"].to_list()
+        self.seen["row"] = self.seen.get("row", 0) + table.height
         return numbered
 
     def check_all_rows(self, kept: pl.Series) -> int:
-        """How many rows are left out, once each is either in `kept` or in what was rejected.
+        """Return the number of rows that are left out, after checking that each row is either kept or left out.
 
         Args:
-            kept: texts of row numbers, blanks between; null where an entry is not a row.
+            kept: row numbers, several in one text separated by spaces; null for an entry that is not a row.
 
         Raises:
-            MedstError: a row is neither, or both; a bug of medst.
+            MedstError: a row is neither or both; a bug of medst.
         """
         left_out = [number for text in self.lines().filter(LEFT_OUT)["rows"] for number in text.split()]
         stay = [number for text in kept.drop_nulls() for number in text.split()]
@@ -66,14 +71,14 @@ class Rejections:
         reason: str | pl.Series,
         rows: pl.Series | None = None,
     ) -> None:
-        """Note lines in rejected.csv; a reason that begins with 'kept' says so of what stays.
+        """Add lines to rejected.csv. A reason that begins with "kept" is a remark on something that stays.
 
         Args:
-            kind: of `COUNTED`; or `unused`, of what is whole but has no place in the cohort; or `study`.
+            kind: one of `COUNTED`; `unused` for something intact without a place in the cohort; or `study`.
             ids: of images, studies or patients.
             paths: of their files.
-            reason: why.
-            rows: numbers of the table's rows that are left out with each, as `number_rows` gives them.
+            reason: one for all, or one each.
+            rows: numbers of the table's rows that are left out with each, see `number_rows`.
         """
         table = pl.DataFrame({"id": ids}).with_columns(
             kind=pl.lit(kind),
@@ -84,20 +89,20 @@ class Rejections:
         self.rejected.append(table.select(pl.col(name).cast(dtype) for name, dtype in REJECTED.items()))
 
     def reject_where(self, table: pl.DataFrame, where: pl.Expr, kind: str, reason: str | pl.Expr) -> pl.DataFrame:
-        """Note the images of a table for which `where` holds, and return all others: those for which it is null, too.
+        """Reject the images of a table for which `where` is true; return the others, also those for which it is null.
 
         Args:
-            table: image_id, path and rows.
+            table: image_id, rows and possibly path.
             where: what is wrong with an image.
             kind: see `reject`.
-            reason: a sentence, or one for each image.
+            reason: one for all, or one for each image.
         """
         holds = table.select(holds=where.fill_null(False))["holds"]
         bad = table.filter(holds)
         why = reason if isinstance(reason, str) else bad.select(reason=reason)["reason"]
-        self.reject(kind, bad["image_id"], bad["path"], why, bad["rows"])
+        self.reject(kind, bad["image_id"], bad["path"] if "path" in bad.columns else None, why, bad["rows"])
         return table.filter(~holds)
 
     def lines(self) -> pl.DataFrame:
-        """What rejected.csv says: kind, id, path, reason, rows."""
+        """The content of rejected.csv."""
         return pl.concat([pl.DataFrame(schema=REJECTED), *self.rejected])

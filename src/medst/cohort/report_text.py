@@ -1,8 +1,8 @@
-"""Radiology reports to text: sections by their headers, then the released cleaning.
+"""Radiology reports to text: find the sections by their headers, then clean them as released.
 
 The header rules are those of the MIMIC-CXR report sectioner (MIT-LCP, MIT licence); its tables of synonyms and hand-made
-rules are in mimic_report_sections.json. The cleaning is lossy on purpose: it is what the published numbers were made with.
-It cuts at every "number and full stop", so that "3.5 cm" becomes "5 cm", and drops sentences of one word.
+rules are in mimic_report_sections.json. The cleaning is lossy on purpose, because the published numbers were made with it:
+it splits at every number with a full stop, so that "3.5 cm" becomes "5 cm", and drops sentences of one word.
 """
 
 import json
@@ -10,22 +10,46 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
+
+import polars as pl
 
 HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
 PARAGRAPH = "\n \n"
 WORD = re.compile(r"\w+")
-SENTENCE_END = re.compile(r"[0-9]*\.")  # a full stop, with the number it may end
+SENTENCE_END = re.compile(r"[0-9]*\.")  # a full stop, with the number before it, if any
 WHOLE_WORD = re.compile(r"\d+(?:[.,:/]\d+)+|\w+")
-WHOLE_SENTENCE_END = re.compile(
-    r"(?:(?<!\S)\d{1,2})?\.(?!\d)"
-)  # a full stop, with the list number it may end, but no point
+# A full stop, with the list number before it, if any; but not a decimal point.
+WHOLE_SENTENCE_END = re.compile(r"(?:(?<!\S)\d{1,2})?\.(?!\d)")
 FEWEST_TOKENS = 3
+MOST_BYTES = 1_000_000
+"""Largest report that is read; those of MIMIC-CXR have at most about 10 kB."""
+TOO_LARGE = f"larger than the {MOST_BYTES / 1e6:.0f} MB that are read"
+
+
+class Text(NamedTuple):
+    """The text of a study's report.
+
+    Attributes:
+        report: the text; None if there is none.
+        reason: why there is none, or a remark; else empty.
+        kind: of the rejection: `report` if the copy is damaged, `text` if the rules leave an intact report out.
+        loses_letters: whether the cleaning dropped non-ASCII letters.
+    """
+
+    report: str | None
+    reason: str
+    kind: str = "text"
+    loses_letters: bool = False
+
+
+TEXT_COLUMNS = {"report": pl.String, "reason": pl.String, "kind": pl.String, "loses_letters": pl.Boolean}
+"""Columns of a table of `Text`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a report: its normalised name, its text, and where that begins."""
+    """A part of a report: its normalised name, its text, and where the text begins."""
 
     name: str
     text: str
@@ -38,14 +62,14 @@ def _rules() -> dict[str, Any]:
 
 
 def hand_made_studies() -> frozenset[str]:
-    """Studies (as s12345678) whose text the sectioner takes by hand; the released table has no text for them."""
+    """Studies (as s12345678) that have a hand-made rule in the sectioner; the released table has no text for them."""
     rules = _rules()
     return frozenset(rules["study_to_section"]) | frozenset(rules["study_to_character_span"])
 
 
 @lru_cache(maxsize=4096)
 def normalise_name(header: str) -> str:
-    """One name for all spellings of a header.
+    """Map all spellings of a header to one name.
 
     >>> normalise_name("IMPRESSON"), normalise_name("CHEST, PORTABLE AP"), normalise_name("WET READ")
     ('impression', 'findings', 'wet read')
@@ -62,10 +86,10 @@ def normalise_name(header: str) -> str:
 
 
 def sections(text: str) -> list[Section]:
-    """Cut a report at its upper-case headers.
+    """Split a report at its upper-case headers.
 
-    A report without headers is one section, `full report`. Empty findings and impressions are left out. Where neither
-    exists, what follows the first paragraph of the last section is a section of its own, `last_paragraph`.
+    A report without headers is one section, `full report`. Empty findings and impressions are left out. If there is
+    neither, the text after the first paragraph of the last section becomes a section of its own, `last_paragraph`.
     """
     header = HEADER.search(text)
     if header is None:
@@ -83,17 +107,17 @@ def sections(text: str) -> list[Section]:
     if not {"findings", "impression"} & {s.name for s in found} and PARAGRAPH in found[-1].text:
         last = found.pop()
         first, _, rest = last.text.partition(PARAGRAPH)
-        # Counted as the sectioner counts it, without the blank line between the two.
+        # The start is counted as in the sectioner, without the blank line between the two.
         found += [Section(last.name, first, last.start), Section("last_paragraph", rest, last.start + len(first))]
     return found
 
 
 def clean(text: str, fewest_words: int = 2) -> str:
-    """Lower-case ASCII words, sentence after sentence, as the released preprocessing makes them.
+    """Lower-case ASCII words, sentence by sentence, as in the released preprocessing.
 
     Args:
         text: raw text of a section.
-        fewest_words: sentences of fewer words are dropped; the released code drops those of one.
+        fewest_words: sentences with fewer words are dropped; the released code drops those of one word.
 
     >>> clean("1. Edema. 2. Effusion is small.")
     'effusion is small'
@@ -110,14 +134,8 @@ def clean(text: str, fewest_words: int = 2) -> str:
     return " ".join(kept)
 
 
-def caption(impression: str, findings: str) -> str | None:
-    """The text of a pair: impression, then findings, cleaned; None where fewer than 3 tokens are left."""
-    text = clean(f"{impression} {findings}")
-    return text if len(text.split()) >= FEWEST_TOKENS else None
-
-
 def clean_whole(text: str) -> str:
-    """As `clean`, but decimals, dates and sentences of one word stay, and so do letters that ASCII lacks.
+    """Like `clean`, but keep decimals, dates, sentences of one word and non-ASCII letters.
 
     >>> clean_whole("1. Edema. 2. ET tube 3.5 cm above the carina.")
     'edema et tube 3.5 cm above the carina'
@@ -127,30 +145,17 @@ def clean_whole(text: str) -> str:
     )
 
 
-def loses_letters(impression: str, findings: str) -> bool:
-    """Whether the released cleaning drops letters of these sections, which ASCII lacks.
-
-    >>> loses_letters("Größe 3,5 cm.", ""), loses_letters("Size 3.5 cm.", "37° - no fever.")
-    (True, False)
-    """
-    text = f"{impression} {findings}"
-    return not text.isascii() and not clean_whole(text).isascii()
-
-
-def report_text(report: str, whole: bool = False, study_id: str = "") -> tuple[str | None, str]:
-    """The text of a pair from a whole report: the last impression, then the last findings.
+def report_text(report: str, whole: bool = False, study_id: str = "") -> Text:
+    """The text of a pair from a complete report: the last impression, then the last findings.
 
     Args:
-        report: all of it.
-        whole: keep decimals and one-word sentences, take the last paragraph where there is neither section, and follow the
-            hand-made rules; all of which the released code does not.
-        study_id: as s12345678, which the hand-made rules go by.
-
-    Returns:
-        The text, or None; and why it is None.
+        report: with line ends "\\n".
+        whole: unlike the released code, keep decimals and one-word sentences, use the last paragraph if there is neither
+            section, and follow the hand-made rules.
+        study_id: as s12345678, for the hand-made rules.
     """
     if not report.strip():
-        return None, "the report is empty"
+        return Text(None, "the report is empty", "report")
     last = {section.name: section.text.strip() for section in sections(report)}
     impression, findings = last.get("impression", ""), last.get("findings", "")
     if whole:
@@ -165,12 +170,20 @@ def report_text(report: str, whole: bool = False, study_id: str = "") -> tuple[s
     return section_text(impression, findings, whole)
 
 
-def section_text(impression: str, findings: str, whole: bool = False) -> tuple[str | None, str]:
-    """The text of a pair from its two sections; arguments and result as `report_text`."""
-    if not impression.strip() and not findings.strip():
-        return None, "the report has neither findings nor an impression"
+def section_text(impression: str, findings: str, whole: bool = False) -> Text:
+    """The text of a pair from its two sections.
+
+    >>> section_text("Seite 1.", "Größe ist unverändert.")
+    Text(report='gre ist unverndert', reason='', kind='text', loses_letters=True)
+    """
+    text = f"{impression} {findings}"
+    if not text.strip():
+        return Text(None, "the report has neither findings nor an impression")
     if whole:
-        text = clean_whole(f"{impression} {findings}")
-        return (text, "") if text else (None, "no word is left of the report")
-    found = caption(impression, findings)
-    return found, "" if found else f"fewer than {FEWEST_TOKENS} words are left of the report"
+        cleaned = clean_whole(text)
+        return Text(cleaned, "") if cleaned else Text(None, "no word is left of the report")
+    cleaned = clean(text)
+    loses_letters = not text.isascii() and not clean_whole(text).isascii()
+    if len(cleaned.split()) < FEWEST_TOKENS:
+        return Text(None, f"fewer than {FEWEST_TOKENS} words are left of the report", loses_letters=loses_letters)
+    return Text(cleaned, "", loses_letters=loses_letters)

@@ -1,13 +1,13 @@
-"""A cohort on disk, opened read-only; writer.py makes it.
+"""Open a cohort on disk, read-only; writer.py writes it.
 
     cohort.json       data set, options, sources, counts, fingerprint, digests of the tables; written last
     pairs.parquet     one row per pair; an ms-cxr-t cohort has comparisons.parquet and sentences.parquet instead, rsna and
                       covidx labelled.parquet
     images.npy        uint8 (N, 256, 256), memory-mapped
     images.parquet    one row per image
-    rejected.csv      all that was left out, and why
+    rejected.csv      everything that was left out, and why
 
-What is here has no clock time and no absolute path in it: the same input gives the same bytes.
+These files hold no clock time and no absolute path: the same input gives the same bytes.
 """
 
 import json
@@ -34,7 +34,7 @@ META = {
     "medst_version": str,
     "fingerprint": str,
 }
-"""What cohort.json has at least, see `medst.files.misfit`."""
+"""Keys that cohort.json must have, see `medst.files.misfit`."""
 _TEXT: dict[str, Any] = dict.fromkeys(("patient_id", "study_id"), pl.String)
 COLUMNS: dict[str, dict[str, Any]] = {
     "images": {
@@ -51,9 +51,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "labelled": {"patient_id": pl.String, "image_id": pl.String, "image": pl.Int64, "split": pl.String}
     | {"label": pl.Int64},
 }
-"""Columns that the tables have at least."""
+"""Columns that the tables must have."""
 TABLES = {"ms-cxr-t": ("comparisons", "sentences"), "rsna": ("labelled",), "covidx": ("labelled",)}
-"""Tables of a data set besides images, for cohorts of earlier versions, whose cohort.json does not list them."""
+"""Tables of a data set besides images, for cohorts of earlier versions, whose cohort.json has no list of files."""
 TYPES = {
     "text": (pl.String,),
     "whole": (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32),
@@ -63,12 +63,12 @@ TYPES = {
     "fields": (pl.Struct,),
     "list": (pl.List,),
 }
-"""What a table may hold, by the name that goes into the fingerprint."""
+"""Types that a table may hold, by the name that goes into the fingerprint."""
 BYTES = {"whole": "<i8", "float": "<f8", "truth": "<u1", "microseconds": "<i8"}
 POINTERS = {"pairs": ("frontal", "lateral"), "comparisons": ("current", "previous"), "labelled": ("image",)}
 """Columns that hold rows of images.npy."""
 MAY_BE_NULL = ("lateral", "image")
-"""Of a pair without a lateral view, and of a labelled image that can't be read."""
+"""For a pair without a lateral view, and for a labelled image that can't be read."""
 
 
 @dataclass
@@ -83,8 +83,8 @@ class Cohort:
         pairs: patient_id, study_id, time, split, report, frontal, lateral, labels; None in a benchmark cohort.
         comparisons: finding, patient_id, study_id, current, previous, progression; None elsewhere.
         sentences: sentence_1, sentence_2, category, subset; None elsewhere.
-        labelled: patient_id, image_id, image, split, label (index into `meta["classes"]`), and what else a benchmark gives;
-            None elsewhere.
+        labelled: patient_id, image_id, image, split, label (index into `meta["classes"]`), and further columns; None
+            elsewhere.
     """
 
     path: Path
@@ -105,7 +105,7 @@ class Cohort:
 def open_cohort(path: Path) -> Cohort:
     """Open a finished cohort.
 
-    Its tables are read and held to their columns, digests and ranges of rows; the pixels are mapped, not read.
+    The columns, digests and row numbers of its tables are checked. The pixels are mapped, not read.
 
     Raises:
         MedstError: there is none, or it is unfinished, damaged or of another schema.
@@ -113,7 +113,7 @@ def open_cohort(path: Path) -> Cohort:
     path = Path(path)
     meta = read_meta(path)
     if meta is None:
-        if part_path(path).exists():
+        if part_of(path).exists():
             raise MedstError(f"{path}: this cohort is not finished; run the same `medst prepare` again, it resumes.")
         raise MedstError(f"{path}: no cohort here (there is no cohort.json); make one with `medst prepare`.")
     try:
@@ -135,12 +135,12 @@ def open_cohort(path: Path) -> Cohort:
 def _open_images(file: Path) -> np.ndarray:
     """uint8 (N, 256, 256), memory-mapped."""
     with open_regular(file):
-        pass  # numpy would wait for ever for a pipe to be written
+        pass  # numpy would wait for ever at a pipe
     try:
         images = np.lib.format.open_memmap(file, mode="r")
     except OSError:
         raise
-    except Exception as error:  # a damaged header ends in whatever numpy stumbles over first
+    except Exception as error:  # numpy raises all kinds of errors for a damaged header
         raise ValueError(f"images.npy: {error}") from error
     if (
         images.dtype != np.uint8
@@ -161,11 +161,11 @@ def _open_table(path: Path, name: str, meta: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def read_table(file: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    """A Parquet file that medst wrote.
+    """Read a Parquet file that medst wrote.
 
     Args:
         file: the file.
-        columns: those that it must have, with their types; it may have more.
+        columns: columns that it must have, with their types; it may have more.
 
     Raises:
         ValueError: it is damaged, or lacks a column or has it as another type.
@@ -173,7 +173,7 @@ def read_table(file: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
         OSError: it is missing or can't be read.
     """
     with open_regular(file):
-        pass  # polars would wait for ever for a pipe to be written
+        pass  # polars would wait for ever at a pipe
     try:
         table = pl.read_parquet(file)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
@@ -188,7 +188,11 @@ def read_table(file: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _check_rows(tables: Mapping[str, pl.DataFrame], images: int, classes: int) -> None:
-    """Refuse a number that points at no image or class."""
+    """Refuse numbers that are not the number of an image or class.
+
+    Raises:
+        ValueError: there is one.
+    """
     rows = tables["images"]["row"]
     if len(rows) != images:
         raise ValueError(f"images.npy has {images} images, images.parquet {len(rows)}")
@@ -207,7 +211,7 @@ def _check_rows(tables: Mapping[str, pl.DataFrame], images: int, classes: int) -
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:
-    """The content of cohort.json, or None where there is none.
+    """Read cohort.json; None if there is none.
 
     Raises:
         MedstError: it is damaged or of another schema.
@@ -223,16 +227,11 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     return dict(read_json(file, remedy, META | ({"files": {str: str}} if "files" in meta else {})))
 
 
-def part_path(path: Path) -> Path:
-    """Where a cohort grows until it is whole."""
-    return part_of(path)
-
-
 def digest_table(table: pl.DataFrame) -> str:
-    """sha256, hexadecimal, of a table's names, types and values; the same whatever version of polars holds it.
+    """Hexadecimal sha256 of a table's names, types and values, which does not depend on the version of polars.
 
     Raises:
-        TypeError: a column has a type that cohorts don't have.
+        TypeError: a column has a type that cohorts don't use.
     """
     return sha256(chain([str(table.height).encode()], *map(_chunks, table)))
 

@@ -1,13 +1,13 @@
-"""A cohort as it grows: block after block in a folder beside its final name, moved there when whole.
+"""Write a cohort block by block in a folder beside its final name, and move it there when it is complete.
 
-    <cohort>.part/header.json     data set, options and sources that it is made with
-    <cohort>.part/images-KEY.npy  blocks of rows, in any order; KEY is of which images, in which order
+    <cohort>.part/header.json     data set, options and sources
+    <cohort>.part/images-KEY.npy  blocks of rows, in any order; KEY identifies the images and their order
     <cohort>.part/blocks-KEY/     one record per block, written after its pixels, so that its existence means they are there
     <cohort>.part/cohort.json     written last, so that its existence means the rest is complete
 
-images.npy is written with plain writes, not through a memory map: on a full disk a write fails with an error that can be
-reported, while a memory map kills the process. KEY keeps a worker that outlives its killed parent from writing into
-what a later run has begun for other images.
+images.npy is not written through a memory map: on a full disk a plain write fails with an error that can be reported,
+while a memory map kills the process. Because of KEY, a worker that outlives its killed parent can't write into what a
+later run writes for other images.
 """
 
 import json
@@ -26,16 +26,17 @@ import polars as pl
 from medst import __version__
 from medst.cohort.guarded_decode import read_guarded
 from medst.cohort.images import AS_RELEASED, Reading
-from medst.cohort.options import DEFAULTS
+from medst.cohort.options import Options
 from medst.cohort.rejections import COUNTED, LEFT_OUT, Rejections
 from medst.cohort.resize import SIDE
-from medst.cohort.store import SCHEMA, Cohort, digest_table, part_path, read_meta
+from medst.cohort.store import SCHEMA, Cohort, digest_table, read_meta
 from medst.cohort.unreadable_image import UnreadableImage
 from medst.errors import MedstError
 from medst.files import (
     atomic,
     is_free,
     is_leftover,
+    part_of,
     read_json,
     replace_folder,
     sha256,
@@ -52,14 +53,15 @@ RECORD = {"sizes": [list], "reasons": [str], "sha256": str}
 
 @dataclass
 class Writer(Rejections):
-    """A cohort that grows in its part folder.
+    """A cohort that is being written.
 
     Attributes:
         path: final folder.
-        header: `dataset`, `dataset_version`, `options` and `source` of cohort.json; a part or a finished cohort with another
+        header: `dataset`, `dataset_version`, `options` and `source` of cohort.json. A part or a finished cohort with another
             data set, other options or other sources is refused.
-        workers: who reads the pictures.
-        reading: how.
+        workers: processes that read the images.
+        reading: how files become pixels.
+        digests: sha256 of each block of images.
     """
 
     path: Path
@@ -70,11 +72,11 @@ class Writer(Rejections):
 
     @property
     def part(self) -> Path:
-        """Where the cohort grows."""
-        return part_path(self.path)
+        """Folder that the cohort is in until it is complete."""
+        return part_of(self.path)
 
     def start(self) -> dict[str, Any] | None:
-        """Begin, resume, or find that all is done.
+        """Begin or resume the cohort, unless it is finished.
 
         Returns:
             The content of cohort.json if this cohort is finished, else None.
@@ -87,7 +89,7 @@ class Writer(Rejections):
             self._compare(meta, self.path, "give the same, or another folder for the new cohort")
             return meta
         if not is_free(self.path):
-            raise MedstError(f"{self.path} is not empty and holds no cohort; give a new folder.")
+            raise MedstError(f"{self.path} is not empty and not a cohort; give a new folder.")
         meta, header = read_meta(self.part), self.part / "header.json"
         if meta is not None:
             self._compare(meta, self.part, "give the same, or remove that folder")
@@ -97,7 +99,7 @@ class Writer(Rejections):
             begun = read_json(header, f"remove {self.part} and run the same command again", HEADER)
             self._compare(begun, self.part, "give the same, or remove that folder")
         elif not is_free(self.part):
-            raise MedstError(f"{self.part} is in the way: it is not empty and holds no unfinished cohort.")
+            raise MedstError(f"{self.part} is in the way: it is not empty and not an unfinished cohort.")
         else:
             write_json(header, self.header)
         return None
@@ -109,7 +111,7 @@ class Writer(Rejections):
             )
         for key, what in (("options", "with other options"), ("source", "from other files")):
             old, new = found.get(key, {}), self.header[key]
-            usual = DEFAULTS if key == "options" else {}
+            usual = Options().to_json() if key == "options" else {}  # cohorts may be older than an option
             changed = sorted(
                 name
                 for name in old.keys() | new.keys()
@@ -118,20 +120,20 @@ class Writer(Rejections):
             if changed:
                 raise MedstError(f"{where} was made {what} ({', '.join(changed)}); {remedy}.")
 
-    def give_up(self) -> None:
-        """Leave no part folder where nothing was read yet, so that mended tables are not taken for another source."""
+    def remove_if_unused(self) -> None:
+        """Remove the part folder if nothing was read yet, so that corrected tables are not taken for another source."""
         if self.part.is_dir() and all(is_leftover(e) or e.name == "header.json" for e in self.part.iterdir()):
             shutil.rmtree(self.part)
 
     def write_images(self, root: Path, table: pl.DataFrame) -> pl.DataFrame:
-        """Read all images of a table into images.npy, block by block, finished blocks not again.
+        """Read all images of a table into images.npy, block by block; finished blocks are skipped.
 
         Args:
-            root: what the column `path` is relative to.
-            table: columns image_id, path, view, view_position, and rows if images are rows; its order is that of images.npy.
+            root: folder that `path` is relative to.
+            table: image_id, path, view, view_position, and rows if images are rows; its order is that of images.npy.
 
         Returns:
-            The table with row, height, width and status, without rows; what could not be read is noted as rejected.
+            The table with row, height, width and status, without rows. Unreadable images are rejected.
         """
         names = table["path"].to_list()
         target, blocks = self._make_room(names)
@@ -167,7 +169,7 @@ class Writer(Rejections):
         return whole.select("row", "image_id", "path", "view", "view_position", "height", "width", status=status)
 
     def copy_images(self, source: Cohort, table: pl.DataFrame) -> pl.DataFrame:
-        """Take images over from another cohort; arguments and result as `write_images`, `table` holding its rows."""
+        """Copy images from another cohort; arguments and result as for `write_images`, `table` being from its table."""
         rows = table["row"].to_numpy()
         target, _ = self._make_room(table["path"].to_list())
         self.digests, self.seen["image"] = [], len(rows)
@@ -177,7 +179,7 @@ class Writer(Rejections):
         return table.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
 
     def _make_room(self, names: list[str]) -> tuple[Path, Path]:
-        """The growing images and the folder of records for these images, in this order; those for others are given up."""
+        """Make the array file and the folder of records for these images, and remove those for others."""
         key = sha256(json.dumps([__version__, SIDE, BLOCK, names]).encode())[:16]
         target, blocks = self.part / f"images-{key}.npy", self.part / f"blocks-{key}"
         for stale in self.part.glob("images-*"):
@@ -204,9 +206,9 @@ class Writer(Rejections):
 
         Args:
             images: what `write_images` or `copy_images` returned.
-            tables: by name.
-            counts: of cohort.json.
-            kept: rows of the raw tables that are in the cohort, as in `check_all_rows`.
+            tables: the other tables, by name.
+            counts: for cohort.json.
+            kept: rows of the raw tables that are in the cohort, see `check_all_rows`.
 
         Raises:
             MedstError: a row is unaccounted for.
@@ -244,7 +246,7 @@ class Writer(Rejections):
         for entry in self.part.iterdir():
             if entry.name == "header.json" or is_leftover(entry):
                 entry.unlink()
-        replace_folder(self.path)  # which exists, if at all, with leftovers only
+        replace_folder(self.path)  # which may exist, with nothing but leftovers
 
 
 def _record(blocks: Path, start: int) -> Path:
@@ -252,7 +254,7 @@ def _record(blocks: Path, start: int) -> Path:
 
 
 def _is_recorded(blocks: Path, start: int, size: int) -> bool:
-    """Whether a block has a whole record; where it is missing or damaged, the block is read again."""
+    """Whether a block has a complete record; otherwise it is read again."""
     try:
         record = read_json(_record(blocks, start), "", RECORD)
     except MedstError:
@@ -261,7 +263,7 @@ def _is_recorded(blocks: Path, start: int, size: int) -> bool:
 
 
 def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[str], reading: Reading) -> int:
-    """Read one block of images into the rows from `start` on, and record it."""
+    """Read a block of images, write it to the rows from `start` on, and record it; return its length."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     images = np.zeros((len(names), SIDE, SIDE), dtype=np.uint8)
     sizes, reasons = [(0, 0)] * len(names), [""] * len(names)
@@ -276,7 +278,7 @@ def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[
 
 
 def _write_block(target: Path, start: int, images: np.ndarray) -> str:
-    """Write rows from `start` on of an array file; their sha256."""
+    """Write rows of an array file from `start` on; return their sha256."""
     with target.open("r+b") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)

@@ -2,7 +2,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medst.cohort.splits import draw_splits
+from medst.cohort.pairs import draw_splits
 
 
 @given(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=30))
