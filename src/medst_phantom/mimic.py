@@ -53,17 +53,17 @@ def write_phantom(
     Args:
         out: a new or empty folder, or one that an earlier run with the same options began.
         patients: number of patients, 1 to 1,000,000; about 3.5 studies each.
-        seed: the cohort is a function of this and of the other options but `workers`.
-        workers: processes; 0 takes every core.
-        progress: called with (patients done, patients in all), first with what is already there.
-        test_share, valid_share: shares of the patients in the test and in the validate split.
+        seed: the files depend only on this and the other options, not on `workers`.
+        workers: processes; 0 means one per core.
+        progress: called with (patients done, all patients), first with those that are already written.
+        test_share, valid_share: shares of the patients in the test and the validate split.
 
     Returns:
         Counts: patients, studies, images, findings, comparisons, sentences and patients by split.
 
     Raises:
         MedstError: an option is out of range, `out` holds something else or was begun with other options, or it
-            cannot be written (a full disk, say); what was written by then is kept for the next run.
+            cannot be written (a full disk, for instance); what is written is kept for the next run.
     """
     out = Path(out)
     options = {"patients": patients, "seed": seed, "test_share": test_share, "valid_share": valid_share}
@@ -83,14 +83,16 @@ def write_phantom(
 
 def _check_options(options: dict, workers: int) -> None:
     if not 1 <= options["patients"] <= MOST_PATIENTS:
-        raise MedstError(f"patients is {options['patients']}: give a number from 1 to {MOST_PATIENTS}.")
+        raise MedstError(f"patients is {options['patients']}: choose a number from 1 to {MOST_PATIENTS}.")
     if options["seed"] < 0:
-        raise MedstError(f"seed is {options['seed']}: give 0 or a positive number.")
+        raise MedstError(f"seed is {options['seed']}: choose 0 or a positive number.")
     if workers < 0:
-        raise MedstError(f"workers is {workers}: give 0 for every core, or a positive number.")
+        raise MedstError(f"workers is {workers}: choose 0 for one per core, or a positive number.")
     test, valid = options["test_share"], options["valid_share"]
     if not (test >= 0 and valid >= 0 and test + valid <= 1):
-        raise MedstError(f"test_share {test} and valid_share {valid} must not be negative nor exceed 1 together.")
+        raise MedstError(
+            f"test_share {test} and valid_share {valid} must not be negative, and their sum must not exceed 1."
+        )
 
 
 def _write_patients(out: Path, seed: int, subjects: np.ndarray, studies: np.ndarray, indices: list[int]) -> None:
@@ -101,7 +103,7 @@ def _write_patients(out: Path, seed: int, subjects: np.ndarray, studies: np.ndar
 
 def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids: list[int]) -> PatientRecord:
     """Draw one patient's story and body, and write the studies."""
-    # Three streams, so that a change to the pictures leaves the stories as they were, and the other way round.
+    # Three streams, so that a change to the pictures does not change the stories, or the other way round.
     story, body, files = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, index]).spawn(3))
     anatomy = sample_anatomy(body)
     background = sample_background(story, large_heart=anatomy.heart > _LARGE_HEART)

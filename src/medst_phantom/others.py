@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from medst.errors import MedstError
+from medst_phantom import OTHER_TREES
 from medst_phantom.atomic import write_bytes
-from medst_phantom.output_folder import OTHER_TREES, finish_tree, growing, open_tree, part, write_all
+from medst_phantom.output_folder import finish_tree, growing, open_tree, part, write_all
 
 MOST_PATIENTS = 100_000  # so that five-digit ids suffice
 
@@ -26,15 +27,15 @@ def write_tree(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Write a phantom of one data set.
+    """Write synthetic patients in the layout of one data set.
 
     Args:
-        name: one of rsna, covidx, chexpert-plus and open-i.
+        name: one of `OTHER_TREES`.
         out: a new or empty folder, or one that an earlier run with the same options began.
         patients: number of patients, 1 to 100,000.
-        seed: the tree is a function of this and of `patients`.
-        workers: processes; 0 takes every core.
-        progress: called with (patients done, patients in all).
+        seed: the files depend only on this and on `patients`.
+        workers: processes; 0 means one per core.
+        progress: called with (patients done, all patients).
 
     Returns:
         Counts of what was written.
@@ -44,7 +45,7 @@ def write_tree(
     """
     out = Path(out)
     if name not in OTHER_TREES:
-        raise MedstError(f"'{name}' is no tree of phantom data; these are: {', '.join(OTHER_TREES)}.")
+        raise MedstError(f"'{name}' is not a data set that the phantom writes; choose one of {', '.join(OTHER_TREES)}.")
     if not 1 <= patients <= MOST_PATIENTS or seed < 0 or workers < 0:
         raise MedstError(f"Give 1 to {MOST_PATIENTS} patients, and a seed and a number of workers of 0 or more.")
     options = {"tree": name, "patients": patients, "seed": seed}

@@ -22,11 +22,10 @@ import cv2
 import joblib
 
 from medst.errors import MedstError
+from medst_phantom import OTHER_TREES
 from medst_phantom.atomic import claim, is_leftover, write_bytes
 
 PARTS, DONE = ".parts", "phantom.json"
-OTHER_TREES = ("rsna", "covidx", "chexpert-plus", "open-i")
-"""What may lie beside the trees of MIMIC-CXR and MS-CXR-T, each grown by itself."""
 
 _BLOCK = 8  # patients a task: long enough to hide the cost of a task, short enough for a smooth progress bar
 

@@ -10,10 +10,9 @@ import pydicom
 import pytest
 
 from medst.errors import MedstError
-from medst_phantom import others
+from medst_phantom import OTHER_TREES, others
 from medst_phantom.chexpert_plus import COLUMNS
 from medst_phantom.others import write_tree
-from medst_phantom.output_folder import OTHER_TREES
 from medst_phantom.rsna import find_boxes
 
 
@@ -154,7 +153,7 @@ def test_open_i_reports_name_their_images_and_the_table_knows_their_views(grown:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("padchest", {}, "'padchest' is no tree of phantom data; these are: rsna, covidx"),
+        ("padchest", {}, "'padchest' is not a data set that the phantom writes; choose one of rsna, covidx"),
         ("rsna", {"patients": 0}, "Give 1 to 100000 patients"),
         ("rsna", {"seed": -1}, "Give 1 to 100000 patients"),
     ],

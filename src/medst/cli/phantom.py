@@ -1,9 +1,17 @@
 """`medst phantom`."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from tyro.extras import literal_type_from_choices
 
 from medst.cli.arguments import Out
 from medst.cli.counts import count_phrase
+from medst_phantom import OTHER_TREES
+
+if TYPE_CHECKING:
+    TreeName = str
+else:
+    TreeName = literal_type_from_choices(("mimic-cxr", *OTHER_TREES, "all"))
 
 
 def phantom(
@@ -14,7 +22,7 @@ def phantom(
     workers: int = 0,
     test_share: float = 0.2,
     valid_share: float = 0.1,
-    trees: tuple[Literal["mimic-cxr", "rsna", "covidx", "chexpert-plus", "open-i", "all"], ...] = ("mimic-cxr",),
+    trees: tuple[TreeName, ...] = ("mimic-cxr",),
 ) -> None:
     """Write synthetic patients in the raw layouts of MIMIC-CXR-JPG and MS-CXR-T, or of other data sets.
 
@@ -30,7 +38,6 @@ def phantom(
     from medst.progress import Display
     from medst_phantom.mimic import write_phantom
     from medst_phantom.others import write_tree
-    from medst_phantom.output_folder import OTHER_TREES
 
     wanted = ("mimic-cxr", *OTHER_TREES) if "all" in trees else tuple(dict.fromkeys(trees))
     common: dict[str, Any] = {"patients": patients, "seed": seed, "workers": workers}

@@ -2,19 +2,27 @@
 
 import shlex
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
+from tyro.extras import literal_type_from_choices
 
 from medst.cli.arguments import CohortPath, Raw
 from medst.cli.counts import count_phrase
 from medst.cohort.options import Options
+from medst.cohort.registry import DATASETS
+
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = literal_type_from_choices(DATASETS)
 
 AS_RELEASED = Options()
+OPTIONS_OF = "; ".join(f"{name} takes {dataset.flags}" for name, dataset in DATASETS.items())
 
 
 def prepare(
-    dataset: Positional[Literal["mimic-cxr", "chexpert-plus", "open-i", "table", "ms-cxr-t", "rsna", "covidx"]],
+    dataset: Annotated[Positional[DatasetName], arg(help=f"data set in RAW. {OPTIONS_OF}.")],
     raw: Raw,
     cohort: CohortPath,
     /,
@@ -26,7 +34,6 @@ def prepare(
     """Turn a raw data set into a cohort.
 
     Args:
-        dataset: data set in RAW.
         raw: folder of the data set, as downloaded; for table, the CSV or Parquet file.
         cohort: folder to write; a stopped preparation resumes.
         options: departures from the released preprocessing.
