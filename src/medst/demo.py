@@ -28,7 +28,7 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
     from medst.cohort.options import Options
     from medst.cohort.prepare import prepare
     from medst.evaluate.runner import evaluate
-    from medst.pages.run_page import build
+    from medst.pages.report import report
     from medst.pretrain import pretrain
     from medst_phantom.mimic import write_phantom
 
@@ -50,13 +50,5 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
             return None
         # Not `best`: with so few patients the lowest validation loss comes early, long before findings are told apart.
         results = evaluate(run / "last", comparisons, run / "results.json", progress=display.stage("evaluate"))
-        build(
-            page,
-            run=run,
-            results=run / "results.json",
-            cohort=cohort,
-            comparisons=comparisons,
-            synthetic=True,
-            progress=display.stage("report"),
-        )
+        report([run], page, cohort=cohort, comparisons=comparisons, synthetic=True, progress=display.stage("report"))
     return results

@@ -1,7 +1,14 @@
+"""The page of a cohort and the files beside it."""
+
+import base64
+import csv
 import hashlib
+import io
 import json
 import re
 import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -9,9 +16,13 @@ import pytest
 
 from medst.cli import main
 from medst.cohort.prepare import prepare
+from medst.cohort.store import open_cohort
 from medst.errors import MedstError
-from medst.pages.inspect import inspect
+from medst.pages.cohort_summary import summarise
+from medst.pages.inspect import inspect, verdict
 from medst_phantom.others import write_tree
+
+from .page_reader import Reader
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -66,7 +77,7 @@ def test_the_page_asks_nothing_of_the_network_and_says_nothing_of_a_machine(
     phantom_cohort: Path, tmp_path: Path
 ) -> None:
     html = inspect(phantom_cohort, tmp_path / "page.html").read_text()
-    assert not re.search(r"""(?:src|href)=["'](?!data:)""", html)
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", html)
     assert "<script" not in html
     assert str(phantom_cohort.parent) not in html
 
@@ -81,6 +92,39 @@ def test_what_reports_say_is_text(phantom_cohort: Path, tmp_path: Path) -> None:
     html = inspect(cohort, pairs=2).read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_the_page_opens_with_data_date_verdict_contents_and_a_csv_file(phantom_cohort: Path, tmp_path: Path) -> None:
+    html = inspect(phantom_cohort, tmp_path / "page.html").read_text()
+    summary = json.loads((tmp_path / "page-numbers.json").read_text())
+    read = Reader(html)
+    header = " ".join(" ".join(read.text).split()).partition("Download all numbers")[0]
+    date = datetime.fromtimestamp((phantom_cohort / "cohort.json").stat().st_mtime, UTC)
+    for text in (f"Cohort {phantom_cohort.name}", "mimic-cxr", f"prepared {date:%Y-%m-%d}"):
+        assert text in header
+    assert verdict(open_cohort(phantom_cohort), summary) in header
+    links = [link["href"] for link in read.all("a")]
+    assert links[:-1] == [f"#{section['id']}" for section in read.all("section")]
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(links[-1].partition(",")[2]).decode())))
+    pairs = [row for row in rows if (row["table"], row["column"]) == ("splits", "pairs")]
+    assert {row["row"]: int(row["value"]) for row in pairs} == {row["split"]: row["pairs"] for row in summary["splits"]}
+    assert len([row for row in rows if row["table"] == "labels"]) == 4 * len(summary["labels"])
+
+
+def test_the_verdict_says_what_a_cohort_is_ready_for(phantom_cohort: Path, phantom_comparisons: Path) -> None:
+    cohort = open_cohort(phantom_cohort)
+    summary = summarise(cohort)
+    assert cohort.pairs is not None
+    train = next(row for row in summary["splits"] if row["split"] == "train")
+    assert verdict(cohort, summary).startswith(f"Ready to train: {train['pairs']:,} pairs of {train['patients']:,} pat")
+    alone = replace(cohort, pairs=cohort.pairs.filter(split="test"))
+    assert re.fullmatch(
+        r"Not ready to train: split train has 0 sequences, and a batch needs \d+; split valid is empty\.",
+        verdict(alone, summarise(alone)),
+    )
+    comparisons = open_cohort(phantom_comparisons)
+    found = verdict(comparisons, summarise(comparisons))
+    assert re.fullmatch(r"Ready to evaluate temporal-image \(.* changes\) and temporal-text \(.*no pairs\.", found)
 
 
 def test_comparisons_have_a_page_without_empty_headings(phantom_comparisons: Path, tmp_path: Path) -> None:
@@ -104,7 +148,7 @@ def test_other_cohorts_have_a_page(tmp_path: Path, name: str) -> None:
         assert headings[0] == "Patients over time"
         assert "gives the order of a patient’s studies, not their dates" in html
         assert "Time between" not in html
-        assert not re.search(r"20\d\d-\d\d-\d\d", html)
+        assert not re.search(r"20\d\d-\d\d-\d\d", html.partition("</header>")[2])
 
 
 def test_wrong_arguments_are_one_sentence(

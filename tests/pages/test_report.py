@@ -1,116 +1,254 @@
-"""Pages and tables of several results: every number is there, beside what it belongs to, and nothing else is compared."""
+"""The page of one run is one file that asks nothing of the network, and shows everything that was measured."""
 
+import base64
+import csv
+import io
 import json
+import re
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+from PIL import Image
 
+from medst.cohort.store import open_cohort
 from medst.errors import MedstError
-from medst.evaluate.runner import evaluate
-from medst.evaluate.task import Question
-from medst.pages.collect_results import group, published, read_sources
-from medst.pages.report import compare, tables_of
-from medst.pages.tables import write
+from medst.pages.figures import CURVES
+from medst.pages.report import report
 
-from .test_run_page import Reader
+from .page_reader import Reader
+
+
+def report_from(folder: Path, out: Path, *, run: Path | None = None, **options: object) -> Path:
+    paths = {"cohort": folder / "cohort", "comparisons": folder / "comparisons"}
+    return report([run or folder / "run"], out, **(paths | options))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def runs(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """One model by the released protocol and by the strict one, and another one by the released."""
-    folder = tmp_path_factory.mktemp("runs")
-    results = json.loads((made_up / "run" / "results.json").read_text())
-    (folder / "first").mkdir()
-    (folder / "first" / "results.json").write_text(json.dumps(results))
-    strict = folder / "first" / "results-strict.json"
-    evaluate(
-        made_up / "run" / "best",
-        made_up / "comparisons",
-        strict,
-        question=Question(protocol="strict"),
-        baseline_seeds=(0,),
-    )
-    (folder / "second").mkdir()
-    for row in results["results"]:
-        row["value"] = round(row["value"] * 0.9, 6)
-    results["warnings"] = ["two <b>patients</b> are in both"]
-    (folder / "second" / "results.json").write_text(json.dumps(results))
-    return [folder / "first", folder / "second"]
+def page(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("page") / "new" / "report.html"
+    assert report_from(made_up, out, synthetic=True) == out
+    assert [path.name for path in out.parent.glob("[!.]*")] == ["report.html"]
+    return out.read_text(encoding="utf-8")
 
 
-def test_every_number_is_on_the_page_and_nothing_is_fetched(runs: list[Path], tmp_path: Path) -> None:
-    page = compare(tmp_path / "new" / "page.html", runs).read_text(encoding="utf-8")
-    read = Reader(page)
-    assert read.open == []
-    text = " ".join(" ".join(read.text).split())
-    for file in (runs[0] / "results.json", runs[0] / "results-strict.json", runs[1] / "results.json"):
-        for row in json.loads(file.read_text())["results"]:
-            assert write(row["metric"])(row["value"]) in text, row
-            if row["low"] is not None:
-                assert f"{write(row['metric'])(row['low'])} to {write(row['metric'])(row['high'])}" in text
+@pytest.fixture(scope="module")
+def read(page: str) -> Reader:
+    return Reader(page)
+
+
+def test_nothing_is_fetched_from_anywhere(page: str, read: Reader) -> None:
     for tag, attributes in read.attributes:
-        assert tag not in ("script", "link", "iframe")
-        for name in ("src", "href", "xlink:href"):
-            assert attributes.get(name, "#").startswith("#")
+        assert tag not in ("script", "link", "iframe", "object", "base")
+        for name in ("src", "href", "xlink:href", "srcset", "data"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/jpeg;base64,", "data:text/csv;"))
+    assert "@import" not in page
+    assert set(re.findall(r"url\((.)", page)) <= {"#"}
+    assert set(re.findall(r"https?://[^\s\"']+", page)) <= {
+        "http://www.w3.org/1999/xlink",
+        "http://www.w3.org/2000/svg",
+    }
+
+
+def test_tags_nest_and_ids_are_unique(read: Reader) -> None:
+    assert read.open == []
     ids = [attributes["id"] for _, attributes in read.attributes if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert "<b>patients</b>" not in page
-    assert "wizwand" in text
+    for _, attributes in read.attributes:
+        target = attributes.get("xlink:href", "#")[1:]
+        assert not target or target in ids
 
 
-def test_protocols_are_not_mixed(runs: list[Path]) -> None:
-    groups = {(one.task, one.protocol): one for one in group(read_sources(runs))}
-    assert groups["temporal-image", "paper"].names == ["first", "second"]
-    assert groups["temporal-image", "strict"].names == ["first"]
-    line = next(one for one in groups["temporal-image", "paper"].headline() if one.is_sum)
-    values = [row["value"] for row in line.trained if row is not None]
-    assert values[1] == pytest.approx(0.9 * values[0], abs=1e-6)
+def test_every_section_is_there_and_in_the_contents(read: Reader, made_up: Path) -> None:
+    assert [section.get("id") for section in read.all("section")] == [
+        "temporal-image-ms-cxr-t-paper", "temporal-text-ms-cxr-t-paper", "learning", "patients", "about"
+    ]  # fmt: skip
+    linked = [link["href"][1:] for link in read.all("a") if link["href"].startswith("#")]
+    assert linked == [section.get("id") for section in read.all("section")]
+    text = " ".join(" ".join(read.text).split())
+    results = json.loads((made_up / "run" / "results.json").read_text())
+    for fingerprint in (results["model"]["fingerprint"], "of-mimic-cxr", "of-ms-cxr-t"):
+        assert fingerprint in text
+    for title in CURVES.values():
+        assert title in text
+    for finding in ("Edema", "Pleural effusion", "Pneumothorax"):
+        assert finding in text
 
 
-def test_another_copy_of_a_benchmark_is_said_to_be_one(runs: list[Path], tmp_path: Path) -> None:
-    other = json.loads((runs[1] / "results.json").read_text())
-    other["cohorts"]["ms-cxr-t"] = "another"
-    (tmp_path / "other.json").write_text(json.dumps(other))
-    page = compare(tmp_path / "page.html", [runs[0] / "results.json", tmp_path / "other.json"]).read_text()
-    assert "can’t be compared" in page
-    assert "can’t be compared" not in compare(tmp_path / "page.html", runs).read_text()
-
-
-def test_what_is_published_has_a_source_and_is_no_chance() -> None:
-    assert published()
-    for _, number in published():
-        assert number.source
-        assert number.confirmed in ("yes", "second-hand")
-        assert 0 < number.value < 1
-
-
-def test_tables_hold_every_number(runs: list[Path]) -> None:
-    markdown, latex = tables_of(runs, "markdown"), tables_of(runs, "latex")
-    for row in json.loads((runs[1] / "results.json").read_text())["results"]:
-        written = write(row["metric"])(row["value"])
-        assert written in markdown
-        assert written.replace(" %", r"\,\%") in latex
-    widths = {line.count("|") for line in markdown.split("\n\n")[1].splitlines()}
-    assert len(widths) == 1
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 4
-
-
-def test_what_has_no_results_is_refused(runs: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(MedstError, match=r"has no results\.json"):
-        compare(tmp_path / "page.html", [tmp_path])
-    model = tmp_path / "run" / "best"
-    model.mkdir(parents=True)
-    (model / "config.json").write_text("{}")
-    with pytest.raises(
-        MedstError, match=r"best is a model; give its run .*run, measured by `medst evaluate all .*/run/best C"
+def test_the_page_opens_with_run_model_data_date_and_verdict(read: Reader, made_up: Path) -> None:
+    results = made_up / "run" / "results.json"
+    model = json.loads(results.read_text())["model"]
+    header = " ".join(" ".join(read.text).split()).partition("Download all numbers")[0]
+    for text in (
+        "Results of run",
+        f"recipe {model['recipe']}, {model['fingerprint'][:12]}",
+        "trained on mimic-cxr, measured on ms-cxr-t",
+        f"measured {datetime.fromtimestamp(results.stat().st_mtime, UTC):%Y-%m-%d}",
+        "protocol paper gives no intervals",
     ):
-        compare(tmp_path / "page.html", [model])
-    (tmp_path / "cohort.json").write_text('{"schema": 1, "dataset": "rsna"}')
-    with pytest.raises(MedstError, match=r"cohort\.json is not a results file"):
-        compare(tmp_path / "page.html", [tmp_path / "cohort.json"])
-    with pytest.raises(MedstError, match="given twice"):
-        compare(tmp_path / "page.html", [runs[0], runs[0]])
-    (tmp_path / "torn.json").write_text("{")
-    with pytest.raises(MedstError, match="is damaged"):
-        compare(tmp_path / "page.html", [runs[0], tmp_path / "torn.json"])
-    assert not (tmp_path / "page.html").exists()
+        assert text in header
+
+
+def test_the_csv_file_holds_every_number(read: Reader, made_up: Path) -> None:
+    (address,) = (link["href"] for link in read.all("a") if link["href"].startswith("data:"))
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(address.partition(",")[2]).decode())))
+    results = json.loads((made_up / "run" / "results.json").read_text())["results"]
+    assert [float(row["value"]) for row in rows] == [row["value"] for row in results]
+    assert [row["finding"] for row in rows] == [row["finding"] for row in results]
+    assert {row["run"] for row in rows} == {"run"}
+
+
+@pytest.mark.parametrize("task", ["retrieval", "zero-shot"])
+def test_a_run_with_one_other_benchmark_shows_it(made_up: Path, tmp_path: Path, task: str) -> None:
+    """Every number of a task is shown, whatever else was measured."""
+    run = shutil.copytree(made_up / "run", tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    row = next(row for row in results["results"] if row["model"] == "trained")
+    metric = {"retrieval": "image to report R@1", "zero-shot": "auroc"}[task]
+    row |= {"task": task, "dataset": "other", "metric": metric, "finding": "all", "value": 0.123456, "folds": None}
+    details = {"classes": [], "confusion": {}, "calibration": {}, "predictions": []}
+    results |= {"results": [row], "details": {f"{task}/other": details}, "cohorts": {"other": "f"}}
+    (run / "results.json").write_text(json.dumps(results))
+    read = Reader(report_from(made_up, tmp_path / "page.html", run=run, comparisons=None).read_text())
+    alone = Reader(report([run]).read_text())
+    for page, sections in ((read, ["learning", "patients", "about"]), (alone, ["learning", "about"])):
+        assert [section["id"] for section in page.all("section")] == [f"{task}-other-paper", *sections]
+        assert ("12.3 %" if task == "retrieval" else "0.123") in " ".join(page.text)
+    assert (run / "comparison.html").is_file()
+
+
+def test_numbers_stand_beside_chance_and_the_untrained_model(read: Reader, made_up: Path) -> None:
+    results = json.loads((made_up / "run" / "results.json").read_text())["results"]
+    text = " ".join(read.text)
+    shown = 0
+    for row in results:
+        written = f"{row['value']:.3f}" if row["metric"] == "auroc" else f"{100 * row['value']:.1f} %"
+        assert written in text, row
+        shown += row["model"] == "untrained"
+    assert shown > 10
+
+
+def test_pictures_and_figures_say_what_they_show(read: Reader) -> None:
+    assert all(image["alt"] for image in read.all("img"))
+    figures = [svg["aria-label"] for svg in read.all("svg")]
+    assert len(figures) == len(set(figures)) == 2 + 8 + 3 + 4 * 2
+    assert any(label.startswith("Confusion matrix of run, edema: of ") for label in figures)
+
+
+def test_colours_are_those_of_the_page(page: str) -> None:
+    assert "var(--ink)" in page
+    assert not re.search(r"#0[1-5]a0b[1-5]", page)
+
+
+def test_synthetic_patients_are_called_so_and_others_not(page: str, made_up: Path, tmp_path: Path) -> None:
+    real = report_from(made_up, tmp_path / "report.html").read_text()
+    assert "All patients here are synthetic" in page
+    assert "synthetic" not in real
+    assert "Research software, not a medical device" in real
+
+
+def test_the_same_input_gives_the_same_bytes(page: str, made_up: Path, tmp_path: Path) -> None:
+    assert report_from(made_up, tmp_path / "report.html", synthetic=True).read_text(encoding="utf-8") == page
+    assert str(made_up) not in page
+
+
+def test_shown_images_are_those_of_the_cohort(page: str, read: Reader, made_up: Path) -> None:
+    cohort = open_cohort(made_up / "cohort")
+    assert cohort.pairs is not None
+    held_out = cohort.pairs.filter(split="test")
+    pictures = cohort.images[held_out["frontal"].to_numpy()].astype(float)
+    frontal = [image for image in read.all("img") if image["alt"].startswith("Frontal")]
+    assert len(frontal) >= 12
+    for image in frontal[:3]:
+        decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))), dtype=float)
+        assert np.abs(pictures - decoded).mean((1, 2)).min() < 4
+    assert any(image["alt"].startswith("Lateral") for image in read.all("img"))
+
+
+def test_without_patients_or_a_task_the_rest_still_stands(made_up: Path, tmp_path: Path) -> None:
+    results = json.loads((made_up / "run" / "results.json").read_text())
+    results["results"] = [row for row in results["results"] if row["task"] == "temporal-text"]
+    del results["details"]["temporal-image/ms-cxr-t"]
+    left = {"task": "temporal-image", "dataset": "ms-cxr-t", "finding": "edema", "folds": 5}
+    results |= {"left_out": [left | {"reason": "there is too little <of> it"}]}
+    (tmp_path / "some.json").write_text(json.dumps(results))
+    out = report_from(made_up, tmp_path / "report.html", results=tmp_path / "some.json", comparisons=None, patients=0)
+    read = Reader(out.read_text())
+    assert [section.get("id") for section in read.all("section")] == [
+        "temporal-text-ms-cxr-t-paper", "warnings", "learning", "patients", "about"
+    ]  # fmt: skip
+    assert not read.all("img")
+    assert "too little <of> it" in " ".join(read.text)
+
+
+def test_no_legend_of_predictions_without_them_and_no_lateral_row_without_laterals(
+    page: str, made_up: Path, tmp_path: Path
+) -> None:
+    assert "where the prediction agrees" in page
+    assert "no lateral view" in page
+    results = json.loads((made_up / "run" / "results.json").read_text())
+    del results["details"]["temporal-image/ms-cxr-t"]
+    (tmp_path / "some.json").write_text(json.dumps(results))
+    cohort = shutil.copytree(made_up / "cohort", tmp_path / "cohort")
+    pairs = pl.read_parquet(cohort / "pairs.parquet")
+    pairs.with_columns(lateral=pl.lit(None, pairs.schema["lateral"])).write_parquet(cohort / "pairs.parquet")
+    out = report_from(made_up, tmp_path / "report.html", cohort=cohort, results=tmp_path / "some.json")
+    text = out.read_text()
+    assert "the change of each finding since" in text
+    assert "where the prediction agrees" not in text
+    assert "no lateral view" not in text
+
+
+def test_progress_ends_where_it_said(made_up: Path, tmp_path: Path) -> None:
+    said: list[tuple[int, int]] = []
+    report_from(
+        made_up, tmp_path / "report.html", patients=1, progress=lambda done, total, note: said.append((done, total))
+    )
+    assert said == [(done, 4) for done in range(5)]
+
+
+def test_what_does_not_belong_together_is_refused(made_up: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    results = json.loads((made_up / "run" / "results.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(results | {"model": {"fingerprint": "another", "recipe": "tiny"}}))
+    (tmp_path / "newer.json").write_text(json.dumps(results | {"schema": 3}))
+    (tmp_path / "torn.json").write_text(json.dumps(results)[:500])
+    shutil.copytree(made_up / "cohort", tmp_path / "cohort")
+    meta = json.loads((tmp_path / "cohort" / "cohort.json").read_text())
+    (tmp_path / "cohort" / "cohort.json").write_text(json.dumps(meta | {"fingerprint": "another"}))
+    for options, said in (
+        ({"run": tmp_path}, "is not a run"),
+        ({"results": tmp_path / "nowhere.json"}, "medst evaluate all"),
+        ({"results": tmp_path / "other.json"}, "about a model that is not in"),
+        ({"results": tmp_path / "newer.json"}, "results schema 3"),
+        ({"results": tmp_path / "torn.json"}, "is damaged"),
+        ({"cohort": made_up / "comparisons"}, "has no pairs"),
+        ({"cohort": tmp_path / "cohort"}, "is not the cohort that"),
+        ({"comparisons": tmp_path / "cohort"}, "is not a cohort that"),
+        ({"patients": -1}, "patients is -1"),
+    ):
+        with pytest.raises(MedstError, match=said):
+            report_from(made_up, out, **options)  # type: ignore[arg-type]
+    assert not out.exists()
+
+
+def test_a_torn_last_line_of_metrics_does_no_harm(made_up: Path, tmp_path: Path) -> None:
+    shutil.copytree(made_up / "run", tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open("a") as file:
+        file.write("41,5,train,0.001,2.0,1.0,3.1")
+    results = tmp_path / "run" / "results.json"
+    assert report_from(made_up, tmp_path / "report.html", run=tmp_path / "run", results=results).exists()
+
+
+def test_reports_are_text_not_markup(made_up: Path, tmp_path: Path) -> None:
+    shutil.copytree(made_up / "cohort", tmp_path / "cohort")
+    pairs = pl.read_parquet(tmp_path / "cohort" / "pairs.parquet")
+    pairs.with_columns(report=pl.lit("<script>alert(1)</script> & clear")).write_parquet(
+        tmp_path / "cohort" / "pairs.parquet"
+    )
+    page = report_from(made_up, tmp_path / "report.html", cohort=tmp_path / "cohort").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page

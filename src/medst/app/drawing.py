@@ -1,24 +1,19 @@
 """Pictures, heat maps and curves as the page shows them: data URIs and inline SVG."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import UInt8
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
-from medst.pages.figure_style import ACCENT, INK, new_figure, to_svg
+from medst.pages.figure_style import HEAT_MAP_COLOURS, INK, SIMILARITY_CURVE_COLOUR, new_figure, to_svg
+from medst.pages.html import picture_uri
 from medst.use import Grounding, HeatMap, Study
 
-QUALITY = 88
 HEAT_SIDE = 320
 """Longer side of a heat map's picture, which the browser stretches over the radiograph."""
-COLOURS = "inferno"
 
 
 @dataclass(frozen=True)
@@ -39,27 +34,18 @@ class Scale:
         return np.clip((values - self.low) / max(self.high - self.low, 1e-12), 0, 1)
 
 
-def picture_uri(picture: UInt8[np.ndarray, "height width"]) -> str:
-    """A grey picture as a JPEG inside a URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def heat_uri(heat: HeatMap, scale: Scale) -> str:
     """A heat map as a PNG inside a URI, to lie over its picture: the larger the value, the less it lets through; clear where
     the model saw nothing."""
     share = scale.share(heat.pixels(HEAT_SIDE))
-    colours = mpl.colormaps[COLOURS](np.nan_to_num(share), bytes=True)
+    colours = mpl.colormaps[HEAT_MAP_COLOURS](np.nan_to_num(share), bytes=True)
     colours[..., 3] = np.rint(np.nan_to_num(share) * 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(colours, "RGBA").save(buffer, format="PNG", compress_level=3)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return picture_uri(colours)
 
 
 def legend_css() -> str:
     """The colours as a CSS gradient."""
-    stops = [mpl.colors.to_hex(mpl.colormaps[COLOURS](x)) for x in np.linspace(0, 1, 7)]
+    stops = [mpl.colors.to_hex(mpl.colormaps[HEAT_MAP_COLOURS](x)) for x in np.linspace(0, 1, 7)]
     return f"linear-gradient(to right, {', '.join(stops)})"
 
 
@@ -72,8 +58,8 @@ def similarity_curve(studies: Sequence[Study], values: Sequence[float], phrase: 
         phrase: what they belong to.
     """
     across = range(1, len(studies) + 1)
-    figure, axes = new_figure(max(300, 90 + 74 * len(studies)), 210)
-    axes.plot(across, values, color=ACCENT, linewidth=1.8, marker="o", markersize=5)
+    figure, axes = new_figure(max(300, 90 + 74 * len(studies)), 210, grid="y")
+    axes.plot(across, values, color=SIMILARITY_CURVE_COLOUR, linewidth=1.8, marker="o", markersize=5)
     for x, y in zip(across, values, strict=True):
         axes.annotate(f"{y:.2f}", (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=10, color=INK)
     axes.margins(x=0.08, y=0.3)
@@ -81,7 +67,5 @@ def similarity_curve(studies: Sequence[Study], values: Sequence[float], phrase: 
     axes.set_xticks(list(across), names)
     axes.set_ylabel("cosine")
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.grid(axis="y")
-    axes.tick_params(length=0)
     said = ", ".join(f"study {n}: {value:.2f}" for n, value in zip(across, values, strict=True))
     return to_svg(figure, f"Similarity of '{phrase}' and each study; {said}.", "similarity")

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
 from weakref import WeakKeyDictionary
 
-import jinja2
-
-from medst.app.drawing import Scale, heat_uri, picture_uri, similarity_curve
+from medst.app.drawing import Scale, heat_uri, similarity_curve
 from medst.app.studies import Hit, Visit
-from medst.pages.patients import interval
+from medst.pages.html import picture_uri, render_macro
+from medst.pages.wording import time_span
 from medst.use import Grounding, HeatMap, Picture, Progression, read_picture
 from medst.use.pictures import Source
 
@@ -63,7 +60,7 @@ def timeline_html(visit: Visit, found: list[Grounding] | None = None) -> str:
     phrase = "" if found is None else found[0].phrase
     curve = "" if found is None else similarity_curve(visit.studies, [g.similarity for g in found], phrase)
     note = f"{visit.left_out} earlier studies of this patient are not shown." if visit.left_out else ""
-    return _piece("timeline", cards, note, phrase, scale, curve)
+    return _fragment("timeline", cards, note, phrase, scale, curve)
 
 
 def comparison_html(visit: Visit, prior: int, current: int, found: Progression) -> str:
@@ -77,7 +74,7 @@ def comparison_html(visit: Visit, prior: int, current: int, found: Progression) 
         "current": found.current,
     }
     pictures = [_shown(visit.studies[number].frontal, None, None) for number in (prior, current)]
-    return _piece("comparison", values, *pictures, visit.name(prior), visit.name(current))
+    return _fragment("comparison", values, *pictures, visit.name(prior), visit.name(current))
 
 
 def similar_html(hits: list[Hit]) -> str:
@@ -92,7 +89,7 @@ def similar_html(hits: list[Hit]) -> str:
         }
         for hit in hits
     ]
-    return _piece("similar", rows)
+    return _fragment("similar", rows)
 
 
 def _shown(source: Source, heat: HeatMap | None, scale: Scale | None) -> Shown:
@@ -106,17 +103,8 @@ def _since(before: datetime | None, time: datetime | None) -> str:
     """Time between two studies in words; empty where it is not known, or both pictures are of one moment."""
     if before is None or time is None or (time - before).total_seconds() < 60:
         return ""
-    return interval((time - before).total_seconds())
+    return time_span((time - before).total_seconds())
 
 
-def _piece(name: str, *values: object) -> str:
-    return str(getattr(_template(), name)(*values))
-
-
-@cache
-def _template() -> jinja2.environment.TemplateModule:
-    source = (files("medst.app") / "fragments.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source).module
+def _fragment(name: str, *values: object) -> str:
+    return render_macro("app/fragments.html.j2", name, *values)

@@ -29,30 +29,18 @@ def report(
         patients: number of patients to show.
         synthetic: state on the page that all patients are synthetic.
     """
-    from medst.errors import MedstError
-    from medst.pages.report import compare, tables_of
-    from medst.pages.run_page import build
+    from medst.pages.report import report as write_report
+    from medst.pages.tables import tables_of
 
-    if not runs:
-        raise MedstError("report needs at least one RUN, a run's folder or a results file.")
-    if cohort is None:
-        if results is not None or comparisons is not None:
-            raise MedstError("--results and --comparisons go with --cohort, which shows one run with its patients.")
-        folder = runs[0] if runs[0].is_dir() else runs[0].parent
-        page = compare(out or folder / "comparison.html", runs)
-        if tables is not None:
-            print(tables_of(runs, tables))
-        print(page)
-        return
-    if len(runs) > 1:
-        raise MedstError("--cohort shows the patients of one run; give one RUN, or leave --cohort out to compare them.")
-    page = build(
-        out or runs[0] / "report.html",
-        run=runs[0],
-        results=results or runs[0] / "results.json",
+    page = write_report(
+        runs,
+        out,
         cohort=cohort,
+        results=results,
         comparisons=comparisons,
         patients=patients,
         synthetic=synthetic,
     )
+    if tables is not None:
+        print(tables_of(runs, tables))
     print(page)

@@ -1,11 +1,12 @@
-"""A cohort to numbers: plain dictionaries, lists and numbers, so that they can be written as JSON.
+"""Summarise a cohort as numbers, in dictionaries and lists that can be written as JSON.
 
-What a cohort doesn't have is not in the summary either.
+What a cohort doesn't have is absent from its summary.
 """
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from medst.cohort.pairs import SPLITS
@@ -16,10 +17,15 @@ from medst.files import read_regular
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 ANSWERS = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
-LENGTH = 4
-"""Pairs of a sequence, as in the paper."""
+SEQUENCE_LENGTH = 4
+"""Pairs in a sequence, as in the paper."""
 KEPT = "kept"
-"""How reasons begin that say what to know of a row that stayed."""
+"""The first word of reasons that belong to rows which were kept."""
+DATA_KEYS = (
+    "dataset", "dataset_version", "options", "source", "classes", "time", "counts", "medst_version", "fingerprint"
+)  # fmt: skip
+DAYS = (("under 1 day", 1), ("1 to 7 days", 7), ("1 to 4 weeks", 28), ("1 to 6 months", 183), ("6 to 24 months", 730))
+"""Upper ends of the bins of days between studies."""
 
 
 def summarise(cohort: Cohort) -> dict[str, Any]:
@@ -29,19 +35,20 @@ def summarise(cohort: Cohort) -> dict[str, Any]:
         cohort: of any data set.
 
     Returns:
-        Keys as far as there is something: data, images, left_out, kept; of pairs: splits, studies_a_patient, sequences,
-        report_words, labels, days_between_studies; of comparisons: comparisons, sentences; of labelled images: classes,
-        images_a_patient.
+        The keys data, images, left_out and kept; for pairs also splits, studies_a_patient, sequences, report_words, labels
+        and days_between_studies; for comparisons also comparisons and sentences; for labelled images also classes,
+        images_a_patient and patients_in_several_splits.
     """
-    found: dict[str, Any] = {"data": _data(cohort), "images": _images(cohort.image_table)}
+    data = {key: cohort.meta[key] for key in DATA_KEYS if key in cohort.meta}
+    found: dict[str, Any] = {"data": data, "images": _images(cohort.image_table)}
     if cohort.pairs is not None and cohort.pairs.height:
-        found |= _of_pairs(cohort.pairs, timed=is_timed(cohort))
+        found |= _summarise_pairs(cohort.pairs, timed=has_times(cohort))
     if cohort.comparisons is not None and cohort.comparisons.height:
         found["comparisons"] = _crossed(cohort.comparisons, "finding", "progression")
     if cohort.sentences is not None and cohort.sentences.height:
         found["sentences"] = _crossed(cohort.sentences, "subset", "category")
     if cohort.labelled is not None and cohort.labelled.height:
-        found |= _of_labelled(cohort.labelled, cohort.meta["classes"])
+        found |= _summarise_labelled(cohort.labelled, cohort.meta["classes"])
     rejected = _rejected(cohort.path / "rejected.csv")
     stayed = pl.col("reason").str.starts_with(KEPT)
     seen = cohort.meta.get("seen", {})
@@ -59,24 +66,9 @@ def _rejected(file: Path) -> pl.DataFrame:
         raise MedstError(f"{file} is damaged ({said}); remove the cohort's folder and prepare it again.") from error
 
 
-def is_timed(cohort: Cohort) -> bool:
-    """Whether the cohort's times are times; else they only order a patient's studies."""
+def has_times(cohort: Cohort) -> bool:
+    """Whether the cohort has times, and not only the order of a patient's studies."""
     return bool(cohort.meta.get("time", "timestamps") == "timestamps")
-
-
-def _data(cohort: Cohort) -> dict[str, Any]:
-    keys = (
-        "dataset",
-        "dataset_version",
-        "options",
-        "source",
-        "classes",
-        "time",
-        "counts",
-        "medst_version",
-        "fingerprint",
-    )
-    return {key: cohort.meta[key] for key in keys if key in cohort.meta}
 
 
 def _images(table: pl.DataFrame) -> dict[str, Any]:
@@ -94,7 +86,7 @@ def _images(table: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _of_pairs(pairs: pl.DataFrame, timed: bool) -> dict[str, Any]:
+def _summarise_pairs(pairs: pl.DataFrame, timed: bool) -> dict[str, Any]:
     splits = (
         pairs.group_by("split")
         .agg(
@@ -111,10 +103,7 @@ def _of_pairs(pairs: pl.DataFrame, timed: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "splits": splits.to_dicts(),
         "studies_a_patient": _crossed(patients, "split", "studies"),
-        "sequences": {
-            "length": LENGTH,
-            **_sequences(pairs),
-        },
+        "sequences": {"length": SEQUENCE_LENGTH, **_sequences(pairs)},
         "report_words": {"quantiles": quantiles(words), "histogram": histogram(words.cast(pl.Float64), 24)},
     }
     labels = _labels(studies)
@@ -134,13 +123,13 @@ def _of_pairs(pairs: pl.DataFrame, timed: bool) -> dict[str, Any]:
 def _sequences(pairs: pl.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for split in pairs["split"].unique().sort():
-        lengths = pl.Series([len(sequence) for sequence in chunk(pairs.filter(split=split), LENGTH)])
-        found[split] = {str(n): int((lengths == n).sum()) for n in range(1, LENGTH + 1)}
+        lengths = pl.Series([len(sequence) for sequence in chunk(pairs.filter(split=split), SEQUENCE_LENGTH)])
+        found[split] = {str(n): int((lengths == n).sum()) for n in range(1, SEQUENCE_LENGTH + 1)}
     return found
 
 
 def _labels(studies: pl.DataFrame) -> list[dict[str, Any]]:
-    """For each label and split, how many studies say what."""
+    """Counts of each answer by label and split."""
     spread = studies.select("split", "labels").unnest("labels")
     long = spread.unpivot(index="split", variable_name="label")
     if long["value"].is_null().all():
@@ -150,7 +139,7 @@ def _labels(studies: pl.DataFrame) -> list[dict[str, Any]]:
     return counted.sort("label", "split").to_dicts()
 
 
-def _of_labelled(labelled: pl.DataFrame, classes: list[str]) -> dict[str, Any]:
+def _summarise_labelled(labelled: pl.DataFrame, classes: list[str]) -> dict[str, Any]:
     per_patient = labelled.group_by("patient_id").agg(images=pl.len(), splits=pl.col("split").n_unique())
     return {
         "classes": {
@@ -178,7 +167,7 @@ def _crossed(table: pl.DataFrame, down: str, across: str) -> dict[str, dict[str,
 
 
 def _reasons(rejected: pl.DataFrame, seen: dict[str, int]) -> list[dict[str, Any]]:
-    """Rows by kind and by reason, what is particular about a reason taken out of it."""
+    """Count rejected rows by kind and reason, with ids and numbers in the reason replaced by #."""
     general = (
         pl.col("reason").str.replace(r" \(.*\)$", "").str.replace_all(r"[sp]?\d+(, [sp]\d+)*", "#").alias("reason")
     )
@@ -195,7 +184,7 @@ def _reasons(rejected: pl.DataFrame, seen: dict[str, int]) -> list[dict[str, Any
 
 
 def quantiles(values: pl.Series) -> dict[str, float]:
-    """Some quantiles of numbers, by their name in per cent; none of none.
+    """Some quantiles by their name in per cent; empty if there are no numbers.
 
     >>> quantiles(pl.Series([1, 2, 3, 4, 5]))["50 %"]
     3.0
@@ -210,15 +199,8 @@ def histogram(values: pl.Series, bins: int) -> dict[str, list[float]]:
     """Counts in bins of equal width from the smallest to the largest number."""
     low, high = float(values.min() or 0), float(values.max() or 0)  # type: ignore[arg-type]
     width = max((high - low) / bins, 1.0)
-    place = ((values - low) / width).floor().cast(pl.Int64).clip(0, bins - 1)
-    counts = dict(place.value_counts().iter_rows())
-    return {
-        "from": [round(low + i * width, 3) for i in range(bins)],
-        "rows": [int(counts.get(i, 0)) for i in range(bins)],
-    }
-
-
-DAYS = (("under 1 day", 1), ("1 to 7 days", 7), ("1 to 4 weeks", 28), ("1 to 6 months", 183), ("6 to 24 months", 730))
+    rows, starts = np.histogram(values.to_numpy(), bins, (low, max(high, low + bins * width)))
+    return {"from": [round(float(start), 3) for start in starts[:-1]], "rows": rows.tolist()}
 
 
 def _day_bins(days: pl.Series) -> dict[str, int]:

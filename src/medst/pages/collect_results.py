@@ -1,43 +1,47 @@
-"""Results of any number of runs, brought together: a group for each benchmark and protocol, a row for each number."""
+"""Results of any number of runs, collected by benchmark and protocol, with one line per number."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from medst.errors import MedstError
+from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.results import read_results
-from medst.evaluate.task import ALL, AVERAGE
+from medst.evaluate.task import is_summary
 
-PLAIN: dict[str, Any] = {
-    "features": "concat", "tokens": "global", "laterals": False, "prompts": "released", "finetune": False,
+DEFAULT_SWITCHES: dict[str, Any] = {
+    "features": "concat",
+    "tokens": "global",
+    "laterals": False,
+    "prompts": "released",
+    "finetune": False,
     "precision": "fp32",
-}  # fmt: skip
-"""The switches that go without saying."""
-HEADLINES = {
-    "temporal-image": "macro accuracy",
-    "temporal-text": "auroc",
-    "zero-shot": "auroc",
-    "probe": "auroc",
-    "retrieval": "image to report R@1",
 }
-"""The metric of each task that is drawn."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """One results.json: a name that tells it from the others, and its content."""
+class ResultsFile:
+    """A results.json.
+
+    Attributes:
+        name: distinguishes it from the others on the page.
+        results: its content.
+        measured: the day when the file was written, yyyy-mm-dd in UTC.
+    """
 
     name: str
     results: dict[str, Any]
+    measured: str
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number that somebody reports, and where it was found."""
+    """A published number and its source."""
 
     system: str
     value: float
@@ -48,7 +52,7 @@ class Published:
 
 @dataclass
 class Line:
-    """A number: what it is of, and what each source found, None where it found nothing."""
+    """One number of every run; None for a run that lacks it."""
 
     metric: str
     finding: str
@@ -59,18 +63,28 @@ class Line:
 
     @property
     def chance(self) -> float:
-        """What a guess reaches."""
+        """The value that guessing reaches."""
         return next(row["chance"] for row in self.trained if row is not None)
 
     @property
-    def is_sum(self) -> bool:
-        """Whether it sums up all findings."""
-        return self.finding in (AVERAGE, ALL)
+    def is_summary(self) -> bool:
+        """Whether it covers all findings."""
+        return is_summary(self.finding)
 
 
 @dataclass
-class Group:
-    """A benchmark under one protocol: the names of the sources that measured it, and its lines."""
+class BenchmarkResults:
+    """A task on a data set under one protocol, with the runs that were measured on it.
+
+    Attributes:
+        task: name of the task.
+        dataset: name of the data set.
+        protocol: paper or strict.
+        names: of the runs.
+        lines: one per number; the rows of each are in the order of `names`.
+        details: of each run, as in results.json.
+        fingerprints: of the cohort of each run.
+    """
 
     task: str
     dataset: str
@@ -80,22 +94,35 @@ class Group:
     details: list[dict[str, Any]]
     fingerprints: list[str]
 
+    @property
+    def title(self) -> str:
+        """Its task and data set."""
+        return f"{self.task} on {self.dataset}"
+
     def headline(self) -> list[Line]:
-        """The lines that are drawn, what sums them up first."""
-        folds = min(
-            (line.folds for line in self.lines if line.metric == HEADLINES[self.task] and line.folds), default=None
-        )
-        drawn = [line for line in self.lines if (line.metric, line.folds) == (HEADLINES[self.task], folds)]
-        return sorted(drawn, key=lambda line: not line.is_sum)
+        """The lines that are drawn: those of the headline metric with the fewest folds, the summary first."""
+        drawn = [line for line in self.lines if line.metric == BENCHMARKS[self.task].headline]
+        folds = min((line.folds for line in drawn if line.folds), default=None)
+        return sorted((line for line in drawn if line.folds == folds), key=lambda line: not line.is_summary)
 
 
-def read_sources(paths: Sequence[Path]) -> list[Source]:
-    """Every results file of every path, a file or a run's folder.
+def spread(row: dict[str, Any]) -> tuple[float, float] | None:
+    """The interval of a number; without one, a standard deviation to both sides; None if it has neither."""
+    if row["low"] is not None:
+        return row["low"], row["high"]
+    return (row["value"] - row["std"], row["value"] + row["std"]) if row["std"] else None
+
+
+def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
+    """Read every results file.
+
+    Args:
+        paths: results files, or folders of runs, of which every results file is read.
 
     Raises:
-        MedstError: there is none in a folder, or one can't be read.
+        MedstError: a folder has no results, a file is damaged, or a run is given twice.
     """
-    found: list[tuple[Path, dict[str, Any]]] = []
+    found: list[Path] = []
     for path in paths:
         files_here = sorted(path.glob("results*.json")) if path.is_dir() else [path]
         if not files_here:
@@ -104,22 +131,27 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
                     f"{path} is a model; give its run {path.parent}, measured by `medst evaluate all {path} COHORT`."
                 )
             raise MedstError(f"{path} has no results.json; `medst evaluate all {path / 'best'} COHORT` writes it.")
-        found += [(file, read_results(file)) for file in files_here]
-    names = _names([file for file, _ in found])
-    sources = [
-        Source(" ".join([name, *_switches(results["switches"])]), results)
-        for name, (_, results) in zip(names, found, strict=True)
+        found += files_here
+    contents = [read_results(file, "`medst evaluate all MODEL COHORT`") for file in found]
+    results_files = [
+        ResultsFile(" ".join([name, *_switches(content["switches"])]), content, _day_written(file))
+        for file, name, content in zip(found, _names(found), contents, strict=True)
     ]
-    same = {source.name for source in sources if [s.name for s in sources].count(source.name) > 1}
-    for name in same:
-        protocols = [source.results["protocol"] for source in sources if source.name == name]
-        if len(set(protocols)) < len(protocols):
-            raise MedstError(f"{name} is given twice with protocol {protocols[0]}; give each results file once.")
-    return sources
+    seen = set()
+    for one in results_files:
+        key = (one.name, one.results["protocol"])
+        if key in seen:
+            raise MedstError(f"{key[0]} is given twice with protocol {key[1]}; give each results file once.")
+        seen.add(key)
+    return results_files
+
+
+def _day_written(file: Path) -> str:
+    return f"{datetime.fromtimestamp(file.stat().st_mtime, UTC):%Y-%m-%d}"
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """The shortest ends of the paths that tell the folders apart; a file of its own name adds that."""
+    """The shortest ends of the paths that tell the folders apart, with the file's name if it is unusual."""
     folders = [path.absolute().parent for path in paths]
     depth = 1
     while len({folder.parts[-depth:] for folder in folders}) < len(set(folders)):
@@ -130,35 +162,35 @@ def _names(paths: list[Path]) -> list[str]:
 
 
 def _switches(switches: dict[str, Any]) -> list[str]:
-    said = []
-    for name, value in switches.items():
-        if value == PLAIN[name]:
-            continue
-        said.append(
-            f"with {name}" if value is True else f"own {name}" if isinstance(value, dict) else f"{name} {value}"
-        )
-    return [f"({', '.join(said)})"] if said else []
+    """The switches that differ from the defaults, in brackets."""
+    changed = [
+        f"with {name}" if value is True else f"own {name}" if isinstance(value, dict) else f"{name} {value}"
+        for name, value in switches.items()
+        if value != DEFAULT_SWITCHES[name]
+    ]
+    return [f"({', '.join(changed)})"] if changed else []
 
 
-def group(sources: Sequence[Source]) -> list[Group]:
+def collect(results_files: Sequence[ResultsFile]) -> list[BenchmarkResults]:
     """Bring numbers of the same benchmark and protocol together, in the order in which they first appear."""
     keys = dict.fromkeys(
-        (row["task"], row["dataset"], source.results["protocol"])
-        for source in sources
-        for row in source.results["results"]
+        (row["task"], row["dataset"], one.results["protocol"])
+        for one in results_files
+        for row in one.results["results"]
     )
-    return [_one(*key, sources) for key in keys]
+    return [_benchmark(*key, results_files) for key in keys]
 
 
-def _one(task: str, dataset: str, protocol: str, sources: Sequence[Source]) -> Group:
-    chosen = [
-        source
-        for source in sources
-        if source.results["protocol"] == protocol and f"{task}/{dataset}" in source.results["details"]
-    ]
+def _benchmark(task: str, dataset: str, protocol: str, results_files: Sequence[ResultsFile]) -> BenchmarkResults:
+    name = f"{task}/{dataset}"
+    chosen = [one for one in results_files if one.results["protocol"] == protocol and name in one.results["details"]]
     rows = [
-        {_key(row): row for row in source.results["results"] if (row["task"], row["dataset"]) == (task, dataset)}
-        for source in chosen
+        {
+            (row["metric"], row["finding"], row["folds"], row["model"]): row
+            for row in one.results["results"]
+            if (row["task"], row["dataset"]) == (task, dataset)
+        }
+        for one in chosen
     ]
     keys = dict.fromkeys(key[:3] for found in rows for key in found if key[3] == "trained")
     lines = [
@@ -166,41 +198,35 @@ def _one(task: str, dataset: str, protocol: str, sources: Sequence[Source]) -> G
             *key,
             trained=[found.get((*key, "trained")) for found in rows],
             untrained=[found.get((*key, "untrained")) for found in rows],
-            published=[one for wanted, one in published() if wanted == (dataset, task, key[0], key[1])],
+            published=[number for wanted, number in published() if wanted == (dataset, task, *key[:2])],
         )
         for key in keys
     ]
-    return Group(
+    return BenchmarkResults(
         task,
         dataset,
         protocol,
-        [source.name for source in chosen],
-        lines,
-        [source.results["details"][f"{task}/{dataset}"] for source in chosen],
-        [source.results["cohorts"][dataset] for source in chosen],
+        names=[one.name for one in chosen],
+        lines=lines,
+        details=[one.results["details"][name] for one in chosen],
+        fingerprints=[one.results["cohorts"][dataset] for one in chosen],
     )
-
-
-def _key(row: dict[str, Any]) -> tuple[str, str, int | None, str]:
-    return row["metric"], row["finding"], row["folds"], row["model"]
 
 
 @cache
 def published() -> list[tuple[tuple[str, str, str, str], Published]]:
-    """The numbers that are carried in the package: (data set, task, metric, finding) and what is reported of it."""
+    """The numbers in published.csv by (data set, task, metric, finding)."""
     text = (files("medst.pages") / "published.csv").read_text(encoding="utf-8")
     found = []
     for row in csv.DictReader(text.splitlines()):
         if row["system"] == "chance":
             continue
-        scale = 100 if row["unit"] == "%" else 1
         number = Published(
             row["system"],
-            float(row["value"]) / scale,
+            float(row["value"]) / (100 if row["unit"] == "%" else 1),
             row["protocol"],
             f"{row['benchmark']}, {row['source']}",
             row["confirmed"],
         )
-        dataset = row["benchmark"].split()[0].lower()
-        found.append(((dataset, row["task"], row["metric"], row["finding"]), number))
+        found.append(((row["benchmark"].split()[0].lower(), row["task"], row["metric"], row["finding"]), number))
     return found

@@ -1,30 +1,39 @@
-"""One look for all figures, and how a matplotlib figure gets into the page.
+"""One style for all figures, and matplotlib figures as inline SVG.
 
-Unusual here: figures are drawn in placeholder colours that become the page's CSS variables, so that the same inline SVG is
-right on light and on dark paper, and their text stays text in the page's own font.
+Figures are drawn in placeholder colours that become CSS variables of the page, so that one SVG suits light and dark paper.
+Its text stays text, in the font of the page.
 """
 
 import io
 import re
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, MUTED, LINE, ACCENT, PAPER = "#01a0b1", "#02a0b2", "#03a0b3", "#04a0b4", "#05a0b5"
-_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", PAPER: "--paper"}
+INK, MUTED, LINE, ACCENT = "#01a0b1", "#02a0b2", "#03a0b3", "#04a0b4"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent"}
 
-_FINDING_COLOURS = {
+TRAINING_CURVE_COLOUR, MEAN_CURVE_COLOUR, VALIDATION_CURVE_COLOUR = MUTED, INK, ACCENT
+"""Of learning curves: each training step, their running mean, and the validations."""
+SIMILARITY_CURVE_COLOUR = ACCENT
+CALIBRATION_CURVE_COLOUR = ACCENT
+BAR_COLOUR = ACCENT
+HEAT_MAP_COLOURS = "inferno"
+"""A colour map of matplotlib."""
+RUN_COLOURS = ("#2f78a8", "#b8593f", "#3f9080", "#8470aa", "#bb8a2e", "#7c8794")
+RUN_MARKERS = ("o", "s", "^", "D", "v", "P")
+"""Of the first run, the second and so on; the markers tell runs apart without colours."""
+FINDING_COLOURS = {
     "consolidation": "#b8593f",
     "edema": "#3f82ab",
     "pleural_effusion": "#3f9080",
     "pneumonia": "#bb8a2e",
     "pneumothorax": "#8470aa",
 }
-_OTHER_COLOUR = "#7c8794"
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -40,43 +49,53 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": LINE,
     "grid.linewidth": 0.7,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
     "xtick.labelsize": 11,
     "ytick.labelsize": 11,
-    "legend.frameon": False,
-    "legend.fontsize": 11,
 }
 _PIXELS_PER_INCH = 72  # of matplotlib's SVG
 
 
-def finding_colour(finding: str, otherwise: str = _OTHER_COLOUR) -> str:
-    """The colour of a finding on the whole page, readable on light and on dark paper."""
-    return _FINDING_COLOURS.get(finding, otherwise)
+def finding_colour(finding: str, otherwise: str = ACCENT) -> str:
+    """The colour of a finding, readable on light and on dark paper; `otherwise` for a finding that has none."""
+    return FINDING_COLOURS.get(finding, otherwise)
 
 
-def plain(name: str) -> str:
-    """A column's or finding's name as it is read: 'pleural_effusion' is 'Pleural effusion'."""
-    words = name.replace("_", " ").replace("-", " ")
-    return words[:1].upper() + words[1:]
+def css_colour(colour: str) -> str:
+    """A colour of a figure as CSS writes it."""
+    return f"var({_VARIABLES[colour]})" if colour in _VARIABLES else colour
 
 
-def new_figure(width: int, height: int) -> tuple[Figure, Axes]:
-    """A figure of that many CSS pixels with one pair of axes, in the page's style."""
-    with mpl.rc_context(_STYLE):
+def new_figure(width: int, height: int, grid: Literal["x", "y", "both", ""] = "") -> tuple[Figure, Axes]:
+    """A figure with one pair of axes.
+
+    Args:
+        width: CSS pixels.
+        height: CSS pixels.
+        grid: the axis whose ticks have lines; with "x" the bottom line is left out.
+    """
+    lines = {"axes.grid": bool(grid), "axes.grid.axis": grid or "both", "axes.spines.bottom": grid != "x"}
+    with mpl.rc_context(_STYLE | lines):
         figure = Figure(figsize=(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), layout="constrained")
         return figure, figure.add_subplot()
 
 
+def name_rows(axes: Axes, names: list[str], places: list[float] | None = None) -> None:
+    """Write a name beside each row of a figure, the first row at the top."""
+    axes.set_yticks(places or list(range(len(names))), names, fontsize=12, color=INK)
+    axes.invert_yaxis()
+
+
 def to_svg(figure: Figure, alt: str, key: str) -> Markup:
-    """The figure as inline SVG that says `alt` to those who can't see it.
+    """The figure as inline SVG.
 
     Args:
-        figure: made by `new_figure`.
-        alt: what it shows, in a sentence.
-        key: another one for each figure of a page, so that the ids inside don't clash.
+        figure: from `new_figure`.
+        alt: what it shows, in a sentence, for those who can't see it.
+        key: different for each figure of a page, so that the ids inside don't clash.
     """
     for axes in figure.axes:
         axes.patch.set_alpha(0)
@@ -90,7 +109,7 @@ def to_svg(figure: Figure, alt: str, key: str) -> Markup:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"font: ([\d.]+px|(?:\w+ )*[\d.]+px) [^;\"]*", r"font: \1 var(--sans)", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
-    for placeholder, variable in _VARIABLES.items():
-        svg = svg.replace(placeholder, f"var({variable})")
+    for placeholder in _VARIABLES:
+        svg = svg.replace(placeholder, css_colour(placeholder))
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'style="max-width: {width:.0f}px"', svg, count=1)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1).strip())

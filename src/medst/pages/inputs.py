@@ -1,4 +1,4 @@
-"""All that a page is drawn from, read and held against each other before anything is drawn."""
+"""The inputs of a run's page, read and checked against each other before anything is drawn."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,65 +7,95 @@ from typing import Any
 from medst import weights
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.evaluate.results import read_results
-from medst.files import find_folder
+from medst.files import find_folder, read_json
 from medst.pretrain.checkpoint import RunFolder
 from medst.use import Model, load
 
 
 @dataclass
-class Evidence:
-    """A run and what was found out about it.
+class RunInputs:
+    """A run as its folder describes it.
 
     Attributes:
+        path: the folder.
         settings: content of settings.json.
         metrics: rows of metrics.csv, as text.
-        results: content of results.json.
-        loaded: the model that the results are of.
-        cohort: the one that the run was trained on.
-        comparisons: the one that the results were measured on, or None.
+        began: the day when training began, yyyy-mm-dd in UTC; empty if it was not recorded.
     """
 
+    path: Path
     settings: dict[str, Any]
     metrics: list[dict[str, str]]
+    began: str
+
+
+@dataclass
+class PatientInputs:
+    """What the patients of a page are drawn from.
+
+    Attributes:
+        results: content of results.json.
+        model: the model that the results are about.
+        cohort: the one that the run was trained on.
+        comparisons: the ms-cxr-t cohort that the results were measured on, or None.
+    """
+
     results: dict[str, Any]
-    loaded: Model
+    model: Model
     cohort: Cohort
     comparisons: Cohort | None
 
     @property
-    def progressions(self) -> dict[str, Any]:
-        """Confusion matrices and predictions of temporal-image; empty where it was not measured."""
-        empty: dict[str, Any] = {"confusion": {}, "predictions": []}
-        return self.results["details"].get("temporal-image/ms-cxr-t", empty)
+    def predictions(self) -> list[dict[str, Any]]:
+        """The predictions of temporal-image; empty if it was not measured."""
+        return self.results["details"].get("temporal-image/ms-cxr-t", {"predictions": []})["predictions"]
 
 
-def read_evidence(run: Path, results: Path, cohort: Path, comparisons: Path | None) -> Evidence:
-    """Open everything.
+def read_run(run: Path) -> RunInputs:
+    """Read the folder of a run.
+
+    Raises:
+        MedstError: it is not a run, or damaged.
+    """
+    if not (run / "settings.json").is_file():
+        raise MedstError(f"{run} is not a run (there is no settings.json); give the folder of a run.")
+    settings = RunFolder(run).read_settings("give another run")
+    environment = run / "environment.json"
+    starts = read_json(environment, "remove it", [{"begun": str}]) if environment.is_file() else []
+    return RunInputs(run, settings, RunFolder(run).metrics.read(), starts[0]["begun"][:10] if starts else "")
+
+
+def read_patient_inputs(
+    run: RunInputs, results: dict[str, Any], cohort: Path, comparisons: Path | None
+) -> PatientInputs:
+    """Open the model and the cohorts that belong to a run and its results.
+
+    Args:
+        run: the run.
+        results: content of its results.json.
+        cohort: the one that the run was trained on.
+        comparisons: the ms-cxr-t cohort that the results were measured on, or None.
 
     Raises:
         MedstError: something is missing or damaged, or belongs to another run, model or cohort.
     """
-    if not (run / "settings.json").is_file():
-        raise MedstError(f"{run}: no run here (there is no settings.json); give the folder of one.")
-    settings = RunFolder(run).read_settings("give another run")
-    found = read_results(results, f"`medst evaluate all {run / 'best'} COHORT`")
     opened = open_cohort(cohort)
     if opened.pairs is None:
-        raise MedstError(f"{cohort} has no pairs: it is a {opened.meta['dataset']} cohort; give the one of the run.")
-    if opened.fingerprint != settings["cohort"]["fingerprint"]:
-        raise MedstError(f"{cohort} is not the cohort that {run} was trained on; give that one.")
+        raise MedstError(f"{cohort} has no pairs: it is a {opened.meta['dataset']} cohort; give the cohort of the run.")
+    if opened.fingerprint != run.settings["cohort"]["fingerprint"]:
+        raise MedstError(f"{cohort} is not the cohort that {run.path} was trained on; give that one.")
     measured = None if comparisons is None else open_cohort(comparisons)
-    if measured is not None and measured.fingerprint not in found["cohorts"].values():
-        raise MedstError(f"{comparisons} is not the cohort that {results} was measured on; give that one.")
-    loaded = _model_of(run, found["model"]["fingerprint"], results)
-    return Evidence(settings, RunFolder(run).metrics.read(), found, loaded, opened, measured)
+    if measured is not None and measured.fingerprint not in results["cohorts"].values():
+        raise MedstError(f"{comparisons} is not a cohort that the results were measured on; give that one.")
+    return PatientInputs(results, _model_of(run.path, results["model"]["fingerprint"]), opened, measured)
 
 
-def _model_of(run: Path, fingerprint: str, results: Path) -> Model:
+def _model_of(run: Path, fingerprint: str) -> Model:
     for name in ("best", "last"):
         if weights.is_model(find_folder(run / name, weights.is_model)):
-            loaded = load(run / name, device="cpu")
-            if loaded.fingerprint == fingerprint:
-                return loaded
-    raise MedstError(f"{results} is about a model that is not in {run}; evaluate {run / 'best'} again.")
+            model = load(run / name, device="cpu")
+            if model.fingerprint == fingerprint:
+                return model
+    raise MedstError(
+        f"the results are about a model that is not in {run}; run `medst evaluate` on {run / 'best'} again."
+    )

@@ -1,24 +1,32 @@
-"""The page and the JSON file: a cohort in, two files beside it out; a cohort itself is never written to."""
+"""The page of a cohort, and its numbers as JSON. Nothing is written to the cohort itself."""
 
+import json
 import os
-from importlib.resources import files
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
+from markupsafe import Markup
 
 from medst import __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.files import claim, write_json, write_text
 from medst.pages import cohort_figures as figures
-from medst.pages.cohort_summary import ANSWERS, LENGTH, is_timed, summarise
-from medst.pages.contact_sheet import cards
-from medst.pages.figure_style import plain
+from medst.pages.cohort_summary import ANSWERS, SEQUENCE_LENGTH, has_times, summarise
+from medst.pages.contact_sheet import sample_rows
+from medst.pages.html import csv_uri, render, write_page
+from medst.recipes import RECIPES
+
+MOST_STUDIES = 12
+"""Numbers of studies with a bar of their own."""
+HIDDEN_COUNTS = re.compile("^rejected|_comparisons$")
+"""Counts that are not at the top of the page, because its tables have them."""
 
 
 def inspect(cohort: Path, out: Path | None = None, *, pairs: int = 12, seed: int = 0) -> Path:
-    """Write what is in a cohort as one self-contained HTML page, and the same numbers as JSON.
+    """Write the contents of a cohort as one self-contained HTML page, and the same numbers as JSON.
 
     The same cohort, `pairs` and `seed` give the same bytes.
 
@@ -33,7 +41,7 @@ def inspect(cohort: Path, out: Path | None = None, *, pairs: int = 12, seed: int
 
     Raises:
         MedstError: there is no finished cohort, `pairs` or `seed` is negative, `out` lies in a cohort, or another process
-            writes it.
+            is writing it.
     """
     if pairs < 0 or seed < 0:
         raise MedstError("--pairs and --seed must be 0 or more.")
@@ -45,12 +53,8 @@ def inspect(cohort: Path, out: Path | None = None, *, pairs: int = 12, seed: int
         raise MedstError(f"{page}: --out is the page's name, for instance {page.with_suffix('.html').name}.")
     opened = open_cohort(folder)
     summary = summarise(opened)
-    content = _content(opened, summary, folder.name, pairs, seed)
-    html = _environment().get_template("inspect.html.j2").render(content)
-    with claim(page):
-        write_json(numbers_of(page), summary)
-        write_text(page, html)
-    return page
+    html = render("pages/inspect.html.j2", _content(opened, summary, folder.name, pairs, seed))
+    return write_page(page, html, beside={numbers_of(page): json.dumps(summary, indent=1) + "\n"})
 
 
 def numbers_of(page: Path) -> Path:
@@ -58,81 +62,130 @@ def numbers_of(page: Path) -> Path:
     return page.with_name(f"{page.stem}-numbers.json")
 
 
+def verdict(cohort: Cohort, summary: dict[str, Any]) -> str:
+    """A sentence about what the cohort is ready for, or what is missing."""
+    if cohort.pairs is not None:
+        return _training_verdict(summary)
+    ready = []
+    if "comparisons" in summary:
+        changes = sum(sum(counts.values()) for counts in summary["comparisons"].values())
+        ready.append(f"temporal-image ({changes:,} labelled changes)")
+    if "sentences" in summary:
+        sentences = sum(sum(counts.values()) for counts in summary["sentences"].values())
+        ready.append(f"temporal-text ({sentences:,} pairs of sentences)")
+    if "classes" in summary:
+        images = sum(sum(counts.values()) for counts in summary["classes"].values())
+        ready.append(f"zero-shot and probe ({images:,} labelled images)")
+    if not ready:
+        return "Nothing to train on and nothing to measure: every row was left out."
+    return f"Ready to evaluate {' and '.join(ready)}; not a cohort to train on, because it has no pairs."
+
+
+def _training_verdict(summary: dict[str, Any]) -> str:
+    splits = {row["split"]: row for row in summary.get("splits", [])}
+    sequences = {split: sum(summary["sequences"][split].values()) for split in splits}
+    batch = min(recipe.data.sequences_per_batch for recipe in RECIPES.values())
+    missing = []
+    if sequences.get("train", 0) < batch:
+        missing.append(f"split train has {sequences.get('train', 0)} sequences, and a batch needs {batch}")
+    if not sequences.get("valid"):
+        missing.append("split valid is empty")
+    if missing:
+        return f"Not ready to train: {'; '.join(missing)}."
+    train, valid = splits["train"], splits["valid"]
+    several = sequences["train"] - summary["sequences"]["train"]["1"]
+    parts = [f"{train['pairs']:,} pairs of {train['patients']:,} patients", f"{valid['pairs']:,} pairs to validate"]
+    parts += [
+        f"{several:,} sequences of 2 or more pairs" if several else "no sequence of 2 pairs for the temporal loss"
+    ]
+    parts += [] if train["laterals"] else ["no lateral views"]
+    return f"Ready to train: {', '.join(parts)}."
+
+
 def _content(cohort: Cohort, summary: dict[str, Any], name: str, pairs: int, seed: int) -> dict[str, Any]:
-    timed = is_timed(cohort)
-    shown = cards(cohort, pairs, seed, timed)
+    timed = has_times(cohort)
+    data = summary["data"]
+    version = "" if data["dataset_version"] == "unknown" else f" {data['dataset_version']}"
+    prepared = datetime.fromtimestamp((cohort.path / "cohort.json").stat().st_mtime, UTC)
     return {
-        "name": name,
+        "kind": "cohort",
+        "title": f"Cohort {name}",
+        "verdict": verdict(cohort, summary),
+        "facts": [[("Data set", f"{data['dataset']}{version}"), ("Date", f"prepared {prepared:%Y-%m-%d}")]],
+        "csv": csv_uri(("table", "row", "column", "value"), _csv_rows(summary)),
+        "csv_name": f"{name}.csv",
+        "synthetic": False,
         "summary": summary,
-        "counts": {key: value for key, value in summary["data"]["counts"].items() if value},
+        "counts": {name: n for name, n in data["counts"].items() if n and not HIDDEN_COUNTS.search(name)},
         "timed": timed,
-        "length": LENGTH,
+        "sequence_length": SEQUENCE_LENGTH,
         "figures": _figures(summary),
-        "cards": shown,
+        "sampled": sample_rows(cohort, pairs, seed, timed),
         "seed": seed,
         "version": __version__,
     }
 
 
-def _figures(summary: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _csv_rows(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, str, float]]:
+    """Every number of a summary, with the keys and texts that lead to it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _csv_rows(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            texts = [text for text in inner.values() if isinstance(text, str)] if isinstance(inner, dict) else []
+            yield from _csv_rows(inner, (*path, *(texts or [str(number)])))
+    elif isinstance(value, int | float):
+        yield path[0], " / ".join(path[1:-1]), path[-1], value
+
+
+def _figures(summary: dict[str, Any]) -> dict[str, Markup]:
+    found: dict[str, Markup] = {}
     if "report_words" in summary:
         words = summary["report_words"]
-        found["words"] = figures.upright(
+        found["words"] = figures.histogram(
             words["histogram"]["from"],
             words["histogram"]["rows"],
-            label="words of a report",
+            label="words per report",
             key="words",
             alt=f"Lengths of reports; half of them have up to {words['quantiles']['50 %']:.0f} words.",
         )
+        found["studies"] = figures.counts(
+            _studies_per_patient(summary["studies_a_patient"]),
+            key="studies",
+            alt="Patients by their number of studies.",
+        )
     if "days_between_studies" in summary:
         days = summary["days_between_studies"]
-        found["days"] = figures.lying(
-            days["bins"],
-            key="days",
-            alt=f"Time between a patient's studies; the median is {days['quantiles']['50 %']:.1f} days.",
-        )
-    if "studies_a_patient" in summary:
-        total: dict[str, int] = {}
-        for lengths in summary["studies_a_patient"].values():
-            for studies, patients in lengths.items():
-                total[studies] = total.get(studies, 0) + patients
-        ordered = {n: total[n] for n in sorted(total, key=int)}
-        most = 12
-        short = {n: rows for n, rows in ordered.items() if int(n) <= most}
-        rest = sum(rows for n, rows in ordered.items() if int(n) > most)
-        found["studies"] = figures.lying(
-            short | ({f"over {most}": rest} if rest else {}), key="studies", alt="Patients by their number of studies."
-        )
+        alt = f"Time between a patient's studies; the median is {days['quantiles']['50 %']:.1f} days."
+        found["days"] = figures.counts(days["bins"], key="days", alt=alt)
     if "labels" in summary:
-        totals: dict[str, dict[str, int]] = {}
-        for row in summary["labels"]:
-            counts = totals.setdefault(row["label"], dict.fromkeys([*ANSWERS, "not mentioned"], 0))
-            for answer in counts:
-                counts[answer] += row[answer]
-        shares = {
-            label: {answer: count / sum(counts.values()) for answer, count in counts.items()}
-            for label, counts in totals.items()
-        }
-        found["labels"] = figures.prevalence(
-            dict(sorted(shares.items(), key=lambda item: -item[1]["present"])),
-            key="labels",
-            alt="Share of studies with each label: "
-            + ", ".join(f"{label} {100 * answers['present']:.0f} %" for label, answers in shares.items()),
-        )
+        shares = _label_shares(summary["labels"])
+        text = ", ".join(f"{label} {100 * answers['present']:.0f} %" for label, answers in shares.items())
+        found["labels"] = figures.prevalence(shares, key="labels", alt=f"Share of studies with each label: {text}")
     return found
 
 
-def _environment() -> jinja2.Environment:
-    places = {"inspect.html.j2": files("medst.pages"), "page.css": files("medst.pages")}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(
-            {name: (folder / name).read_text(encoding="utf-8") for name, folder in places.items()}
-        ),
-        autoescape=lambda name: name == "inspect.html.j2",
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"plain": plain, "count": lambda number: f"{number:,}"}
-    return environment
+def _studies_per_patient(by_split: dict[str, dict[str, int]]) -> dict[str, int]:
+    """Patients by their number of studies, over all splits; large numbers together."""
+    total: dict[int, int] = {}
+    for lengths in by_split.values():
+        for studies, patients in lengths.items():
+            total[int(studies)] = total.get(int(studies), 0) + patients
+    found = {str(n): total[n] for n in sorted(total) if n <= MOST_STUDIES}
+    more = sum(patients for n, patients in total.items() if n > MOST_STUDIES)
+    return found | ({f"over {MOST_STUDIES}": more} if more else {})
+
+
+def _label_shares(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The share of each answer by label, over all splits; the most frequent label first."""
+    totals: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts = totals.setdefault(row["label"], dict.fromkeys([*ANSWERS, "not mentioned"], 0))
+        for answer in counts:
+            counts[answer] += row[answer]
+    shares = {
+        label: {answer: count / sum(counts.values()) for answer, count in counts.items()}
+        for label, counts in totals.items()
+    }
+    return dict(sorted(shares.items(), key=lambda item: -item[1]["present"]))

@@ -1,190 +1,245 @@
-"""Any number of results files as one page, and as tables for a paper.
+"""The page of one or more runs: every number that was measured, and for one run its learning curves and patients.
 
-Unusual here: a number stands beside what guessing reaches, what an untrained model of the same shape reaches and what is
-published, and only beside numbers of the same protocol; runs on different copies of a benchmark are said to be so.
+Every number stands beside chance, an untrained model of the same shape and published numbers of the same protocol. Nothing
+was selected by how good it looks.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from medst import __version__
-from medst.pages import result_figures as figures
-from medst.pages.collect_results import Group, Line, group, read_sources
-from medst.pages.comparison_figures import COLOURS, calibration, intervals
-from medst.pages.figure_style import plain
-from medst.pages.run_page import environment, write_page
-from medst.pages.tables import write
+from medst.errors import MedstError
+from medst.evaluate.benchmarks import BENCHMARKS
+from medst.pages import figures
+from medst.pages.collect_results import BenchmarkResults, ResultsFile, collect, read_results_files
+from medst.pages.figure_style import RUN_COLOURS
+from medst.pages.html import render, write_page
+from medst.pages.inputs import PatientInputs, RunInputs, read_patient_inputs, read_run
+from medst.pages.patients import ShownPatient, read_patients
+from medst.pages.tables import csv_of, row_of
+from medst.pages.verdict import verdict
+from medst.pages.wording import metric_name, readable
+from medst.progress import Progress
 
 MOST_DRAWN = 10
+"""Findings in one figure; the others are in the table."""
+MOST_OPEN = 8
+"""Rows of a table that are shown before it is opened."""
 PROTOCOLS = {
-    "paper": "as released, to stand beside numbers in papers",
-    "strict": "nothing about a test row was used to choose anything; intervals hold 95 % of a bootstrap",
+    "paper": "as released, to compare with numbers in papers; ± is the standard deviation over seeds",
+    "strict": "nothing about a test row was used to choose anything; intervals hold 95 % of a bootstrap over patients",
 }
-Language = Literal["markdown", "latex"]
+METRICS = {
+    "accuracy at released threshold": "Accuracy at released threshold picks the threshold by test accuracy, as the released "
+    "code does, and so lies above chance where there is no signal.",
+    "swap consistency": "Swap consistency is the share of pairs whose prediction reverses when the two studies are "
+    "exchanged; a model that always predicts stable gets all of them.",
+}
 
 
-def compare(out_html: Path, sources: Sequence[Path]) -> Path:
-    """Draw results of any number of runs as one self-contained HTML file.
+def report(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    cohort: Path | None = None,
+    results: Path | None = None,
+    comparisons: Path | None = None,
+    patients: int = 4,
+    synthetic: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the results of one or more runs as one self-contained HTML page.
 
     Args:
-        out_html: the file to write, beside its final name first.
-        sources: results files, or folders of runs with such files.
+        runs: folders of runs, or results files.
+        out: the page; RUN/report.html with `cohort`, comparison.html in the first folder without.
+        cohort: the cohort that the one run was trained on; some patients of its test split are then shown.
+        results: the results of the one run with `cohort`; RUN/results.json if not given.
+        comparisons: the ms-cxr-t cohort of these results, for labels of findings that the results left out.
+        patients: how many patients to show.
+        synthetic: whether all patients are phantoms, which the page then says.
+        progress: called with (parts done, parts in all, what is being drawn).
 
     Returns:
-        `out_html`.
+        The page's path.
 
     Raises:
-        MedstError: a source has no results, or damaged ones.
+        MedstError: something is missing or damaged, or run, results and cohorts don't belong together.
     """
-    read = read_sources(sources)
-    groups = group(read)
-    content = {
-        "groups": [_shown(one, number) for number, one in enumerate(groups)],
-        "left_out": _by_source(read, "left_out"),
-        "warnings": _by_source(read, "warnings"),
-        "facts": [
-            (source.name, f"{source.results['protocol']}; recipe {source.results['model']['recipe']}; model "
-             f"{source.results['model']['fingerprint']}; medst {source.results['medst_version']}")
-            for source in read
-        ],
-        "version": __version__,
-    }  # fmt: skip
-    return write_page(out_html, environment().get_template("report.html.j2").render(content))
+    if not runs:
+        raise MedstError("report needs at least one RUN, a run's folder or a results file.")
+    if cohort is None and (results is not None or comparisons is not None):
+        raise MedstError("--results and --comparisons go with --cohort, which shows one run with its patients.")
+    if cohort is not None and len(runs) > 1:
+        raise MedstError("--cohort shows the patients of one run; give one RUN, or leave --cohort out to compare runs.")
+    if patients < 0:
+        raise MedstError(f"--patients is {patients}; give 0 or more.")
+    say = progress or (lambda done, total, note: None)
+    say(0, 4, "reading")
+    is_run = len(runs) == 1 and (cohort is not None or (runs[0] / "settings.json").is_file())
+    run = read_run(runs[0]) if is_run else None
+    results_files = read_results_files([results or runs[0] / "results.json"] if cohort is not None else runs)
+    folder = runs[0] if runs[0].is_dir() else runs[0].parent
+    out = out or folder / ("comparison.html" if cohort is None else "report.html")
+    say(1, 4, "patients")
+    shown_patients = None
+    if run is not None and cohort is not None:
+        shown_patients = _patients(read_patient_inputs(run, results_files[0].results, cohort, comparisons), patients)
+    say(2, 4, "figures")
+    content = _content(results_files, run) | {"synthetic": synthetic, "patients": shown_patients}
+    say(3, 4, "page")
+    html = render("pages/report.html.j2", content)
+    write_page(out, html)
+    say(4, 4, f"{len(html) / 1e6:.1f} MB")
+    return out
 
 
-def tables_of(sources: Sequence[Path], language: Language) -> str:
-    """The numbers as tables, one a benchmark and protocol.
-
-    Raises:
-        MedstError: a source has no results, or damaged ones.
-    """
-    make = _markdown if language == "markdown" else _latex
-    return "\n\n".join(make(one) for one in group(read_sources(sources)))
-
-
-def _by_source(sources: Sequence[Any], name: str) -> list[tuple[str, Any]]:
-    return [(source.name, said) for source in sources for said in source.results[name]]
-
-
-def _shown(one: Group, number: int) -> dict[str, Any]:
-    drawn = one.headline()[:MOST_DRAWN]
-    runs = [
-        {
-            "name": name,
-            "colour": COLOURS[place % len(COLOURS)],
-            "confusion": [
-                (finding, figures.confusion(
-                    np.array(matrix), details["classes"], finding, key=f"confusion-{number}-{place}-{index}"
-                ))
-                for index, (finding, matrix) in enumerate(details["confusion"].items())
-            ],
-            "calibration": [
-                (finding, calibration(bins, f"calibration-{number}-{place}-{index}", f"{name}, {finding}"))
-                for index, (finding, bins) in enumerate(details["calibration"].items())
-                if bins
-            ],
-        }
-        for place, (name, details) in enumerate(zip(one.names, one.details, strict=True))
-    ]  # fmt: skip
+def _content(results_files: Sequence[ResultsFile], run: RunInputs | None) -> dict[str, Any]:
+    benchmarks = collect(results_files)
+    names = list(dict.fromkeys(one.name for one in results_files))
     return {
-        "task": one.task,
-        "dataset": one.dataset,
-        "protocol": one.protocol,
-        "meaning": PROTOCOLS[one.protocol],
-        "metric": name_of(drawn[0]) if drawn else "",
-        "figure": intervals(drawn, one.names, f"intervals-{number}") if drawn else "",
-        "more": len(one.headline()) - len(drawn),
-        "runs": runs,
-        "rows": [_row(line) for line in one.lines],
-        "published": list({(p.system, p.source, p.confirmed) for line in one.lines for p in line.published}),
-        "same": len(set(one.fingerprints)) == 1,
+        "kind": "results",
+        "title": f"Results of {names[0]}" if len(names) == 1 else f"Results of {len(names)} runs side by side",
+        "verdict": verdict(benchmarks),
+        "facts": [_facts(one, run) for one in results_files],
+        "csv": csv_of(results_files),
+        "csv_name": "results.csv",
+        "benchmarks": [_benchmark(one, number) for number, one in enumerate(benchmarks)],
+        "left_out": [(one.name, left) for one in results_files for left in one.results["left_out"]],
+        "warnings": [(one.name, warning) for one in results_files for warning in one.results["warnings"]],
+        "training": None if run is None else _training(run),
+        "provenance": [fact for one in results_files for fact in _provenance(one, run)],
+        "version": __version__,
     }
 
 
-def _row(line: Line) -> dict[str, Any]:
-    style = write(line.metric)
-    rows = [row for row in line.trained if row is not None]
-    return {
-        "metric": name_of(line),
-        "finding": line.finding,
-        "is_sum": line.is_sum,
-        "chance": style(line.chance),
-        "published": [f"{style(one.value)} ({one.system})" for one in line.published],
-        "n": ", ".join(dict.fromkeys(f"{row['n']:,}" for row in rows)),
-        "cells": [
-            None if row is None else {
-                "value": style(row["value"]),
-                "spread": said_spread(row, style),
-                "untrained": None if twin is None else style(twin["value"]),
-            }
-            for row, twin in zip(line.trained, line.untrained, strict=True)
-        ],
-    }  # fmt: skip
+def _facts(one: ResultsFile, run: RunInputs | None) -> list[tuple[str, str]]:
+    model, measured_on = one.results["model"], " and ".join(one.results["cohorts"])
+    data, date = f"measured on {measured_on}", f"measured {one.measured}"
+    if run is not None:
+        data = f"trained on {run.settings['cohort']['dataset']}, {data}"
+        date = f"trained {run.began}, {date}" if run.began else date
+    return [
+        ("Run", one.name),
+        ("Model", f"recipe {model['recipe']}, {model['fingerprint'][:12]}"),
+        ("Data", data),
+        ("Date", date),
+        ("Protocol", one.results["protocol"]),
+    ]
 
 
-def name_of(line: Line) -> str:
-    """A metric as it is read, with its folds."""
-    name = line.metric.replace("auroc", "AUROC").replace("f1", "F1")
-    return (name[:1].upper() + name[1:]) + (f", {line.folds} folds" if line.folds else "")
-
-
-def said_spread(row: dict[str, Any], style: Any) -> str:
-    """The interval, or what a standard deviation is, in words."""
-    if row["low"] is not None:
-        return f"{style(row['low'])} to {style(row['high'])}"
-    return f"± {style(row['std'])}" if row["std"] else ""
-
-
-def _cells(one: Group) -> tuple[list[str], list[list[str]]]:
-    head = ["Metric", "Finding", "n", "Chance", *(f for name in one.names for f in (name, "untrained")), "Published"]
-    body = []
-    for line in one.lines:
-        row = _row(line)
-        cells: list[str] = []
-        for cell in row["cells"]:
-            spread = f" ({cell['spread']})" if cell and cell["spread"] else ""
-            cells += [f"{cell['value']}{spread}", cell["untrained"] or ""] if cell else ["", ""]
-        body.append(
-            [row["metric"], plain(row["finding"]), row["n"], row["chance"], *cells, "; ".join(row["published"])]
-        )
-    if not any(line[-1] for line in body):
-        head, body = head[:-1], [line[:-1] for line in body]
-    return head, body
-
-
-def _markdown(one: Group) -> str:
-    head, body = _cells(one)
-    lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *body]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"**{one.task} on {one.dataset}, protocol {one.protocol}**\n\n{table}"
-
-
-def _latex(one: Group) -> str:
-    head, body = _cells(one)
-    lines = [" & ".join(_escaped(cell) for cell in line) + r" \\" for line in body]
-    return "\n".join(
-        [
-            f"% {one.task} on {one.dataset}, protocol {one.protocol}; needs the package booktabs",
-            rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
-            r"\toprule",
-            " & ".join(_escaped(cell) for cell in head) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
+def _provenance(one: ResultsFile, run: RunInputs | None) -> list[tuple[str, str]]:
+    """Versions and fingerprints in full; no path of a machine."""
+    results = one.results
+    found = [
+        ("Results", f"{one.name}, measured with medst {results['medst_version']}"),
+        ("Model", results["model"]["fingerprint"]),
+    ]
+    found += [(f"Benchmark ({dataset})", fingerprint) for dataset, fingerprint in results["cohorts"].items()]
+    if run is not None:
+        settings, vision = run.settings, run.settings["recipe"]["model"]["vision"]
+        found += [
+            ("Recipe", f"{settings['recipe']['name']}, seed {settings['recipe']['run']['seed']}"),
+            ("Trained with", f"medst {settings['medst_version']}"),
+            (
+                "Image encoder",
+                f"ViT, {vision['depth']} blocks of width {vision['width']}, {vision['image_size']} px in patches of "
+                f"{vision['patch_size']}",
+            ),
+            (f"Cohort ({settings['cohort']['dataset']})", settings["cohort"]["fingerprint"]),
         ]
+    return found
+
+
+def _training(run: RunInputs) -> dict[str, Any]:
+    train, valid = ([row for row in run.metrics if row["split"] == split] for split in ("train", "valid"))
+    best = min(valid, key=lambda row: float(row["loss"]), default=None)
+    return {
+        "curves": figures.learning_curves(run.metrics),
+        "legend": figures.CURVE_LEGEND,
+        "steps": len(train),
+        "epochs": int(train[-1]["epoch"]) if train else 0,
+        "best_epoch": best["epoch"] if best else None,
+        "minutes": sum(float(row["seconds"]) for row in train if row.get("seconds")) / 60,
+    }
+
+
+def _benchmark(one: BenchmarkResults, number: int) -> dict[str, Any]:
+    drawn = one.headline()[:MOST_DRAWN]
+    first = [*drawn, *(line for line in one.lines if line.is_summary and line not in drawn)]
+    others = [line for line in one.lines if line not in first]
+    rows = [row_of(line) for line in [*first, *others]]
+    metrics = {line.metric for line in one.lines}
+    asks = BENCHMARKS[one.task].asks.replace("`", "")
+    return {
+        "id": f"{one.task}-{one.dataset}-{one.protocol}",
+        "title": one.title,
+        "protocol": one.protocol,
+        "question": asks[:1].upper() + asks[1:],
+        "meaning": PROTOCOLS[one.protocol],
+        "notes": [note for metric, note in METRICS.items() if metric in metrics],
+        "metric": metric_name(drawn[0].metric, drawn[0].folds) if drawn else "",
+        "figure": figures.intervals(drawn, one.names, f"intervals-{number}") if drawn else "",
+        "more": len(one.headline()) - len(drawn),
+        "runs": [
+            {
+                "name": name,
+                "colour": RUN_COLOURS[place % len(RUN_COLOURS)],
+                "errors": _errors(name, details, f"{number}-{place}"),
+            }
+            for place, (name, details) in enumerate(zip(one.names, one.details, strict=True))
+        ],
+        "rows": rows[: len(first)],
+        "other_rows": rows[len(first) :],
+        "published": list({(p.system, p.source, p.confirmed) for line in one.lines for p in line.published}),
+        "is_one_copy": len(set(one.fingerprints)) == 1,
+    }
+
+
+def _errors(name: str, details: dict[str, Any], key: str) -> list[tuple[str, str, Markup]]:
+    """Finding, caption and figure of every confusion matrix and calibration curve of a run."""
+    found = []
+    for place, (finding, counts) in enumerate(details["confusion"].items()):
+        matrix, subject = np.array(counts), f"{name}, {readable(finding).lower()}"
+        figure = figures.confusion(matrix, details["classes"], finding, f"confusion-{key}-{place}", subject)
+        found.append((finding, "", figure))
+    for place, (finding, bins) in enumerate(details["calibration"].items()):
+        if bins:
+            figure = figures.calibration(bins, f"calibration-{key}-{place}", f"{name}, {finding}")
+            found.append((finding, "calibration", figure))
+    return found
+
+
+def _patients(inputs: PatientInputs, count: int) -> dict[str, Any]:
+    shown, alignment = read_patients(inputs, count)
+    changes = [change for patient in shown for study in patient.studies for change in study.changes]
+    return {
+        "alignment": alignment,
+        "shown": [(patient, *_alignment_figures(patient)) for patient in shown],
+        "has_changes": bool(changes),
+        "has_predictions": any(change.predicted for change in changes),
+    }
+
+
+def _alignment_figures(patient: ShownPatient) -> tuple[Markup, Markup]:
+    name = f"patient {patient.patient_id}"
+    forward = figures.alignment(
+        patient.forward,
+        down="image of study",
+        across="report of study",
+        key=f"forward-{patient.patient_id}",
+        alt=f"Weights of each image on the reports, {name}: {patient.hits} of {patient.total} images have their own report "
+        "on top.",
     )
-
-
-def _escaped(text: str) -> str:
-    """Text as LaTeX reads it.
-
-    >>> _escaped("50 % & ± 1_2")
-    '50\\\\,\\\\% \\\\& $\\\\pm$ 1\\\\_2'
-    """
-    for sign, said in (("\\", r"\textbackslash "), ("&", r"\&"), ("_", r"\_"), ("#", r"\#"), ("±", r"$\pm$")):
-        text = text.replace(sign, said)
-    return text.replace(" %", r"\,\%").replace(" to ", "--")
+    reverse = figures.alignment(
+        patient.reverse,
+        down="start: image of study",
+        across="landing: image of study",
+        key=f"reverse-{patient.patient_id}",
+        alt=f"Where each image of {name} lands on the way to the reports and back.",
+    )
+    return forward, reverse

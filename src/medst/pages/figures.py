@@ -1,0 +1,237 @@
+"""The figures of results as inline SVG, small enough to be read on a phone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from medst.pages.collect_results import Line, spread
+from medst.pages.figure_style import (
+    ACCENT,
+    CALIBRATION_CURVE_COLOUR,
+    INK,
+    LINE,
+    MEAN_CURVE_COLOUR,
+    MUTED,
+    RUN_COLOURS,
+    RUN_MARKERS,
+    TRAINING_CURVE_COLOUR,
+    VALIDATION_CURVE_COLOUR,
+    finding_colour,
+    name_rows,
+    new_figure,
+    to_svg,
+)
+from medst.pages.wording import metric_format, metric_name, readable
+from medst.recipes.objective import TERMS
+
+CURVES = {"loss": "Total, weighted"} | {column: term.curve for column, term in TERMS.items()}
+"""The columns of metrics.csv that are drawn, with the titles of their curves."""
+CURVE_LEGEND = (
+    ("training step", TRAINING_CURVE_COLOUR),
+    ("running mean", MEAN_CURVE_COLOUR),
+    ("validation, once per epoch", VALIDATION_CURVE_COLOUR),
+)
+_RUN_HEIGHT, _LINE_GAP = 20, 16
+
+
+def learning_curves(metrics: Sequence[Mapping[str, str]]) -> list[tuple[str, Markup]]:
+    """One figure per loss of the run: training steps, their running mean, and validations.
+
+    Args:
+        metrics: rows of metrics.csv, as text.
+
+    Returns:
+        Title and figure of each.
+    """
+    figures = []
+    for name, title in CURVES.items():
+        split = {
+            split: np.array(
+                [(float(r["step"]), float(r[name])) for r in metrics if r["split"] == split and r.get(name)]
+            ).reshape(-1, 2)
+            for split in ("train", "valid")
+        }
+        if not len(split["train"]):
+            continue
+        figure, axes = new_figure(250, 160, grid="y")
+        step, loss = split["train"].T
+        axes.plot(step, loss, color=TRAINING_CURVE_COLOUR, alpha=0.3, linewidth=0.8)
+        axes.plot(step, running_mean(loss, max(1, len(loss) // 25)), color=MEAN_CURVE_COLOUR, linewidth=1.4)
+        axes.plot(*split["valid"].T, color=VALIDATION_CURVE_COLOUR, linewidth=1.6, marker="o", markersize=3.6)
+        axes.set_ylim(*_limits(loss, split["valid"][:, 1]))
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        figures.append((title, to_svg(figure, _curve_alt(title, loss, split["valid"][:, 1]), f"curve-{name}")))
+    return figures
+
+
+def _limits(train: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
+    """Room for all validations and 99.5 % of the training steps; outliers would flatten everything else."""
+    shown = np.concatenate([np.percentile(train, [0, 99.5]), valid])
+    margin = 0.06 * (np.ptp(shown) + 1e-6)
+    return float(shown.min() - margin), float(shown.max() + margin)
+
+
+def running_mean(values: Float[np.ndarray, " step"], window: int) -> Float[np.ndarray, " step"]:
+    """The mean of each value and up to `window` values before and after it.
+
+    >>> running_mean(np.array([0.0, 3.0, 6.0, 6.0]), 1).tolist()
+    [1.5, 3.0, 5.0, 6.0]
+    """
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    start, stop = np.maximum(place - window, 0), np.minimum(place + window + 1, len(values))
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def _curve_alt(title: str, train: np.ndarray, valid: np.ndarray) -> str:
+    text = f"{title}: over {len(train)} training steps from {train[0]:.2f} to {train[-1]:.2f}"
+    return text + (f", on the validation split from {valid[0]:.2f} to {valid[-1]:.2f}." if len(valid) else ".")
+
+
+def intervals(lines: Sequence[Line], names: Sequence[str], key: str) -> Markup:
+    """A number of every run with its interval, beside the untrained model, chance and published numbers.
+
+    Args:
+        lines: of one metric; each becomes a block with one mark per run.
+        names: of the runs, in the order of each line's rows.
+        key: names the figure's ids.
+    """
+    block = len(names) * _RUN_HEIGHT + _LINE_GAP
+    figure, axes = new_figure(480, 40 + block * len(lines), grid="x")
+    values: list[float] = []
+    for number, line in enumerate(lines):
+        top, bottom = number * block, number * block + len(names) * _RUN_HEIGHT
+        for run, (row, untrained) in enumerate(zip(line.trained, line.untrained, strict=True)):
+            if row is not None:
+                values += _draw_run(axes, top + (run + 0.5) * _RUN_HEIGHT, run, row, untrained)
+        axes.plot([line.chance] * 2, [top, bottom], color=INK, linewidth=1.4, linestyle=(0, (1.5, 1)))
+        for published in line.published:
+            axes.plot(published.value, (top + bottom) / 2, marker="*", markersize=11, color=ACCENT)
+        values += [line.chance, *(published.value for published in line.published)]
+        axes.axhline(bottom + _LINE_GAP / 2, color=LINE, linewidth=0.6)
+    name_rows(
+        axes,
+        [readable(line.finding) for line in lines],
+        [number * block + len(names) * _RUN_HEIGHT / 2 for number in range(len(lines))],
+    )
+    axes.set_ylim(len(lines) * block - _LINE_GAP / 2, -_LINE_GAP / 2)
+    margin = 0.06 * max(max(values) - min(values), 0.05)
+    axes.set_xlim(max(0, min(values) - margin), min(1, max(values) + margin))
+    written = metric_format(lines[0].metric)
+    axes.xaxis.set_major_formatter(lambda value, _: written(value).replace(".0 %", " %"))
+    text = "; ".join(f"{readable(line.finding)}: {_line_alt(line, names)}" for line in lines)
+    return to_svg(figure, f"{metric_name(lines[0].metric)} of each run. {text}.", key)
+
+
+def _draw_run(axes: Axes, y: float, run: int, row: dict[str, Any], untrained: dict[str, Any] | None) -> list[float]:
+    """Draw one number, its interval and the untrained model's; returns the values that must fit in."""
+    colour, marker = RUN_COLOURS[run % len(RUN_COLOURS)], RUN_MARKERS[run % len(RUN_MARKERS)]
+    ends = spread(row) or (row["value"], row["value"])
+    axes.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+    axes.plot(row["value"], y, marker=marker, markersize=7, color=colour)
+    if untrained is None:
+        return [*ends]
+    axes.plot(untrained["value"], y, marker=marker, markersize=6, color=MUTED, markerfacecolor="none")
+    return [*ends, untrained["value"]]
+
+
+def _line_alt(line: Line, names: Sequence[str]) -> str:
+    written = metric_format(line.metric)
+    values = [
+        f"{name} {written(row['value'])}" for name, row in zip(names, line.trained, strict=True) if row is not None
+    ]
+    return ", ".join([*values, f"chance {written(line.chance)}"])
+
+
+def calibration(bins: Sequence[tuple[float, float, int]], key: str, name: str) -> Markup:
+    """The share of positives against the predicted probability; the diagonal is perfect calibration.
+
+    Args:
+        bins: mean probability, share of positives and number of images of each bin.
+        key: names the figure's ids.
+        name: of the run and the finding.
+    """
+    figure, axes = new_figure(260, 260, grid="both")
+    predicted, positive, count = np.array(bins, dtype=np.float64).T
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot(predicted, positive, color=CALIBRATION_CURVE_COLOUR, linewidth=1.5)
+    axes.scatter(predicted, positive, s=16 + 120 * count / count.max(), color=CALIBRATION_CURVE_COLOUR, zorder=3)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_xlabel("predicted probability")
+    axes.set_ylabel("share of positives")
+    text = "; ".join(f"of {int(n)} at about {p:.2f}, {share:.0%} positive" for p, share, n in bins)
+    return to_svg(figure, f"Calibration of {name}: {text}.", key)
+
+
+def confusion(
+    matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[str], finding: str, key: str, name: str
+) -> Markup:
+    """True classes down, predicted ones across; a cell shows a count, and its colour the share of its row.
+
+    Args:
+        matrix: counts.
+        classes: names of rows and columns.
+        finding: gives the colour.
+        key: names the figure's ids.
+        name: of the run and the finding.
+    """
+    figure, axes = new_figure(250, 250)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    _cells(axes, share, [[str(count) for count in row] for row in matrix], finding_colour(finding))
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    text = "; ".join(
+        f"of {row.sum()} {label}, " + ", ".join(f"{n} predicted {c}" for n, c in zip(row, classes, strict=True))
+        for label, row in zip(classes, matrix, strict=True)
+    )
+    return to_svg(figure, f"Confusion matrix of {name}: {text}", key)
+
+
+def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, key: str, alt: str) -> Markup:
+    """The weights of each study of a sequence on every study; the correct ones lie on the diagonal.
+
+    Args:
+        weights: rows that sum to 1.
+        across: what the columns are.
+        down: what the rows are.
+        key: names the figure's ids.
+        alt: what it shows, in a sentence.
+    """
+    figure, axes = new_figure(270, 270)
+    shown = [[f"{100 * weight:.0f}" if weight >= 0.005 else "" for weight in row] for row in weights]
+    _cells(axes, weights, shown, ACCENT)
+    steps = range(len(weights))
+    for step in steps:
+        axes.add_patch(Rectangle((step - 0.47, step - 0.47), 0.94, 0.94, fill=False, edgecolor=INK, linewidth=1.3))
+    numbers = [str(step + 1) for step in steps]
+    axes.set_xticks(steps, numbers)
+    axes.set_yticks(steps, numbers)
+    axes.set_xlabel(across)
+    axes.set_ylabel(down)
+    return to_svg(figure, alt, key)
+
+
+def _cells(axes: Axes, share: Float[np.ndarray, "row column"], texts: list[list[str]], colour: str) -> None:
+    """A heat map whose cells are as opaque as their share, so that it suits light and dark paper."""
+    rows, columns = share.shape
+    for (y, x), opacity in np.ndenumerate(share):
+        for face, alpha in ((LINE, 0.35), (colour, float(opacity))):
+            axes.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor=face, alpha=alpha, linewidth=0))
+        ink = "white" if opacity > 0.7 else INK
+        axes.text(x, y, texts[y][x], ha="center", va="center", color=ink, fontsize=13 if columns <= 4 else 11)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_aspect("equal")
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,83 @@
+"""The verdict of a results page: one sentence about the headline numbers.
+
+A difference counts only if an interval supports it. Protocol paper gives no intervals, and the sentence says so.
+"""
+
+from collections.abc import Sequence
+
+from medst.pages.collect_results import BenchmarkResults
+from medst.pages.wording import metric_format
+
+NO_INTERVALS = "protocol paper gives no intervals, so part of a difference may be chance"
+
+
+def verdict(benchmarks: Sequence[BenchmarkResults]) -> str:
+    """Compare the headline numbers of one run with chance and untrained models, or those of several runs."""
+    names = {name for benchmark in benchmarks for name in benchmark.names}
+    compare = _with_chance if len(names) == 1 else _between_runs
+    chosen = _one_protocol([one for one in benchmarks if len(names) == 1 or len(one.names) > 1])
+    if not chosen:
+        return (
+            "No benchmark was measured for more than one run under the same protocol." if names else "No results yet."
+        )
+    outcomes: dict[str, list[str]] = {}
+    for benchmark in chosen:
+        outcome, numbers = compare(benchmark)
+        outcomes.setdefault(outcome, []).append(f"{benchmark.title} ({numbers})")
+    parts = [f"{outcome}: {', '.join(titles)}" for outcome, titles in outcomes.items()]
+    if any(benchmark.protocol == "paper" for benchmark in chosen):
+        parts.append(NO_INTERVALS)
+    sentence = "; ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def _one_protocol(benchmarks: Sequence[BenchmarkResults]) -> list[BenchmarkResults]:
+    """Each task and data set once, under protocol strict if there is a choice, because that gives intervals."""
+    chosen: dict[tuple[str, str], BenchmarkResults] = {}
+    for one in sorted(benchmarks, key=lambda one: one.protocol != "strict"):
+        if one.headline():
+            chosen.setdefault((one.task, one.dataset), one)
+    return list(chosen.values())
+
+
+def _with_chance(benchmark: BenchmarkResults) -> tuple[str, str]:
+    """The outcome of a run against chance and untrained models, and its numbers."""
+    line = benchmark.headline()[0]
+    written, row, untrained = metric_format(line.metric), line.trained[0], line.untrained[0]
+    assert row is not None
+    has_interval = row["low"] is not None
+    low, high = (row["low"], row["high"]) if has_interval else (row["value"], row["value"])
+    better = "better than" if has_interval else "above"
+    if low > line.chance:
+        outcome = f"{better} chance"
+        if untrained is not None:
+            beats = low > untrained["value"]
+            outcome += f" and {better} an untrained model" if beats else f" but not {better} an untrained model"
+    elif high < line.chance:
+        outcome = "worse than chance" if has_interval else "below chance"
+    else:
+        outcome = "no different from chance"
+    numbers = [f"{line.metric.replace('auroc', 'AUROC')} {written(row['value'])}"]
+    numbers += [f"95 % interval {written(low)} to {written(high)}"] if has_interval else []
+    numbers += [f"chance {written(line.chance)}"]
+    numbers += [] if untrained is None else [f"untrained {written(untrained['value'])}"]
+    return outcome, ", ".join(numbers)
+
+
+def _between_runs(benchmark: BenchmarkResults) -> tuple[str, str]:
+    """Which run leads, and the numbers of the first two."""
+    line = benchmark.headline()[0]
+    written = metric_format(line.metric)
+    rows = [(row, name) for row, name in zip(line.trained, benchmark.names, strict=True) if row is not None]
+    (first, leader), *others = sorted(rows, key=lambda pair: -pair[0]["value"])
+    if not others:
+        return "measured for one run only", f"{leader} {written(first['value'])}"
+    second, name = others[0]
+    numbers = f"{leader} {written(first['value'])}, {name} {written(second['value'])}"
+    if len(set(benchmark.fingerprints)) > 1:
+        return "not comparable, because the runs were measured on different copies", numbers
+    if first["low"] is None or second["low"] is None:
+        return (f"{leader} is ahead" if first["value"] > second["value"] else "no difference"), numbers
+    if first["low"] > second["high"]:
+        return f"{leader} is clearly ahead", numbers
+    return "no clear difference, because the intervals overlap", numbers

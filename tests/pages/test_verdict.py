@@ -1,0 +1,77 @@
+"""The verdict: a difference needs an interval, and is called none where there is none."""
+
+from typing import Any
+
+import pytest
+
+from medst.pages.collect_results import BenchmarkResults, Line
+from medst.pages.verdict import NO_INTERVALS, verdict
+
+
+def row(value: float, interval: tuple[float, float] | None = None) -> dict[str, Any]:
+    low, high = interval or (None, None)
+    return {"value": value, "low": low, "high": high, "std": None, "chance": 0.5, "n": 9}
+
+
+def measured(
+    *rows: dict[str, Any], untrained: float | None = 0.5, protocol: str = "strict", cohorts: str = "aaaa"
+) -> BenchmarkResults:
+    """A benchmark with AUROC of runs called a, b and so on."""
+    beside = [None if untrained is None else row(untrained)] * len(rows)
+    line = Line("auroc", "all", None, list(rows), beside)
+    names = list("abcd"[: len(rows)])
+    return BenchmarkResults("temporal-text", "ms-cxr-t", protocol, names, [line], [], list(cohorts[: len(rows)]))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "expected"),
+    [
+        (
+            measured(row(0.7, (0.6, 0.8))),
+            "Better than chance and better than an untrained model: temporal-text on ms-cxr",
+        ),
+        (measured(row(0.7, (0.6, 0.8)), untrained=0.65), "Better than chance but not better than an untrained model: "),
+        (measured(row(0.7, (0.6, 0.8)), untrained=None), "Better than chance: "),
+        (measured(row(0.52, (0.48, 0.56))), "No different from chance: "),
+        (measured(row(0.3, (0.2, 0.4))), "Worse than chance: "),
+        (measured(row(0.7), protocol="paper"), "Above chance and above an untrained model: "),
+        (measured(row(0.5), protocol="paper"), "No different from chance: "),
+    ],
+)
+def test_one_run_against_chance_and_the_untrained_model(benchmark: BenchmarkResults, expected: str) -> None:
+    found = verdict([benchmark])
+    assert found.startswith(expected)
+    assert (NO_INTERVALS in found) == (benchmark.protocol == "paper")
+    assert f"AUROC {benchmark.lines[0].trained[0]['value']:.3f}" in found  # type: ignore[index]
+
+
+def test_the_strict_protocol_speaks_where_both_were_measured() -> None:
+    paper, strict = measured(row(0.9), protocol="paper"), measured(row(0.52, (0.48, 0.56)))
+    assert verdict([paper, strict]) == verdict([strict])
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "expected"),
+    [
+        (measured(row(0.7, (0.65, 0.75)), row(0.6, (0.55, 0.64))), "A is clearly ahead: "),
+        (
+            measured(row(0.7, (0.65, 0.75)), row(0.71, (0.6, 0.8))),
+            "No clear difference, because the intervals overlap: ",
+        ),
+        (measured(row(0.6), row(0.7), protocol="paper"), "B is ahead: "),
+        (measured(row(0.7), row(0.7), protocol="paper"), "No difference: "),
+        (
+            measured(row(0.7), row(0.6), cohorts="ab"),
+            "Not comparable, because the runs were measured on different copies: ",
+        ),
+    ],
+)
+def test_several_runs_against_each_other(benchmark: BenchmarkResults, expected: str) -> None:
+    assert verdict([benchmark]).startswith(expected)
+
+
+def test_nothing_to_compare_is_said() -> None:
+    one, other = measured(row(0.7)), measured(row(0.7), protocol="paper")
+    other.names = ["b"]
+    assert verdict([one, other]) == "No benchmark was measured for more than one run under the same protocol."
+    assert verdict([]) == "No results yet."
