@@ -155,8 +155,8 @@ def rewrite(path: Path, **tensors: torch.Tensor | None) -> None:
     ("tensors", "said"),
     [
         ({"vision__norm__weight": None}, r"missing: vision.norm.weight"),
-        ({"vision__norm__weight": torch.zeros(3)}, r"of another shape: vision.norm.weight \(\(3,\), not \(16,\)\)"),
-        ({"vision__norm__weight": torch.zeros(16).half()}, r"of another type: .*float16, not torch.float32"),
+        ({"vision__norm__weight": torch.zeros(3)}, r"of another shape: vision.norm.weight \(3, not 16\)"),
+        ({"vision__norm__weight": torch.zeros(16).half()}, r"of another type: .*float16, not float32"),
         ({"strange": torch.zeros(3), "vision__norm__bias": None}, r"missing: vision.norm.bias; unexpected: strange"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_file_damaged_anywhere_is_refused_in_a_sentence(saved: Path, name: str
 def test_a_truncated_file_is_named(saved: Path, name: str) -> None:
     path = saved / name
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(MedstError, match=rf"{name} is damaged or no safetensors file"):
+    with pytest.raises(MedstError, match=rf"{name} is damaged or not a safetensors file"):
         medst.load(saved)
 
 

@@ -272,9 +272,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_filled(tmp_path: Path) -> No
     state["norm.weight"] = torch.zeros(5)
     torch.save({"model": state}, tmp_path / "deit.pth")
     model = make()
-    said = (
-        r"deit.pth does not fit this model; missing: cls_token; of another shape: norm.weight \(\(5,\), not \(16,\)\)"
-    )
+    said = r"deit.pth does not fit this model; missing: cls_token; of another shape: norm.weight \(5, not 16\)"
     with pytest.raises(MedstError, match=said):
         load_pretrained(model, deit=tmp_path / "deit.pth")
     assert untouched(model, [])

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from medst.errors import MedstError
-from medst.weights.safe_unpickle import Inert, read_checkpoint, tensors_of
+from medst.weights.safe_unpickle import Placeholder, read_checkpoint, read_state_dict
 
 REFUSED = r"is refused: it carries pickled code \(.*\), and medst executes none"
 
@@ -180,9 +180,9 @@ def test_an_honest_lightning_checkpoint_is_read_without_lightning(
     content = read_checkpoint(tmp_path / "honest.ckpt")
     assert torch.equal(content["state_dict"]["a"], torch.arange(5.0))
     assert content["hyper_parameters"]["lr"] == 4e-5
-    assert isinstance(content["hyper_parameters"]["ckpt"], Inert)
-    assert isinstance(content["hparams"], Inert)
-    assert content["callbacks"][Inert]["best_model_score"] == 0.5
+    assert isinstance(content["hyper_parameters"]["ckpt"], Placeholder)
+    assert isinstance(content["hparams"], Placeholder)
+    assert content["callbacks"][Placeholder]["best_model_score"] == 0.5
     assert content["counts"] == {"a": 1}
     assert not any(name.startswith("pytorch_lightning") for name in sys.modules)
 
@@ -243,7 +243,7 @@ STARTS = [b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x02}q\x00", b"\x1
 def sentence_or_content(path: Path) -> Any:
     """The refusal, as text, or the state dict."""
     try:
-        return tensors_of(read_checkpoint(path), "state_dict", path)
+        return read_state_dict(path, "state_dict")
     except MedstError as error:
         return str(error)
 
@@ -273,12 +273,13 @@ def test_a_flipped_byte_is_a_sentence_or_harmless(place: float, value: int, lega
 def test_what_holds_no_state_dict_is_no_checkpoint(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(MedstError, match="holds no state dict under 'state_dict'; not a checkpoint"):
-        tensors_of(read_checkpoint(tmp_path / "a.ckpt"), "state_dict", tmp_path / "a.ckpt")
+        read_state_dict(tmp_path / "a.ckpt", "state_dict")
 
 
-def test_a_state_dict_with_other_keys_than_names_is_refused() -> None:
-    with pytest.raises(MedstError, match="keys that are no names: 3"):
-        tensors_of({3: torch.zeros(1)}, None, Path("a.ckpt"))
+def test_a_state_dict_with_other_keys_than_names_is_refused(tmp_path: Path) -> None:
+    torch.save({3: torch.zeros(1)}, tmp_path / "a.ckpt")
+    with pytest.raises(MedstError, match="keys that are not names: 3"):
+        read_state_dict(tmp_path / "a.ckpt")
 
 
 def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:

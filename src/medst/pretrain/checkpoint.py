@@ -42,7 +42,7 @@ from medst.files import disk_errors, is_free, read_json, sha256, write_json
 from medst.pretrain.metrics import METRICS, Metrics
 from medst.pretrain.schedule import Average
 from medst.recipes.settings import Recipe, changed_settings, to_dict
-from medst.weights.safe_unpickle import read_safetensors, write_safetensors
+from medst.weights.state_dict import read_safetensors, write_safetensors
 
 DIGESTS = "sha256.json"
 STATE = "run.json"

@@ -8,7 +8,7 @@ from dataclasses import fields
 from medst.batch import Batch
 from medst.errors import MedstError
 from medst.pretrain.checkpoint import RunFolder, TrainState
-from medst.weights.safe_unpickle import write_safetensors
+from medst.weights.state_dict import write_safetensors
 
 REMEMBERED = 50
 """Losses of earlier steps that a loss is compared with."""

@@ -28,8 +28,8 @@ from medst.objective import Objective
 from medst.recipes.ranges import outside
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, from_dict, to_dict
 from medst.tokenizer import check_rows, continuing_pieces, load_tokenizer
-from medst.weights.released_names import WORD_EMBEDDINGS, ReleasedEntries, list_problems
-from medst.weights.safe_unpickle import check_finite, read_safetensors, write_safetensors
+from medst.weights.released_names import WORD_EMBEDDINGS, ReleasedEntries
+from medst.weights.state_dict import check_entries, check_finite, read_safetensors, write_safetensors
 from medst.weights.trained_on import TRAINED_ON
 
 FORMAT = 2
@@ -209,20 +209,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None
         MedstError: entries are missing, unexpected, of another shape or type, or not finite; the message lists them.
     """
     wanted = module.state_dict()
-    both = [name for name in wanted if name in tensors]
-    problems = {
-        "missing": [name for name in wanted if name not in tensors],
-        "unexpected": [name for name in tensors if name not in wanted],
-        "of another shape": [
-            f"{n} ({tuple(tensors[n].shape)}, not {tuple(wanted[n].shape)})"
-            for n in both
-            if tensors[n].shape != wanted[n].shape
-        ],
-        "of another type": [
-            f"{n} ({tensors[n].dtype}, not {wanted[n].dtype})" for n in both if tensors[n].dtype != wanted[n].dtype
-        ],
-    }
-    if any(problems.values()):
-        raise MedstError(f"{source} does not fit its config.json; {list_problems(problems)}.")
+    unexpected = [name for name in tensors if name not in wanted]
+    check_entries(tensors, wanted, f"{source} does not fit its config.json", unexpected=unexpected)
     check_finite(tensors, source)
     module.load_state_dict(tensors, assign=True)

@@ -22,10 +22,10 @@ from medst.weights.released_names import (
     WORD_EMBEDDINGS,
     is_convolution,
     is_lateral,
-    list_problems,
     released_name,
 )
-from medst.weights.safe_unpickle import check_finite, read_checkpoint, tensors_of
+from medst.weights.safe_unpickle import read_state_dict
+from medst.weights.state_dict import check_entries, check_finite
 
 RELEASED_TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
 """Whose vocabulary all released checkpoints have."""
@@ -83,35 +83,27 @@ def load_pretrained(
 
 
 def _fitting(
-    model: MedST, wanted: dict[str, str], state: Any, source: Path, partial: bool = False
+    model: MedST, wanted: dict[str, str], state: Mapping[str, Any], source: Path, partial: bool = False
 ) -> dict[str, Tensor]:
-    """The tensors of `state` by our names, where `wanted` maps our names to theirs."""
-    own, found = model.state_dict(), {}
-    problems: dict[str, list[str]] = {"missing": [], "of another shape": []}
+    """The tensors of `state` by our names, where `wanted` maps our names to theirs; `partial` lets some be missing."""
+    own, found = model.state_dict(), dict(state)
     for ours, theirs in wanted.items():
         tensor = state.get(theirs)
-        if not isinstance(tensor, Tensor):
-            if not partial:
-                problems["missing"].append(theirs)
-            continue
-        if is_convolution(ours, own[ours]) and tensor.ndim == 3 and tensor.shape[2] == 1:
-            tensor = tensor[..., 0]
-        if tensor.shape != own[ours].shape:
-            shapes = f"{tuple(tensor.shape)}, not {tuple(own[ours].shape)}"
-            problems["of another shape"].append(f"{theirs} ({shapes})")
-            continue
-        found[ours] = tensor
-    if any(problems.values()):
-        raise MedstError(f"{source} does not fit this model; {list_problems(problems)}.")
-    check_finite(found, source)
-    return found
+        if isinstance(tensor, Tensor) and is_convolution(ours, own[ours]) and tensor.shape[2:] == (1,):
+            found[theirs] = tensor[..., 0]
+    wanted = {ours: theirs for ours, theirs in wanted.items() if theirs in state or not partial}
+    shapes = {theirs: own[ours] for ours, theirs in wanted.items()}
+    check_entries(found, shapes, f"{source} does not fit this model", unexpected=(), cast=True)
+    fitting = {ours: found[theirs] for ours, theirs in wanted.items()}
+    check_finite(fitting, source)
+    return fitting
 
 
 def _deit(model: MedST, name: Path | str) -> dict[str, Tensor]:
     path = find_weights(name, "--start.deit", ["config.json"])
     _refuse_own(path, "--start.deit")
     _check_config(path, "--model.vision.heads", model.settings.vision.heads)
-    state = _as_timm(tensors_of(read_checkpoint(path), "model", path))
+    state = _as_timm(read_state_dict(path, "model"))
     names = {f"vision.{name}": name for name in model.vision.state_dict() if not is_lateral(f".{name}")}
     return _fitting(model, names, state, path)
 
@@ -146,7 +138,7 @@ def _bert(model: MedST, name: Path | str) -> dict[str, Tensor]:
     path = find_weights(name, "--start.bert", ["config.json", CONFIG, *FILES])
     _refuse_own(path, "--start.bert")
     _check_config(path, "--model.text.heads", model.settings.text.heads)
-    state = tensors_of(read_checkpoint(path), None, path)
+    state = read_state_dict(path)
     prefix = "bert." if any(name.startswith("bert.") for name in state) else ""
     # Files of before 2019 call the norms' entries by their Greek letters.
     state = {
@@ -166,10 +158,10 @@ def _checkpoint(model: MedST, name: Path | str) -> dict[str, Tensor]:
     path = find(name, "--start.checkpoint", [WEIGHTS[0], *FILES])
     if path.is_dir():
         path = path / WEIGHTS[0]
-        own = tensors_of(read_checkpoint(path), None, path)
+        own = read_state_dict(path)
         _check_words(model, own.get(WORD_EMBEDDINGS), path, "leave --data.tokenizer out")
         return _fitting(model, {entry: entry for entry in model.state_dict()}, own, path)
-    state = tensors_of(read_checkpoint(path), "state_dict", path)
+    state = read_state_dict(path, "state_dict")
     _check_words(model, state.get(released_name(WORD_EMBEDDINGS)), path, f"give --data.tokenizer {RELEASED_TOKENIZER}")
     names = {name: released_name(name) for name in model.state_dict() if name != TOKEN_TYPES}
     found = _fitting(model, names, state, path, partial=True)

@@ -30,7 +30,8 @@ from medst.weights.released_names import (
     to_released_names,
     zeros_for_unused,
 )
-from medst.weights.safe_unpickle import read_checkpoint, read_safetensors, tensors_of
+from medst.weights.safe_unpickle import read_state_dict
+from medst.weights.state_dict import read_safetensors
 
 
 def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recipe: Recipe = RECIPES["paper"]) -> None:
@@ -114,7 +115,7 @@ def read_released(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> t
         MedstError: the file is not such a checkpoint, is damaged or carries code; or no tokenizer.
     """
     pieces = load_tokenizer(tokenizer or tokenizer_folder(ckpt, "--tokenizer"), "--tokenizer")
-    state = tensors_of(read_checkpoint(ckpt), "state_dict", ckpt)
+    state = read_state_dict(ckpt, "state_dict")
     words = state.get(released_name(WORD_EMBEDDINGS))
     if isinstance(words, Tensor):  # if not, `from_released_names` says so
         remedy = "give its own, which for a released checkpoint is --tokenizer emilyalsentzer/Bio_ClinicalBERT"
