@@ -1,4 +1,4 @@
-"""Both encoders behind one call: tensors in, `Embeddings` out. Knows no data set and no loss."""
+"""Both encoders behind one call: tensors in, `Embeddings` out. Independent of data sets and losses."""
 
 from dataclasses import dataclass, fields
 
@@ -16,8 +16,8 @@ from medst.recipes.settings import ModelSettings
 
 @dataclass
 class Embeddings:
-    """What the model says of a batch of pairs. Embeddings are float32 rows of unit length; masks are True where a token is
-    real; features are what the projection heads were given."""
+    """Outputs for a batch of pairs. Embeddings are float32 rows of unit length; masks are True where a token is real;
+    features are the inputs of the projection heads."""
 
     image: Float[Tensor, "pair dim"]
     patches: Float[Tensor, "pair patch dim"]
@@ -33,7 +33,7 @@ class Embeddings:
 
 @dataclass
 class Features:
-    """What the encoders say of a batch of pairs, before the heads; zero where a mask is False."""
+    """Outputs of the encoders for a batch of pairs, before the heads; zero where a mask is False."""
 
     image: Float[Tensor, "pair vision_width"]
     patches: Float[Tensor, "pair patch vision_width"]
@@ -43,12 +43,12 @@ class Features:
     word_mask: Bool[Tensor, "pair word"]
 
     def as_leaves(self) -> "Features":
-        """The same, cut off from what they were computed by; gradients stop and stay here."""
+        """Detached copies that collect gradients, so that the backward pass stops here."""
         return Features(**{n: t.detach().requires_grad_(t.is_floating_point()) for n, t in vars(self).items()})
 
     @staticmethod
     def join(parts: "list[Features]") -> "Features":
-        """The pairs of several batches as one, filled up to the report with the most words."""
+        """Concatenate batches, padded to the report with the most words."""
         words = max(part.words.shape[1] for part in parts)
         filled = [
             vars(part)
@@ -81,16 +81,16 @@ class MedST(nn.Module):
         self.text_local = ProjectionHead(settings.text.width, hidden, dim)
 
     def normalise_over(self, devices: Devices) -> None:
-        """Let the heads' batch statistics be those of all devices' rows."""
+        """Make the heads normalise over the rows of all devices."""
         for module in self.modules():
             if isinstance(module, RowNorm):
                 module.devices = devices
 
     def checkpoint_activations(self) -> None:
-        """Let both encoders compute their activations again in the backward pass instead of keeping them."""
+        """Make both encoders recompute their activations in the backward pass instead of keeping them."""
         self.vision.checkpoint = True
         bert = self.text.bert
-        # Its name in transformers 5 and, from 6 on, its only one.
+        # The first name is the only one from transformers 6 on; the second is that of earlier versions.
         enable = getattr(bert, "activation_checkpointing_enable", None) or bert.gradient_checkpointing_enable
         enable({"use_reentrant": False})
 
@@ -113,11 +113,11 @@ class MedST(nn.Module):
         pieces: Int64[Tensor, "pair piece"],
         attention_mask: Int64[Tensor, "pair piece"],
     ) -> Features:
-        """Both encoders, without the heads. A pair's features depend on nothing else in its batch."""
+        """Run both encoders without the heads. The features of a pair don't depend on the rest of its batch."""
         return Features(*self.vision(frontal, lateral, lateral_of), *self.text(pieces, attention_mask))
 
     def project(self, features: Features) -> Embeddings:
-        """The heads, whose statistics are those of all pairs that are given together."""
+        """Apply the heads, which in training normalise over all pairs given."""
         every = self.settings.phantom_tokens
         return Embeddings(
             image=self.image_global(features.image),

@@ -1,7 +1,7 @@
 """Projection heads: features to embeddings of unit length (paper, section 3.1).
 
-The released code has two kinds, Linear for global features and 1 x 1 Conv1d for local ones. Both are a matrix product
-over rows, so there is one kind here and a mask that says which rows exist.
+The released code has two kinds, Linear for global features and 1 x 1 Conv1d for local ones. Both are matrix products over
+rows, so there is one kind here, with a mask that marks the rows that exist.
 """
 
 import torch
@@ -13,8 +13,9 @@ from medst.distributed import Devices
 
 
 class RowNorm(nn.BatchNorm1d):
-    """Batch normalisation over rows that falls back on its running statistics where a batch has a single row,
-    whose variance would be zero. In training, rows are those of all `devices` where these are given."""
+    """Batch normalisation over rows, in training over those of all `devices` if these are set.
+
+    A single row, whose variance is zero, is normalised with the running statistics."""
 
     devices: Devices | None = None
 
@@ -41,7 +42,7 @@ class RowNorm(nn.BatchNorm1d):
 
 
 class ProjectionHead(nn.Module):
-    """Linear, batch norm, ReLU, Linear, batch norm without affine; then L2 normalisation."""
+    """Linear, batch norm, ReLU, Linear, batch norm without affine parameters; then L2 normalisation."""
 
     def __init__(self, width: int, hidden: int, embedding: int) -> None:
         super().__init__()
@@ -54,9 +55,9 @@ class ProjectionHead(nn.Module):
         )
 
     def forward(self, features: Float[Tensor, "row width"]) -> Float[Tensor, "row dim"]:
-        """Rows of features to rows of unit length, in the dtype of the head's weights (float32).
+        """Project rows of features to rows of unit length, in the dtype of the head's weights (float32).
 
-        Never in bf16: batch normalisation amplifies small differences between rows, and with them bf16's rounding.
+        Never in bf16: batch normalisation amplifies small differences between rows, and so the rounding of bf16.
         """
         with torch.autocast(features.device.type, enabled=False):
             return F.normalize(self.head(features.to(next(self.head.parameters()).dtype)), dim=-1)
@@ -64,7 +65,7 @@ class ProjectionHead(nn.Module):
     def tokens(
         self, features: Float[Tensor, "pair token width"], mask: Bool[Tensor, "pair token"] | None
     ) -> Float[Tensor, "pair token dim"]:
-        """Project the tokens that `mask` (all, if None) marks; the others are zero and take no part in the statistics."""
+        """Project the tokens that `mask` marks (all if None); the others become zero and don't count in the statistics."""
         if mask is None:
             return self(features.flatten(0, 1)).view(*features.shape[:2], -1)
         rows = self(features[mask])

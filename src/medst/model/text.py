@@ -1,7 +1,7 @@
 """The text encoder: BERT, then word pieces summed into words (paper, section 3.1).
 
-Unusual here: two switches make it the released encoder, which sees a report as a bag of words. With `positions` off
-every token is embedded at position 0, with `token_types` off no token-type embedding is added.
+Two switches make it the released encoder, which treats a report as a bag of words: with `positions` off, every token is
+embedded at position 0; with `token_types` off, no token-type embedding is added.
 """
 
 import torch
@@ -19,17 +19,17 @@ def word_of_piece(
     sep: int,
     unclosed_at: int | None = None,
 ) -> Int64[Tensor, "report piece"]:
-    """The word that each piece belongs to: 0 for [CLS], then 1, 2, ... up to [SEP]; -1 for what belongs to none.
+    """The word that each piece belongs to: 0 for [CLS], then 1, 2, ... up to [SEP]; -1 for pieces of no word.
 
-    A piece that continues a word (starts with ##) shares its word's number; what follows [SEP] belongs to no word.
+    A piece that continues a word (starts with ##) shares its word's number; pieces after [SEP] belong to no word.
 
     Args:
-        pieces: token ids, padded behind [SEP].
+        pieces: token ids, padded after [SEP].
         continues: for each id of the vocabulary, whether it continues a word.
         sep: id of [SEP].
-        unclosed_at: repeats the released code on reports of so many pieces, [SEP] included: their [SEP] and their last word
-            are lost, because the last position is never read and an open word is only closed by the next one. None: no
-            report loses anything.
+        unclosed_at: repeat an error of the released code on reports of this many pieces, [SEP] included: they lose [SEP]
+            and their last word, because the last position is never read and a word is only closed by the next one. None:
+            no report loses anything.
     """
     is_sep = pieces == sep
     word = (~continues[pieces]).cumsum(1) - 1
@@ -43,8 +43,8 @@ def word_of_piece(
 def sum_words(
     features: Float[Tensor, "report piece dim"], word: Int64[Tensor, "report piece"], words: int
 ) -> tuple[Float[Tensor, "report word dim"], Bool[Tensor, "report word"]]:
-    """Sum the pieces of each word; rows of words that a report does not have are zero and False in the mask."""
-    slot = torch.where(word >= 0, word, words)  # one spare row takes what is dropped
+    """Sum the pieces of each word; words that a report does not have are zero, and False in the mask."""
+    slot = torch.where(word >= 0, word, words)  # one extra row for dropped pieces
     summed = features.new_zeros(len(features), words + 1, features.shape[-1])
     summed = summed.scatter_add(1, slot[..., None].expand_as(features), features)
     count = word.amax(1) + 1
@@ -63,7 +63,7 @@ class TextEncoder(nn.Module):
         settings: sizes and switches.
         continues: for each id of the vocabulary, whether the piece continues a word.
         sep: id of [SEP].
-        fill: fill every report with zero words up to `settings.pieces` (the released way).
+        fill: pad every report with zero words up to `settings.pieces`, as released.
         """
         super().__init__()
         self.settings, self.sep, self.fill = settings, sep, fill
@@ -104,7 +104,7 @@ class TextEncoder(nn.Module):
         """Encode reports.
 
         Returns:
-            The report feature ([CLS]); the word features without [CLS], zero behind a report's last word; and a mask that
+            The report feature ([CLS]); the word features without [CLS], zero after a report's last word; and a mask that
             is True where a report has a word ([SEP] counts as one).
         """
         hidden = self.pieces_to_hidden(pieces, attention_mask)
@@ -119,14 +119,14 @@ class TextEncoder(nn.Module):
         attention_mask: Int64[Tensor, "report piece"],
         shifted: bool = False,
     ) -> Float[Tensor, "report word"]:
-        """How much [CLS] looks at each word in the last layer: a mean over heads, summed over the word's pieces.
+        """Attention of [CLS] to each word in the last layer: mean over heads, summed over the word's pieces.
 
-        Words are those whose features `forward` returns. No loss uses this; call it in evaluation mode.
+        The words are those of `forward`. No loss uses this; call it in evaluation mode.
 
         Args:
             pieces: token ids, padded.
             attention_mask: 1 where there is a piece.
-            shifted: repeats the released code, which gives each piece the attention of the next one.
+            shifted: repeat an error of the released code, which gives each piece the attention of the next one.
         """
         settings = self.settings
         positions = None if settings.positions else torch.zeros_like(pieces)

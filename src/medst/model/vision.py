@@ -1,8 +1,7 @@
-"""The image encoder: one ViT for both views, with an expert a view in every block (paper, section 3.2).
+"""The image encoder: one ViT for both views, with one expert per view in every block (paper, section 3.2).
 
-Unusual here: a study without a lateral costs no lateral computation. Pairs are encoded in two groups, those of a
-frontal view alone and those of both views; `phantom_tokens` brings back the released way, where every pair is as long
-as one with a lateral and the missing ones are masked out of attention.
+Pairs are encoded in two groups, those with a lateral view and those without, so that a missing lateral costs nothing. With
+`phantom_tokens`, as released, every pair is as long as one with a lateral, and missing ones are masked out of attention.
 """
 
 import torch
@@ -15,7 +14,7 @@ from medst.recipes.settings import VisionSettings
 
 
 class Expert(nn.Module):
-    """A view's feed-forward part: Linear, exact GELU, Linear."""
+    """The feed-forward part of a view: Linear, exact GELU, Linear."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class Block(nn.Module):
     ) -> Float[Tensor, "image token width"]:
         """The first `frontal` tokens go through the frontal expert, the others through the lateral one."""
         x = x + self.attn(self.norm1(x), keys)
-        # Not two slices, whose gradients would each be filled up with zeros and added.
+        # Not two slices: the gradient of each would be padded with zeros before they are added.
         front, side = x.split([frontal, x.shape[1] - frontal], dim=1)
         if side.shape[1] == 0:
             return front + self.mlp(self.norm2(front))
@@ -75,7 +74,7 @@ class Block(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Patches to tokens by a convolution whose stride is its size."""
+    """Patches to tokens, by a convolution with a stride of its own size."""
 
     def __init__(self, settings: VisionSettings) -> None:
         super().__init__()
@@ -83,8 +82,8 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(settings.channels, settings.width, kernel_size=size, stride=size)
 
     def forward(self, images: Float[Tensor, "image 1 height width"]) -> Float[Tensor, "image patch dim"]:
-        # Grey copied to three channels and convolved is grey convolved with the summed kernel; a kernel that equals its
-        # stride is a matrix product over patches, which is the faster form on every device.
+        # Convolving grey in three channels is convolving it with the summed kernel; with a stride of the kernel's size that
+        # is a matrix product over patches, the faster form on every device.
         kernel = self.proj.weight.sum(dim=1)
         n, _, height, width = images.shape
         size = kernel.shape[-1]
@@ -117,14 +116,14 @@ class VisionEncoder(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                # A fixed spread of 0.02, usual at width 768, leaves a narrow [CLS] token almost blind to the picture.
+                # The usual standard deviation of 0.02 suits width 768; in a narrow model [CLS] would hardly see the picture.
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         if self.settings.lateral_start == "copy":
             self.copy_frontal_experts()
 
     def copy_frontal_experts(self) -> None:
-        """Let every lateral expert start where its block's frontal expert stands."""
+        """Make every lateral expert a copy of the frontal expert in its block."""
         for block in self.blocks:
             assert isinstance(block, Block)
             block.mlp_l.load_state_dict(block.mlp.state_dict())
@@ -154,7 +153,7 @@ class VisionEncoder(nn.Module):
     def encode_view(
         self, images: Float[Tensor, "image 1 h w"], lateral: bool = False
     ) -> Float[Tensor, "image token width"]:
-        """Images of one view, each alone: [CLS] and its patches, all through that view's expert."""
+        """Encode images of one view, each alone: [CLS] and patches, all through the expert of that view."""
         tokens = self._frontal_tokens(images)
         return self._run(tokens, frontal=0 if lateral else tokens.shape[1])
 
@@ -172,9 +171,9 @@ class VisionEncoder(nn.Module):
             lateral_of: the pair that each lateral belongs to; each at most once.
 
         Returns:
-            The global feature of each pair; its patch features, frontal ones before lateral ones, zero where there is
-            nothing; and a mask that is True where a patch was really seen. With `phantom_tokens`, missing laterals have
-            features too (of a blank picture), and the mask still says that they are not real.
+            The global feature of each pair; its patch features, frontal ones before lateral ones, zero where there is no
+            lateral; and a mask that is True for patches of pictures that exist. With `phantom_tokens`, missing laterals
+            have the features of a blank picture, and are still False in the mask.
         """
         pairs, seen = len(frontal), self.patches
         has_lateral = torch.zeros(pairs, dtype=torch.bool, device=frontal.device).index_fill_(0, lateral_of, True)

@@ -1,7 +1,7 @@
-"""Where training starts from: DeiT's image encoder, a BERT's text encoder, then all that a released checkpoint has.
+"""Start weights: DeiT's image encoder, a BERT's text encoder, then everything that a checkpoint holds.
 
-Only what a file does not have keeps its fresh weights. The released code draws weights anew after it has loaded them, and
-so wipes most of what it was given.
+Only entries that no file has keep their fresh weights. The released code draws weights anew after it has loaded them, which
+overwrites most of what it was given.
 """
 
 import re
@@ -17,18 +17,12 @@ from medst.files import read_json
 from medst.hub import WEIGHTS, find, find_weights
 from medst.model.medst import MedST
 from medst.tokenizer import CONFIG, FILES, check_rows
-from medst.weights.released_names import (
-    TOKEN_TYPES,
-    WORD_EMBEDDINGS,
-    is_convolution,
-    is_lateral,
-    released_name,
-)
+from medst.weights.released_names import TOKEN_TYPES, WORD_EMBEDDINGS, is_convolution, is_lateral, released_name
 from medst.weights.safe_unpickle import read_state_dict
 from medst.weights.state_dict import check_entries, check_finite
 
 RELEASED_TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
-"""Whose vocabulary all released checkpoints have."""
+"""The model whose vocabulary all released checkpoints have."""
 TRANSFORMERS_VIT = {
     r"embeddings\.cls_token": "cls_token",
     r"embeddings\.distillation_token": "dist_token",
@@ -41,26 +35,26 @@ TRANSFORMERS_VIT = {
     r"encoder\.layer\.(\d+)\.layernorm_after\.": r"blocks.\1.norm2.",
     r"layernorm\.": "norm.",
 }
-"""Entries of a ViT or DeiT by their names in transformers, and in timm. Query, key and value are joined besides."""
+"""Names of a ViT's or DeiT's entries in transformers and in timm. Query, key and value are joined separately."""
 
 
 def load_pretrained(
     model: MedST, *, deit: Path | str = "", bert: Path | str = "", checkpoint: Path | str = ""
 ) -> list[str]:
-    """Fill a fresh model from what others have trained, in the order of the arguments; later ones win.
+    """Fill a fresh model with pretrained weights, in the order of the arguments; later ones win.
 
-    Lateral experts that no file has are made copies of the frontal ones, unless the model's `lateral_start` is random.
+    Lateral experts that no file has become copies of the frontal ones, unless the model's `lateral_start` is random.
 
     Args:
-        model: any model whose sizes are those of the files.
+        model: its sizes must be those of the files.
         deit: a DeiT or ViT in timm's or transformers' naming: a file, a folder, or a hub id (patch embedding, positions,
             blocks and last norm are used; its classifier and a distillation token are not).
         bert: folder or hub id of a BERT such as Bio_ClinicalBERT; as many of its first layers as the model has are used.
-        checkpoint: a released Med-ST or MGCA checkpoint, all of whose entries that the model has are used; or the folder or
-            hub id of a model that medst wrote, which must have them all.
+        checkpoint: a released Med-ST or MGCA checkpoint, of which all entries that the model has are used; or the folder or
+            hub id of a model that medst wrote, which must have all entries.
 
     Returns:
-        The names of the model's entries that were filled from a file, sorted.
+        The names of the model's entries that were filled, sorted.
 
     Raises:
         MedstError: a file is missing, damaged, carries code, has another vocabulary than the model, lacks entries or
@@ -68,11 +62,11 @@ def load_pretrained(
     """
     found: dict[str, Tensor] = {}
     if deit:
-        found |= _deit(model, deit)
+        found |= _deit_entries(model, deit)
     if bert:
-        found |= _bert(model, bert)
+        found |= _bert_entries(model, bert)
     if checkpoint:
-        found |= _checkpoint(model, checkpoint)
+        found |= _checkpoint_entries(model, checkpoint)
     own = model.state_dict()
     with torch.no_grad():
         for name, tensor in found.items():
@@ -82,33 +76,50 @@ def load_pretrained(
     return sorted(found)
 
 
-def _fitting(
-    model: MedST, wanted: dict[str, str], state: Mapping[str, Any], source: Path, partial: bool = False
-) -> dict[str, Tensor]:
-    """The tensors of `state` by our names, where `wanted` maps our names to theirs; `partial` lets some be missing."""
-    own, found = model.state_dict(), dict(state)
-    for ours, theirs in wanted.items():
-        tensor = state.get(theirs)
-        if isinstance(tensor, Tensor) and is_convolution(ours, own[ours]) and tensor.shape[2:] == (1,):
-            found[theirs] = tensor[..., 0]
-    wanted = {ours: theirs for ours, theirs in wanted.items() if theirs in state or not partial}
-    shapes = {theirs: own[ours] for ours, theirs in wanted.items()}
-    check_entries(found, shapes, f"{source} does not fit this model", unexpected=(), cast=True)
-    fitting = {ours: found[theirs] for ours, theirs in wanted.items()}
-    check_finite(fitting, source)
-    return fitting
-
-
-def _deit(model: MedST, name: Path | str) -> dict[str, Tensor]:
+def _deit_entries(model: MedST, name: Path | str) -> dict[str, Tensor]:
     path = find_weights(name, "--start.deit", ["config.json"])
-    _refuse_own(path, "--start.deit")
-    _check_config(path, "--model.vision.heads", model.settings.vision.heads)
-    state = _as_timm(read_state_dict(path, "model"))
+    _check_config(path, "--start.deit", "--model.vision.heads", model.settings.vision.heads)
+    state = _timm_names(read_state_dict(path, "model"))
     names = {f"vision.{name}": name for name in model.vision.state_dict() if not is_lateral(f".{name}")}
     return _fitting(model, names, state, path)
 
 
-def _as_timm(state: Mapping[str, Any]) -> dict[str, Any]:
+def _bert_entries(model: MedST, name: Path | str) -> dict[str, Tensor]:
+    path = find_weights(name, "--start.bert", ["config.json", CONFIG, *FILES])
+    _check_config(path, "--start.bert", "--model.text.heads", model.settings.text.heads)
+    state = read_state_dict(path)
+    prefix = "bert." if any(name.startswith("bert.") for name in state) else ""
+    # Files from before 2019 call the norms' entries gamma and beta.
+    state = {
+        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): tensor
+        for name, tensor in state.items()
+    }
+    names = {f"text.bert.{name}": prefix + name for name in model.text.bert.state_dict()}
+    if not model.settings.text.token_types:
+        del names[TOKEN_TYPES]
+    remedy = f"leave --data.tokenizer out, or give {name} there too"
+    _check_vocabulary(model, state.get(names[WORD_EMBEDDINGS]), path, remedy)
+    return _fitting(model, names, state, path)
+
+
+def _checkpoint_entries(model: MedST, name: Path | str) -> dict[str, Tensor]:
+    path = find(name, "--start.checkpoint", [WEIGHTS[0], *FILES])
+    if path.is_dir():
+        path = path / WEIGHTS[0]
+        state = read_state_dict(path)
+        _check_vocabulary(model, state.get(WORD_EMBEDDINGS), path, "leave --data.tokenizer out")
+        return _fitting(model, {entry: entry for entry in model.state_dict()}, state, path)
+    state = read_state_dict(path, "state_dict")
+    words = state.get(released_name(WORD_EMBEDDINGS))
+    _check_vocabulary(model, words, path, f"give --data.tokenizer {RELEASED_TOKENIZER}")
+    names = {name: released_name(name) for name in model.state_dict() if name != TOKEN_TYPES}
+    found = _fitting(model, {ours: theirs for ours, theirs in names.items() if theirs in state}, state, path)
+    if not found:
+        raise MedstError(f"{path}: has none of this model's entries; give a released Med-ST or MGCA checkpoint.")
+    return found
+
+
+def _timm_names(state: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a ViT or DeiT in timm's naming, without the position of a distillation token."""
     renamed: dict[str, Any] = {}
     joined: dict[str, dict[str, Any]] = {}
@@ -134,61 +145,33 @@ def _as_timm(state: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _bert(model: MedST, name: Path | str) -> dict[str, Tensor]:
-    path = find_weights(name, "--start.bert", ["config.json", CONFIG, *FILES])
-    _refuse_own(path, "--start.bert")
-    _check_config(path, "--model.text.heads", model.settings.text.heads)
-    state = read_state_dict(path)
-    prefix = "bert." if any(name.startswith("bert.") for name in state) else ""
-    # Files of before 2019 call the norms' entries by their Greek letters.
-    state = {
-        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): tensor
-        for name, tensor in state.items()
-    }
-    names = {f"text.bert.{name}": prefix + name for name in model.text.bert.state_dict()}
-    if not model.settings.text.token_types:
-        del names[TOKEN_TYPES]
-    _check_words(
-        model, state.get(names[WORD_EMBEDDINGS]), path, f"leave --data.tokenizer out, or give {name} there too"
-    )
-    return _fitting(model, names, state, path)
+def _fitting(model: MedST, names: dict[str, str], state: Mapping[str, Any], source: Path) -> dict[str, Tensor]:
+    """The tensors of `state` by our names, where `names` maps our names to theirs."""
+    own, found = model.state_dict(), dict(state)
+    for ours, theirs in names.items():
+        tensor = state.get(theirs)
+        if isinstance(tensor, Tensor) and is_convolution(ours, own[ours]) and tensor.shape[2:] == (1,):
+            found[theirs] = tensor[..., 0]
+    wanted = {theirs: own[ours] for ours, theirs in names.items()}
+    check_entries(found, wanted, f"{source} does not fit this model", unexpected=(), cast=True)
+    fitting = {ours: found[theirs] for ours, theirs in names.items()}
+    check_finite(fitting, source)
+    return fitting
 
 
-def _checkpoint(model: MedST, name: Path | str) -> dict[str, Tensor]:
-    path = find(name, "--start.checkpoint", [WEIGHTS[0], *FILES])
-    if path.is_dir():
-        path = path / WEIGHTS[0]
-        own = read_state_dict(path)
-        _check_words(model, own.get(WORD_EMBEDDINGS), path, "leave --data.tokenizer out")
-        return _fitting(model, {entry: entry for entry in model.state_dict()}, own, path)
-    state = read_state_dict(path, "state_dict")
-    _check_words(model, state.get(released_name(WORD_EMBEDDINGS)), path, f"give --data.tokenizer {RELEASED_TOKENIZER}")
-    names = {name: released_name(name) for name in model.state_dict() if name != TOKEN_TYPES}
-    found = _fitting(model, names, state, path, partial=True)
-    if not found:
-        raise MedstError(f"{path}: has none of this model's entries; give a released Med-ST or MGCA checkpoint.")
-    return found
+def _check_vocabulary(model: MedST, words: Any, path: Path, remedy: str) -> None:
+    if isinstance(words, Tensor) and words.ndim:  # otherwise `_fitting` names it
+        check_rows(len(words), len(model.state_dict()[WORD_EMBEDDINGS]), path, remedy)
 
 
-def _check_words(model: MedST, table: Any, path: Path, remedy: str) -> None:
-    if isinstance(table, Tensor) and table.ndim:  # if not, `_fitting` says so
-        check_rows(len(table), len(model.state_dict()[WORD_EMBEDDINGS]), path, remedy)
-
-
-def _check_config(path: Path, field: str, heads: int) -> None:
-    """Refuse weights for another number of heads, which no shape shows."""
+def _check_config(path: Path, flag: str, field: str, heads: int) -> None:
+    """Refuse medst's own models, and weights for another number of heads, which no shape shows."""
     file = path.with_name("config.json")
     if not file.is_file():
         return
-    theirs = read_json(file, "get it again from where the weights were published").get("num_attention_heads", heads)
+    config = read_json(file, "get it again from where the weights were published")
+    if path.name == WEIGHTS[0] and "medst_version" in config:
+        raise MedstError(f"{flag}: {path.parent} is a model of medst; give it as --start.checkpoint instead.")
+    theirs = config.get("num_attention_heads", heads)
     if theirs != heads:
         raise MedstError(f"{file}: the weights are for {theirs} attention heads, not {heads}; give {field} {theirs}.")
-
-
-def _refuse_own(path: Path, flag: str) -> None:
-    """Refuse a model that medst wrote where a published encoder belongs."""
-    file = path.with_name("config.json")
-    if path.name == WEIGHTS[0] and file.is_file():
-        config = read_json(file, "get it again from where the weights were published")
-        if "medst_version" in config:
-            raise MedstError(f"{flag}: {path.parent} is a model of medst; give it as --start.checkpoint instead.")

@@ -32,11 +32,11 @@ WEIGHTINGS = {
     "local.word_weights": "word_element_wise_multi_head",
     "local.patch_weights": "patch_element_wise_multi_head",
 }
-"""The two attention modules of the local loss. Of theirs, query and key are used; the value part is not."""
+"""The two attention modules of the local loss, which use query and key but not the value part."""
 
 KINDS = ("weight", "bias")
 UNUSED_VALUE = ".value"
-"""Ending under which the unused value rows of a weighting are kept: no entry of the file ends so."""
+"""Suffix under which the unused value rows of a weighting are kept; no entry of a released file has it."""
 
 NEVER_USED = re.compile(
     r"""text_encoder_q\.model\.( embeddings\.position_ids | pooler\..* | encoder\.layer\.\d+\.crossattention\..* )
@@ -46,14 +46,13 @@ NEVER_USED = re.compile(
       | prototype_layer\.weight""",
     re.VERBOSE,
 )
-"""Entries that take part in nothing: cross attention, pooler, the `_la` heads, the unused attention layers and MGCA's
-prototypes."""
+"""Entries that no computation uses: cross attention, pooler, `_la` heads, unused attention layers, MGCA's prototypes."""
 
 TOKEN_TYPES = "text.bert.embeddings.token_type_embeddings.weight"
-"""The one entry of ours that no released file has; it is zero there."""
+"""The only entry of ours that no released file has; it is zero there."""
 
 WORD_EMBEDDINGS = "text.bert.embeddings.word_embeddings.weight"
-"""The one entry of ours whose shape is the vocabulary's."""
+"""The only entry of ours whose shape depends on the vocabulary."""
 
 
 def released_name(name: str) -> str:
@@ -74,25 +73,25 @@ def is_lateral(name: str) -> bool:
 
 
 def frontal_of(name: str) -> str:
-    """The frontal expert's entry beside a lateral one's."""
+    """Name of the frontal expert's entry that corresponds to a lateral one."""
     return name.replace(".mlp_l.", ".mlp.").replace(".norm2_l.", ".norm2.")
 
 
 def is_convolution(name: str, tensor: Tensor) -> bool:
-    """Whether the released entry has a third axis of length 1: the local heads are 1 x 1 convolutions there."""
+    """Whether the released entry has a third axis of length 1: its local heads are 1 x 1 convolutions."""
     return tensor.ndim == 2 and name.startswith(("image_local.", "text_local."))
 
 
 @dataclass
 class ReleasedEntries:
-    """What was found in a released checkpoint.
+    """The entries of a released checkpoint, sorted.
 
     Attributes:
         model: all entries of a `MedST`.
-        objective: all entries of an `Objective`; empty where the file has none, as MGCA's.
-        unused: entries that take part in nothing, under their released names.
+        objective: all entries of an `Objective`; empty if the file has none, as MGCA's.
+        unused: entries that no computation uses, under their released names.
         names: the file's names in the file's order.
-        lateral: whether the file has lateral experts; where not, those in `model` are the frontal ones' own tensors.
+        lateral: whether the file has lateral experts; if not, those in `model` share the frontal ones' tensors.
     """
 
     model: dict[str, Tensor] = field(default_factory=dict)
@@ -142,7 +141,7 @@ def from_released_names(state: Mapping[str, Any], model: MedST, objective: Objec
 
 
 def to_released_names(entries: ReleasedEntries) -> dict[str, Tensor]:
-    """The released entries again, in the order of `entries.names`; the inverse of `from_released_names`, bit for bit."""
+    """The released entries in the order of `entries.names`: the inverse of `from_released_names`, bit for bit."""
     found: dict[str, Tensor] = {
         name: tensor for name, tensor in entries.unused.items() if not name.endswith(UNUSED_VALUE)
     }
