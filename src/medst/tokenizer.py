@@ -147,22 +147,6 @@ def _not_bert(file: Path, reason: str) -> MedstError:
     return MedstError(f"{file}: not a BERT tokenizer, {reason}; give a folder with a BERT's {' or '.join(FILES)}.")
 
 
-def check_rows(rows: int, pieces: int, source: Path | str, remedy: str) -> None:
-    """Refuse weights of another vocabulary: a table of word embeddings has one row per word piece.
-
-    Args:
-        rows: of the table in `source`.
-        pieces: of the tokenizer to use with it.
-        source: where the weights are.
-        remedy: what to do; ends the sentence, without a full stop.
-
-    Raises:
-        MedstError: the numbers differ.
-    """
-    if rows != pieces:
-        raise MedstError(f"{source} has {rows} word embeddings, but the tokenizer has {pieces} pieces; {remedy}.")
-
-
 def continuing_pieces(tokenizer: PreTrainedTokenizerBase) -> Bool[Tensor, " vocabulary"]:
     """For each id, whether its piece continues a word (starts with ##)."""
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))

@@ -5,8 +5,9 @@
 """
 
 from medst.weights.model_folder import ModelParts, build, build_empty, is_model, read_folder, save, write_files
-from medst.weights.pretrained import RELEASED_TOKENIZER, load_pretrained
+from medst.weights.pretrained import load_pretrained
 from medst.weights.released_checkpoint import convert, export, read_released, tokenizer_folder
+from medst.weights.released_names import RELEASED_TOKENIZER
 
 __all__ = [
     "RELEASED_TOKENIZER",

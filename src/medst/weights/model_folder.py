@@ -1,12 +1,11 @@
 """A model's own folder: weights as safetensors, config.json, recipe.json and the tokenizer; no pickle anywhere.
 
-`config.json` holds what is needed to use the model: its shape and the crop. `recipe.json` is a record of the run that
-trained it; settings in it that this version does not know are ignored. `objective.safetensors` holds the two learnt
-weightings of the local loss, which only training needs, and `released_unused.safetensors` what a converted checkpoint held
-besides, for the way back.
+`config.json` holds the settings that are needed to use the model: its shape and the crop. `recipe.json` is a record of the
+run that trained it; settings that this version does not know are ignored. `objective.safetensors` holds the two learnt
+weightings of the local loss, which only training needs. `released_unused.safetensors` holds the entries of a converted
+checkpoint that the model does not use, for its export.
 
-A model that is about to be filled is built on torch's meta device, without memory and without drawing weights, and is then
-given the tensors as they were read.
+A model is read without drawing weights or copying tensors: it is built on torch's meta device and then given the tensors.
 """
 
 import json
@@ -27,13 +26,13 @@ from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.recipes.ranges import outside
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, from_dict, to_dict
-from medst.tokenizer import check_rows, continuing_pieces, load_tokenizer
+from medst.tokenizer import continuing_pieces, load_tokenizer
 from medst.weights.released_names import WORD_EMBEDDINGS, ReleasedEntries
-from medst.weights.state_dict import check_entries, check_finite, read_safetensors, write_safetensors
+from medst.weights.state_dict import check_entries, check_finite, check_vocabulary, read_safetensors, write_safetensors
 from medst.weights.trained_on import TRAINED_ON
 
 FORMAT = 2
-"""Of config.json. Format 1 held the whole recipe and no recipe.json."""
+"""Version of config.json. Format 1 held the recipe too."""
 REMEDY = "take another copy of the model folder"
 UNUSED = "released_unused.safetensors"
 PATTERNS = [
@@ -45,26 +44,30 @@ PATTERNS = [
     "vocab.txt",
     "README.md",
 ]
-"""Files of a model on the hub that are fetched."""
+"""Files that are fetched of a model on the hub."""
 ModelParts: TypeAlias = tuple[MedST, Objective | None, PreTrainedTokenizerBase, Recipe, str]
 """The fields of a `medst.Model`, in their order: networks in evaluation mode, tokenizer, recipe and fingerprint."""
 T = TypeVar("T")
 
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
-    """A fresh model and objective of a recipe's shape with the tokenizer's vocabulary, their weights drawn from torch's
-    global random state."""
+    """Build a model and an objective with fresh weights, drawn from torch's global random state.
+
+    Args:
+        recipe: shapes and switches.
+        tokenizer: its vocabulary is the text encoder's.
+    """
     model = MedST(recipe.model, continuing_pieces(tokenizer), int(tokenizer.sep_token_id))
     return model, Objective(recipe.objective, recipe.model.embedding)
 
 
 def build_empty(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
-    """The same without weights: every entry is on the meta device until `fill` gives it a tensor."""
+    """Build both without weights: every entry is on the meta device until `fill` gives it a tensor."""
     continues = continuing_pieces(tokenizer)
     with torch.device("meta"):
         model = MedST(recipe.model, continues, int(tokenizer.sep_token_id))
         objective = Objective(recipe.objective, recipe.model.embedding)
-    # BERT's two constant buffers are in no file.
+    # No file has BERT's two constant buffers.
     places = model.text.bert.embeddings
     count = places.position_ids.shape[1]
     places.register_buffer("position_ids", torch.arange(count)[None], persistent=False)
@@ -82,7 +85,7 @@ def save(
     released: ReleasedEntries | None = None,
     trained_on: Path | None = None,
 ) -> None:
-    """Write a model folder beside its final name and move it there whole; an older one is replaced.
+    """Write a model folder; an older one is replaced when the new one is complete.
 
     Args:
         folder: the model's folder.
@@ -90,8 +93,8 @@ def save(
         objective: its weightings; None leaves them out.
         tokenizer: the one that it was trained with.
         recipe: the settings of its run.
-        released: for a converted checkpoint, where the model came from; keeps what the way back needs.
-        trained_on: a run's file of this name, which goes along.
+        released: the entries of the checkpoint that the model was converted from; `export` needs them.
+        trained_on: a run's trained_on.json, which is copied.
     """
     recover_folder(folder, is_model)
     part = part_of(folder)
@@ -126,7 +129,7 @@ def write_files(
         "files": digests,
     }
     write_json(folder / "config.json", config, indent=2)
-    for file in folder.glob("*.safetensors"):  # which their library lets only the owner read
+    for file in folder.glob("*.safetensors"):  # their library makes them readable by the owner alone
         shutil.copymode(folder / "config.json", file)
 
 
@@ -146,26 +149,25 @@ def read_folder(folder: Path) -> ModelParts:
     recipe, digests = _read_config(folder)
     tokenizer = load_tokenizer(folder)
     tensors = read_safetensors(folder / "model.safetensors")
-    if WORD_EMBEDDINGS in tensors:  # if not, `fill` says so
-        remedy = "put back the tokenizer that was saved with it"
-        check_rows(len(tensors[WORD_EMBEDDINGS]), len(tokenizer), folder / "model.safetensors", remedy)
+    remedy = "put back the tokenizer that was saved with it"
+    check_vocabulary(tensors.get(WORD_EMBEDDINGS), len(tokenizer), folder / "model.safetensors", remedy)
     model, objective = build_empty(recipe, tokenizer)
     fill(model, tensors, folder / "model.safetensors")
-    has_objective = (folder / "objective.safetensors").is_file()
-    if has_objective:
-        fill(objective, read_safetensors(folder / "objective.safetensors"), folder / "objective.safetensors")
+    weightings = folder / "objective.safetensors"
+    if weightings.is_file():
+        fill(objective, read_safetensors(weightings), weightings)
     found = {name: sha256(folder / name) for name in {"model.safetensors", *digests} if (folder / name).is_file()}
     for name, digest in found.items():
         if digests.get(name, digest) != digest:  # models of earlier versions have none
             raise MedstError(f"{folder / name} is damaged: it is not what was saved with config.json; {REMEDY}.")
     fingerprint = found["model.safetensors"]
-    return model.eval(), objective.eval() if has_objective else None, tokenizer, recipe, fingerprint
+    return model.eval(), objective.eval() if weightings.is_file() else None, tokenizer, recipe, fingerprint
 
 
 def _read_config(folder: Path) -> tuple[Recipe, dict[str, str]]:
     """The settings of a model, and the digests of the files that were saved with config.json.
 
-    What is needed to use the model is checked; the rest of the recipe is a record, and is read as far as it is understood.
+    The settings that are needed to use the model are checked. The rest of the recipe is a record, read as far as possible.
     """
     file = folder / "config.json"
     config = read_json(file, REMEDY, {"format": int})
@@ -191,7 +193,7 @@ def _read_config(folder: Path) -> tuple[Recipe, dict[str, str]]:
 
 
 def _read_record(kind: type[T], record: Any) -> T:
-    """Settings as far as this version knows them; its own default stands for every other name, type or range."""
+    """Settings as far as this version knows them; for another name, type or range its own default is taken."""
     settings = kind()
     for field in fields(kind):  # type: ignore[arg-type]
         if isinstance(record, dict) and field.name in record:

@@ -16,13 +16,18 @@ from medst.errors import MedstError
 from medst.files import read_json
 from medst.hub import WEIGHTS, find, find_weights
 from medst.model.medst import MedST
-from medst.tokenizer import CONFIG, FILES, check_rows
-from medst.weights.released_names import TOKEN_TYPES, WORD_EMBEDDINGS, is_convolution, is_lateral, released_name
+from medst.tokenizer import CONFIG, FILES
+from medst.weights.released_names import (
+    RELEASED_TOKENIZER,
+    TOKEN_TYPES,
+    WORD_EMBEDDINGS,
+    is_convolution,
+    is_lateral,
+    released_name,
+)
 from medst.weights.safe_unpickle import read_state_dict
-from medst.weights.state_dict import check_entries, check_finite
+from medst.weights.state_dict import check_entries, check_finite, check_vocabulary
 
-RELEASED_TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
-"""The model whose vocabulary all released checkpoints have."""
 TRANSFORMERS_VIT = {
     r"embeddings\.cls_token": "cls_token",
     r"embeddings\.distillation_token": "dist_token",
@@ -98,20 +103,20 @@ def _bert_entries(model: MedST, name: Path | str) -> dict[str, Tensor]:
     if not model.settings.text.token_types:
         del names[TOKEN_TYPES]
     remedy = f"leave --data.tokenizer out, or give {name} there too"
-    _check_vocabulary(model, state.get(names[WORD_EMBEDDINGS]), path, remedy)
+    check_vocabulary(state.get(names[WORD_EMBEDDINGS]), len(model.text.continues), path, remedy)
     return _fitting(model, names, state, path)
 
 
 def _checkpoint_entries(model: MedST, name: Path | str) -> dict[str, Tensor]:
-    path = find(name, "--start.checkpoint", [WEIGHTS[0], *FILES])
+    path, pieces = find(name, "--start.checkpoint", [WEIGHTS[0], *FILES]), len(model.text.continues)
     if path.is_dir():
         path = path / WEIGHTS[0]
         state = read_state_dict(path)
-        _check_vocabulary(model, state.get(WORD_EMBEDDINGS), path, "leave --data.tokenizer out")
+        check_vocabulary(state.get(WORD_EMBEDDINGS), pieces, path, "leave --data.tokenizer out")
         return _fitting(model, {entry: entry for entry in model.state_dict()}, state, path)
     state = read_state_dict(path, "state_dict")
     words = state.get(released_name(WORD_EMBEDDINGS))
-    _check_vocabulary(model, words, path, f"give --data.tokenizer {RELEASED_TOKENIZER}")
+    check_vocabulary(words, pieces, path, f"give --data.tokenizer {RELEASED_TOKENIZER}")
     names = {name: released_name(name) for name in model.state_dict() if name != TOKEN_TYPES}
     found = _fitting(model, {ours: theirs for ours, theirs in names.items() if theirs in state}, state, path)
     if not found:
@@ -157,11 +162,6 @@ def _fitting(model: MedST, names: dict[str, str], state: Mapping[str, Any], sour
     fitting = {ours: found[theirs] for ours, theirs in names.items()}
     check_finite(fitting, source)
     return fitting
-
-
-def _check_vocabulary(model: MedST, words: Any, path: Path, remedy: str) -> None:
-    if isinstance(words, Tensor) and words.ndim:  # otherwise `_fitting` names it
-        check_rows(len(words), len(model.state_dict()[WORD_EMBEDDINGS]), path, remedy)
 
 
 def _check_config(path: Path, flag: str, field: str, heads: int) -> None:

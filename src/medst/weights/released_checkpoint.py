@@ -10,16 +10,16 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from medst.errors import MedstError
 from medst.files import atomic, claim, is_free, sha256
 from medst.objective import Objective
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
-from medst.tokenizer import FILES, check_rows, load_tokenizer
+from medst.tokenizer import FILES, load_tokenizer
 from medst.weights.model_folder import UNUSED, ModelParts, build_empty, fill, is_model, read_folder, save
 from medst.weights.released_names import (
+    RELEASED_TOKENIZER,
     TOKEN_TYPES,
     UNUSED_VALUE,
     WORD_EMBEDDINGS,
@@ -31,14 +31,14 @@ from medst.weights.released_names import (
     zeros_for_unused,
 )
 from medst.weights.safe_unpickle import read_state_dict
-from medst.weights.state_dict import read_safetensors
+from medst.weights.state_dict import check_vocabulary, read_safetensors
 
 
 def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recipe: Recipe = RECIPES["paper"]) -> None:
     """Write a released Med-ST or MGCA checkpoint as a model folder.
 
-    A checkpoint without lateral experts (MGCA's) gets copies of the frontal ones. What the model does not use is kept in
-    `released_unused.safetensors`, so that `export` gives back the same bits.
+    A checkpoint without lateral experts (MGCA's) gets copies of the frontal ones. Entries that the model does not use are
+    kept in `released_unused.safetensors`, so that `export` restores the same bits.
 
     Args:
         ckpt: the released file.
@@ -47,10 +47,10 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recip
         recipe: shape and switches of the model; the released ones are those of `paper`.
 
     Raises:
-        MedstError: the file is no such checkpoint, is damaged or carries code; no tokenizer; `out` holds something else.
+        MedstError: the file is not such a checkpoint, is damaged or carries code; no tokenizer; `out` holds something else.
     """
     if not is_free(out) and not (out / "config.json").is_file():
-        raise MedstError(f"{out} is not empty and holds no model; give a new folder.")
+        raise MedstError(f"{out} is not empty and does not hold a model; give a new folder.")
     if ckpt.name == "model.safetensors" and is_model(ckpt.parent):
         raise MedstError(f"{ckpt} is medst's own model already; give a released checkpoint.")
     (model, objective, pieces, recipe, _), entries = read_released(ckpt, tokenizer, recipe)
@@ -61,20 +61,20 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None, recip
 def export(folder: Path, ckpt: Path) -> None:
     """Write a model folder as a checkpoint with the released names, for the released code.
 
-    A converted checkpoint comes back bit for bit, entry by entry. What a model of ours does not have is written as zeros:
-    the released code insists on it and does not use it. Only the state dict is written; an optimiser's state is not kept.
+    A converted checkpoint is restored bit for bit. For another model, the entries that the released code requires but
+    never uses are zeros. Only the state dict is written, without an optimiser's state.
 
     Args:
         folder: a model folder.
         ckpt: file to write.
 
     Raises:
-        MedstError: the folder is no model, or its text encoder sees word order or token types, as the released one can't.
+        MedstError: the folder is not a model, or its text encoder uses word order or token types.
     """
     model, objective, _, recipe, _ = read_folder(folder)
     if recipe.model.text.positions or recipe.model.text.token_types:
         raise MedstError(
-            f"{folder}: its text encoder uses positions or token types, which the released code has no place for; "
+            f"{folder}: its text encoder uses positions or token types, which the released code can't; "
             "only models of recipe paper, or with both switched off, can be exported."
         )
     entries = ReleasedEntries(model=dict(model.state_dict()))
@@ -91,7 +91,7 @@ def export(folder: Path, ckpt: Path) -> None:
         entries.unused = zeros_for_unused(model)
         joined = {name.removesuffix(UNUSED_VALUE) for name in entries.unused}
         entries.names = sorted(joined | {released_name(n) for n in entries.model if n != TOKEN_TYPES})
-    # Of a tensor that is a part of a larger piece of memory, torch would save the whole piece.
+    # torch would save the whole storage of a tensor that is a part of it.
     state = {
         name: tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor.detach()
         for name, tensor in to_released_names(entries).items()
@@ -109,17 +109,15 @@ def read_released(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> t
         recipe: shape and switches of the model; the released ones are those of `paper`.
 
     Returns:
-        The model, and the entries that were found, which the way back needs.
+        The model, and the entries of the checkpoint.
 
     Raises:
         MedstError: the file is not such a checkpoint, is damaged or carries code; or no tokenizer.
     """
     pieces = load_tokenizer(tokenizer or tokenizer_folder(ckpt, "--tokenizer"), "--tokenizer")
     state = read_state_dict(ckpt, "state_dict")
-    words = state.get(released_name(WORD_EMBEDDINGS))
-    if isinstance(words, Tensor):  # if not, `from_released_names` says so
-        remedy = "give its own, which for a released checkpoint is --tokenizer emilyalsentzer/Bio_ClinicalBERT"
-        check_rows(len(words), len(pieces), ckpt, remedy)
+    remedy = f"give its own, which for a released checkpoint is --tokenizer {RELEASED_TOKENIZER}"
+    check_vocabulary(state.get(released_name(WORD_EMBEDDINGS)), len(pieces), ckpt, remedy)
     model, objective = build_empty(recipe, pieces)
     entries = from_released_names(state, model, objective, ckpt)
     if not entries.lateral:
@@ -136,11 +134,11 @@ def read_released(ckpt: Path, tokenizer: Path | str | None, recipe: Recipe) -> t
 
 
 def tokenizer_folder(ckpt: Path, flag: str) -> Path:
-    """The folder of a released checkpoint, if it holds the tokenizer too.
+    """The folder of a released checkpoint, which must hold its tokenizer too.
 
     Args:
         ckpt: the checkpoint.
-        flag: which names another tokenizer; for the error message.
+        flag: the one that names another tokenizer; for the error message.
 
     Raises:
         MedstError: there is no such checkpoint, or no tokenizer beside it.
@@ -149,7 +147,7 @@ def tokenizer_folder(ckpt: Path, flag: str) -> Path:
         raise MedstError(f"{ckpt}: no such file; give a released Med-ST or MGCA checkpoint.")
     if not any((ckpt.parent / name).is_file() for name in FILES):
         raise MedstError(
-            f"{ckpt} comes without its tokenizer: put vocab.txt of emilyalsentzer/Bio_ClinicalBERT, which the Hugging Face "
-            f"hub has, beside it, or give its folder or hub id ({flag} emilyalsentzer/Bio_ClinicalBERT)."
+            f"{ckpt} has no tokenizer beside it: copy vocab.txt of {RELEASED_TOKENIZER} from the Hugging Face hub into its "
+            f"folder, or name the tokenizer's folder or hub id ({flag} {RELEASED_TOKENIZER})."
         )
     return ckpt.parent

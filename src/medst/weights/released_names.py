@@ -19,6 +19,9 @@ from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.weights.state_dict import check_entries
 
+RELEASED_TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
+"""The model whose vocabulary all released checkpoints have."""
+
 PREFIXES = {
     "vision.": "img_encoder_q.model.",
     "image_global.": "img_encoder_q.global_embed.",

@@ -52,6 +52,22 @@ def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
         raise MedstError(f"{source} holds NaN or infinity in {_listed(bad)}; take another copy or an earlier one.")
 
 
+def check_vocabulary(words: Any, pieces: int, source: Path, remedy: str) -> None:
+    """Refuse weights for another vocabulary: a table of word embeddings has one row per word piece.
+
+    Args:
+        words: the table; anything but a tensor is left to `check_entries`.
+        pieces: the size of the tokenizer's vocabulary.
+        source: file of the weights.
+        remedy: ends the error message, without a full stop.
+
+    Raises:
+        MedstError: the numbers differ.
+    """
+    if isinstance(words, Tensor) and words.ndim and len(words) != pieces:
+        raise MedstError(f"{source} has {len(words)} word embeddings, but the tokenizer has {pieces} pieces; {remedy}.")
+
+
 def check_entries(
     found: Mapping[str, Any],
     wanted: Mapping[str, Tensor],

@@ -1,8 +1,8 @@
 """Which patients a model was trained on: salted digests of their ids, to find them again in a benchmark.
 
-The salt lies beside the digests, so whoever guesses an id can check it, and the ids of most data sets are easy to guess. The
-digests keep ids from being read by accident and from being linked to those of another model; they do not keep a secret. So
-the file is written by training and never by `save_pretrained` or `push_to_hub`.
+The salt is stored with the digests, so an id can be checked by guessing it, and the ids of most data sets are easy to guess.
+The digests keep ids from being read by accident and from being linked to those of another model; they are no secret. That is
+why training writes the file, and `save_pretrained` and `push_to_hub` never do.
 """
 
 import base64
@@ -19,9 +19,9 @@ from medst.files import read_json, write_json
 TRAINED_ON = "trained_on.json"
 SPLITS = ("train", "valid")
 DIGEST = 8
-"""Bytes of a digest: among 65,000 patients, another one is taken for one of them once in 10^14 times."""
+"""Bytes of a digest: a patient is mistaken for one of 65,000 others once in 10^14 times."""
 _SHARED = {"mimic-cxr", "ms-cxr-t"}
-"""Data sets whose ids are of the same patients."""
+"""Data sets that share patient ids."""
 _FORM = {"dataset": str, "salt": str, "complete": bool, "train": str, "valid": str}
 
 
@@ -30,10 +30,10 @@ class TrainedOn:
     """The patients of a model's training and validation splits.
 
     Attributes:
-        dataset: the one that the model was trained on.
-        salt: of this run, 16 bytes.
-        complete: False where training began with a checkpoint, whose own patients nobody has noted.
-        digests: for `train` and `valid`, a digest per patient.
+        dataset: the data set that the model was trained on.
+        salt: 16 bytes, drawn for this run.
+        complete: False if training started from a checkpoint, whose own patients are not known.
+        digests: for `train` and `valid`, one digest per patient.
     """
 
     dataset: str
@@ -42,19 +42,19 @@ class TrainedOn:
     digests: dict[str, frozenset[bytes]]
 
     def seen(self, dataset: str, patients: Iterable[str], split: str) -> set[str]:
-        """Those of a data set's patients who are in a split; none if its ids are of other people."""
+        """The patients of a data set who are in a split; none if its ids belong to other people."""
         if not (dataset == self.dataset or {dataset, self.dataset} <= _SHARED or "table" in (dataset, self.dataset)):
             return set()
         return {patient for patient in patients if _digest(self.salt, patient) in self.digests[split]}
 
 
 def note_patients(folder: Path, cohort: Cohort, *, complete: bool) -> Path:
-    """Write `trained_on.json` into a run's folder, or keep the one that is there, so that a resumed run has the same salt.
+    """Write `trained_on.json` into a run's folder, or keep an existing one, so that a resumed run has the same salt.
 
     Args:
-        folder: the run's.
-        cohort: the one with pairs that it is trained on.
-        complete: whether training began with weights that had seen no other patients.
+        folder: the run's folder.
+        cohort: the cohort with pairs that it is trained on.
+        complete: whether the weights that training started from had seen no other patients.
 
     Returns:
         The file: 11 bytes per patient.
@@ -63,7 +63,7 @@ def note_patients(folder: Path, cohort: Cohort, *, complete: bool) -> Path:
     try:
         if read_trained_on(folder) is not None:
             return file
-    except MedstError:  # damaged; nothing in it but the salt is worth keeping
+    except MedstError:  # damaged: write a new one
         pass
     assert cohort.pairs is not None
     salt = secrets.token_bytes(16)
@@ -77,7 +77,7 @@ def note_patients(folder: Path, cohort: Cohort, *, complete: bool) -> Path:
 
 
 def read_trained_on(folder: Path) -> TrainedOn | None:
-    """What a folder's `trained_on.json` says; None where there is none.
+    """Read a folder's `trained_on.json`; None if there is none.
 
     Raises:
         MedstError: it is damaged.
