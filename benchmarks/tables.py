@@ -25,7 +25,7 @@ from medst.cohort.mimic_reports import read_reports, study_path
 from medst.cohort.options import Options
 from medst.cohort.pairs import LABELS, PairSources, write_pairs
 from medst.cohort.report_text import report_text
-from medst.cohort.sequences import chunk
+from medst.cohort.sequences import cut_sequences
 from medst.cohort.writer import Writer
 from medst.jobs import Workers
 from medst_phantom.background import sample_background
@@ -149,7 +149,7 @@ def main() -> None:
         tables = time.perf_counter() - start
         pairs = pl.read_parquet(folder / "cohort" / "pairs.parquet")
         start = time.perf_counter()
-        sequences = chunk(pairs, 4)
+        sequences = cut_sequences(pairs, 4)
         chunked = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         assert sum(map(len, sequences)) == pairs.height

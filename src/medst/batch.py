@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from medst.cohort.sequences import chunk
+from medst.cohort.sequences import cut_sequences
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.recipes.settings import DataSettings
@@ -179,7 +179,7 @@ class Batches(Dataset[Batch]):
                 : max(1, round(data.patients * len(patients)))
             ]
             pairs = pairs.filter(pairs["patient_id"].is_in(kept.tolist()))
-        self.sequences = chunk(pairs, data.sequence_length)
+        self.sequences = cut_sequences(pairs, data.sequence_length)
         fewest = data.sequences_per_batch if training else 1
         if len(self.sequences) < fewest:
             raise MedstError(

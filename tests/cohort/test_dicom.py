@@ -147,8 +147,14 @@ BAD: dict[str, tuple[bytes, str]] = {
     "even": (dicom(np.full((30, 30), 7, np.uint16)), "all pixels are alike (255)"),
     "truncated": (WHOLE[: len(WHOLE) // 2], "its pixels can't be decoded"),
     "head only": (WHOLE[:140], "DICOM"),
-    "unknown": (_with_syntax("1.2.840.10008.1.2.4.99"), "compression 1.2.840.10008.1.2.4.99 is unknown"),
-    "private": (_with_syntax("1.3.6.1.4.1.9999.9.9.9"), "compression 1.3.6.1.4.1.9999.9.9.9 is unknown"),
+    "unknown": (
+        _with_syntax("1.2.840.10008.1.2.4.99"),
+        "compression 1.2.840.10008.1.2.4.99 is unknown or not supported",
+    ),
+    "private": (
+        _with_syntax("1.3.6.1.4.1.9999.9.9.9"),
+        "compression 1.3.6.1.4.1.9999.9.9.9 is unknown or not supported",
+    ),
     "video": (_with_syntax("1.2.840.10008.1.2.4.100"), "compression MPEG2"),
     "rubbish": (_with_syntax(str(JPEGLSLossless)), "its pixels can't be decoded"),
     "bits stored": (dicom(ramp(), BitsStored=17), "its pixels can't be decoded"),

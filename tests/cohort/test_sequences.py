@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medst.cohort.mimic_clock import study_time
-from medst.cohort.sequences import chunk
+from medst.cohort.sequences import cut_sequences
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["train", "valid"]), st.integers(0, 5), st.integers(0, 3)))
 
@@ -39,7 +39,7 @@ def test_sequences_are_the_recorded_ones(recorded: Path) -> None:
     for name, groups in expected.items():
         split, _, length = name.partition("_len")
         part = table.filter(split=split)
-        assert [part["frontal"].gather(group).to_list() for group in chunk(part, int(length))] == groups, name
+        assert [part["frontal"].gather(group).to_list() for group in cut_sequences(part, int(length))] == groups, name
 
 
 @given(rows, st.integers(1, 5))
@@ -51,8 +51,8 @@ def test_sequences_are_those_of_a_loop_over_patients(values: list[tuple[int, str
     for key in sorted(patients):
         order = [row for *_, row in sorted(patients[key])]
         expected += [order[start : start + length] for start in range(0, len(order), length)]
-    assert chunk(pairs_of(values), length) == expected
+    assert cut_sequences(pairs_of(values), length) == expected
 
 
 def test_no_pairs_are_no_sequences() -> None:
-    assert chunk(pairs_of([]), 4) == []
+    assert cut_sequences(pairs_of([]), 4) == []

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 import medst
 from medst import weights
 from medst.batch import Batch, Batches
-from medst.cohort.sequences import chunk
+from medst.cohort.sequences import cut_sequences
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.pretrain import Step, pretrain
@@ -342,7 +342,7 @@ def test_a_block_is_timed_on_the_pictures_of_an_average_batch(
     recipe = replace(recipe, optimiser=replace(recipe.optimiser, stop_after=1))
     assert "off" in pretrain(phantom_cohort, tmp_path / "run", recipe)["notes"]
     pairs = open_cohort(phantom_cohort).pairs.filter(split="train")  # type: ignore[union-attr]
-    sequences = len(chunk(pairs.with_row_index("pair"), recipe.data.sequence_length))
+    sequences = len(cut_sequences(pairs.with_row_index("pair"), recipe.data.sequence_length))
     mean = (pairs.height + pairs["lateral"].count()) // sequences
     assert asked == [(mean * recipe.data.sequences_per_batch, wanted == "on")]
 

@@ -51,18 +51,13 @@ def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum")
             truncated, with an unknown compression, or with a broken window or lookup table.
         MedstError: the packages that read DICOM are missing.
     """
-    try:
-        import pydicom
-        from pydicom.errors import InvalidDicomError
-    except ImportError as error:
-        raise MedstError('DICOM files need a package that is missing: pip install "medst[dicom]".') from error
+    pydicom = _import_pydicom()
     with _silent():
         try:
             dataset = pydicom.dcmread(_Limited(data))
-            plugin = _check(dataset)
-            dataset.pixel_array_options(decoding_plugin=plugin)
+            dataset.pixel_array_options(decoding_plugin=_check(dataset))
             pixels = dataset.pixel_array
-        except InvalidDicomError:
+        except pydicom.errors.InvalidDicomError:
             raise UnreadableImage("not a DICOM file") from None
         except (MemoryError, UnreadableImage):
             raise
@@ -78,6 +73,14 @@ def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum")
         except Exception as error:
             raise UnreadableImage(f"its window or lookup table is broken ({type(error).__name__})") from None
     return cv2.bitwise_not(grey) if dataset.PhotometricInterpretation == GREY[0] else grey
+
+
+def _import_pydicom() -> Any:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise MedstError('DICOM files need a package that is missing: pip install "medst[dicom]".') from error
+    return pydicom
 
 
 _lock = threading.RLock()
@@ -132,12 +135,10 @@ def _check(dataset: "Dataset") -> str:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         raise UnreadableImage("DICOM that doesn't name its transfer syntax")
-    if not syntax.is_transfer_syntax or syntax.is_private:
-        raise UnreadableImage(f"compression {syntax} is unknown")
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise UnreadableImage(f"compression {syntax.name} is not supported") from None
+        raise UnreadableImage(f"compression {syntax.name} is unknown or not supported") from None
     if not decoder.is_available:
         needed = "; ".join(decoder.missing_dependencies)
         raise UnreadableImage(f'compression {syntax.name} needs a package ({needed}); pip install "medst[dicom]"')
@@ -235,10 +236,7 @@ def read_element(path: "Path", name: str) -> str:
         MedstError: the packages that read DICOM are missing.
         OSError: the disk fails.
     """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise MedstError('DICOM files need a package that is missing: pip install "medst[dicom]".') from error
+    pydicom = _import_pydicom()
     data = read_or_reason(path, MOST_BYTES)
     if isinstance(data, str):
         return ""

@@ -5,7 +5,6 @@ import csv
 import gzip
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO, TextIOWrapper
 from itertools import islice
@@ -73,19 +72,18 @@ def read_csv(
         MedstError: the file is missing, not a CSV file in UTF-8 (or UTF-16 with a byte order mark), names a column twice,
             lacks a column, or inflates to too much.
     """
-    found = find_table(path)
+    found, usual = find_table(path), csv.field_size_limit(MOST_FIELD)
     try:
-        with _open_text(found) as text, _long_fields():
-            table = _parse(text, separator)
+        data = _read_bytes(found)
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        table = _parse(TextIOWrapper(BytesIO(data), "utf-16" if utf16 else "utf-8-sig", newline=""), separator)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise MedstError(f"{found} is a damaged gzip file ({error}); download or copy it again.") from error
     except (_NotCSV, csv.Error, OSError, UnicodeError) as error:
-        reason = (
-            f"not UTF-8 text: byte {error.object[error.start]:#04x}{_line_of_damage(found)}"
-            if isinstance(error, UnicodeDecodeError)
-            else str(error).splitlines()[0]
-        )
+        reason = _first_damage(data) if isinstance(error, UnicodeError) else str(error).splitlines()[0]
         raise MedstError(f"{found} can't be read as a CSV file ({reason}); {remedy}.") from error
+    finally:
+        csv.field_size_limit(usual)
     missing = [column for column in columns if column not in table.columns]
     if missing:
         has = ascii(", ".join(table.columns))[1:-1]
@@ -97,49 +95,20 @@ class _NotCSV(Exception):
     """A file that is not a usable table; the message gives the reason in a few words."""
 
 
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Let the csv module read fields of up to `MOST_FIELD` characters, then restore its own limit."""
-    usual = csv.field_size_limit(MOST_FIELD)
+def _first_damage(data: bytes) -> str:
     try:
-        yield
-    finally:
-        csv.field_size_limit(usual)
+        data.decode()
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 text: byte {data[error.start]:#04x} in line {data.count(10, 0, error.start) + 1}"
+    return "not UTF-8 text"
 
 
-def _line_of_damage(path: Path) -> str:
-    """ " in line N", the first that is not UTF-8; empty if there is none, or the file is UTF-16."""
-    with path.open("rb") as raw:
-        gzipped = raw.read(2) == GZIP
-        raw.seek(0)
-        for number, line in enumerate(BytesIO(_inflate(raw.read())) if gzipped else raw, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return (
-                    ""
-                    if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-                    else f" in line {number}"
-                )
-    return ""
-
-
-@contextmanager
-def _open_text(path: Path) -> Iterator[TextIOWrapper]:
-    with path.open("rb") as raw:
-        start = raw.read(4)
-        if start in OTHERS:
-            raise _NotCSV(OTHERS[start])
-        gzipped = start.startswith(GZIP)
-        raw.seek(0)
-        file = BytesIO(_inflate(raw.read())) if gzipped else raw
-        utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        file.seek(0)
-        with TextIOWrapper(file, encoding="utf-16" if utf16 else "utf-8-sig", newline="") as text:
-            yield text
-
-
-def _inflate(data: bytes) -> bytes:
+def _read_bytes(path: Path) -> bytes:
+    data = path.read_bytes()
+    if data[:4] in OTHERS:
+        raise _NotCSV(OTHERS[data[:4]])
+    if not data.startswith(GZIP):
+        return data
     most = min(MOST_BYTES, max(SMALL, MOST_RATIO * len(data)))
     with gzip.open(BytesIO(data)) as file:
         inflated = file.read(most + 1)

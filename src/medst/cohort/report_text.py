@@ -7,7 +7,6 @@ it splits at every number with a full stop, so that "3.5 cm" becomes "5 cm", and
 
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -47,15 +46,6 @@ TEXT_COLUMNS = {"report": pl.String, "reason": pl.String, "kind": pl.String, "lo
 """Columns of a table of `Text`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of a report: its normalised name, its text, and where the text begins."""
-
-    name: str
-    text: str
-    start: int
-
-
 @lru_cache(maxsize=1)
 def _rules() -> dict[str, Any]:
     return json.loads((files("medst.cohort") / "mimic_report_sections.json").read_text(encoding="utf-8"))
@@ -85,30 +75,26 @@ def normalise_name(header: str) -> str:
     return name
 
 
-def sections(text: str) -> list[Section]:
-    """Split a report at its upper-case headers.
+def sections(text: str) -> list[tuple[str, str]]:
+    """Split a report at its upper-case headers, into (normalised name, text).
 
     A report without headers is one section, `full report`. Empty findings and impressions are left out. If there is
     neither, the text after the first paragraph of the last section becomes a section of its own, `last_paragraph`.
     """
     header = HEADER.search(text)
-    if header is None:
-        found = [Section("full report", text, 0)]
-    else:
-        found = [Section("preamble", text[: header.start(1)], 0)]
+    found = [("full report", text)] if header is None else [("preamble", text[: header.start(1)])]
     while header is not None:
         start = header.end()
         # A second header in the line of the first one is part of its text.
         following = HEADER.search(text, max(start, text.find("\n", start)))
         end = len(text) if following is None else following.start()
-        found.append(Section(normalise_name(header.group(1)), text[start:end], start))
+        found.append((normalise_name(header.group(1)), text[start:end]))
         header = following
-    found = [s for s in found if s.name not in ("findings", "impression") or s.text.strip()]
-    if not {"findings", "impression"} & {s.name for s in found} and PARAGRAPH in found[-1].text:
-        last = found.pop()
-        first, _, rest = last.text.partition(PARAGRAPH)
-        # The start is counted as in the sectioner, without the blank line between the two.
-        found += [Section(last.name, first, last.start), Section("last_paragraph", rest, last.start + len(first))]
+    found = [(name, part) for name, part in found if name not in ("findings", "impression") or part.strip()]
+    if not {"findings", "impression"} & {name for name, _ in found} and PARAGRAPH in found[-1][1]:
+        name, last = found.pop()
+        first, _, rest = last.partition(PARAGRAPH)
+        found += [(name, first), ("last_paragraph", rest)]
     return found
 
 
@@ -156,7 +142,7 @@ def report_text(report: str, whole: bool = False, study_id: str = "") -> Text:
     """
     if not report.strip():
         return Text(None, "the report is empty", "report")
-    last = {section.name: section.text.strip() for section in sections(report)}
+    last = {name: part.strip() for name, part in sections(report)}
     impression, findings = last.get("impression", ""), last.get("findings", "")
     if whole:
         rules = _rules()

@@ -1,25 +1,25 @@
-"""A patient's pairs in time order, cut into sequences."""
+"""Cut each patient's pairs into sequences."""
 
 import polars as pl
 
 
-def chunk(pairs: pl.DataFrame, length: int) -> list[list[int]]:
+def cut_sequences(pairs: pl.DataFrame, length: int) -> list[list[int]]:
     """Cut each patient's pairs, in time order, into consecutive sequences of `length`; the last one may be shorter.
 
-    Patients follow each other in the order of their ids, and the two splits of a patient, if there are two, are not joined.
+    Patients are in the order of their ids. If a patient is in two splits, these are not joined.
 
     Args:
         pairs: columns patient_id, split, time, study_id, frontal.
-        length: most pairs of a sequence.
+        length: largest number of pairs in a sequence.
 
     Returns:
-        Row numbers of `pairs`, a list a sequence.
+        Row numbers of `pairs`, one list per sequence.
 
     >>> from datetime import datetime
     >>> days = [datetime(2100, 1, day) for day in (3, 1, 2, 1)]
     >>> table = pl.DataFrame({"patient_id": ["a", "a", "a", "b"], "split": "train", "time": days,
     ...                       "study_id": ["s3", "s1", "s2", "s4"], "frontal": [0, 1, 2, 3]})
-    >>> chunk(table, 2)
+    >>> cut_sequences(table, 2)
     [[1, 2], [0], [3]]
     """
     keys = ["patient_id", "split"]

@@ -12,18 +12,6 @@ SMALLEST_SIDE = 16
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 2**29
 """Largest file, and most that a deflated one may inflate to: `MOST_PIXELS` of 32 bits, and as much again for the rest."""
-
-
-REASONS = {
-    errno.ENOENT: "no such file",
-    errno.ENOTDIR: "no such file",
-    errno.EISDIR: "a folder, not a regular file",
-    errno.EACCES: "no permission to read it",
-    errno.EPERM: "no permission to read it",
-    errno.ENAMETOOLONG: "its name is too long",
-    errno.ELOOP: "a link that leads back to itself",
-}
-"""Reasons that concern one file; other errors are described in the system's words."""
 SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN)
 """Errors that every other file would meet as well: no free descriptor, no memory, an unreachable server."""
 
@@ -42,10 +30,12 @@ def read_or_reason(path: Path, most: int) -> bytes | str:
         return read_regular(path, most)
     except UnusableFile as error:
         return error.reason
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file"
     except OSError as error:
         if error.errno in SYSTEM_ERRORS:
             raise OSError(error.errno, error.strerror, str(path)) from error  # reading, unlike opening, names no file
-        return REASONS.get(error.errno or 0, f"can't be read ({error.strerror or error})")
+        return f"can't be read ({(error.strerror or str(error)).lower()})"
 
 
 def read_bytes(path: Path) -> bytes:

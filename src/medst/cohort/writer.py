@@ -189,13 +189,8 @@ class Writer(Rejections):
             if stale != blocks:
                 shutil.rmtree(stale)
         if not target.is_file():
-            header = BytesIO()
-            np.lib.format.write_array_header_1_0(
-                header, {"descr": "|u1", "fortran_order": False, "shape": (len(names), SIDE, SIDE)}
-            )
             with atomic(target) as fresh:
-                fresh.write_bytes(header.getvalue())
-                os.truncate(fresh, len(header.getvalue()) + len(names) * SIDE * SIDE)
+                np.lib.format.open_memmap(fresh, "w+", np.uint8, (len(names), SIDE, SIDE))
         blocks.mkdir(exist_ok=True)
         return target, blocks
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from medst.cohort.pairs import SPLITS
-from medst.cohort.sequences import chunk
+from medst.cohort.sequences import cut_sequences
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.files import read_regular
@@ -123,7 +123,7 @@ def _summarise_pairs(pairs: pl.DataFrame, timed: bool) -> dict[str, Any]:
 def _sequences(pairs: pl.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for split in pairs["split"].unique().sort():
-        lengths = pl.Series([len(sequence) for sequence in chunk(pairs.filter(split=split), SEQUENCE_LENGTH)])
+        lengths = pl.Series([len(sequence) for sequence in cut_sequences(pairs.filter(split=split), SEQUENCE_LENGTH)])
         found[split] = {str(n): int((lengths == n).sum()) for n in range(1, SEQUENCE_LENGTH + 1)}
     return found
 

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from medst import weights
-from medst.cohort.sequences import chunk
+from medst.cohort.sequences import cut_sequences
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.pretrain.step import computes_in_bf16
@@ -41,7 +41,7 @@ class Part:
         pairs, data = cohort.pairs.filter(split="train"), recipe.data
         if pairs.is_empty():
             return Part(0, 0, 0, 0)
-        sequences = chunk(pairs, data.sequence_length)
+        sequences = cut_sequences(pairs, data.sequence_length)
         each = len(pairs) / len(sequences)
         temporal = sum(len(rows) >= data.temporal_from for rows in sequences) / len(sequences)
         seen = 0.0 if data.laterals == "none" else 1 - pairs["lateral"].null_count() / len(pairs)
