@@ -1,33 +1,69 @@
-"""Intervals from a bootstrap over patients.
+"""Metrics as functions of the rows' weights, scores, and intervals from a bootstrap over patients.
 
-Unusual here: a draw is not a table of rows but a weight for each row, the number of times its patient was drawn; a statistic
-that takes weights needs no copy.
+A draw of the bootstrap weights each row by the number of times its patient was drawn, so no table is copied.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from medst.evaluate.task import Question, Score
+
 ROUNDS = 1000
 Weights = Float[np.ndarray, " row"]
+Statistic = Callable[[Weights], float]
+"""A metric of fixed rows as a function of their weights; NaN where it is undefined."""
+
+
+def scored(
+    metric: str,
+    finding: str,
+    statistics: Sequence[Statistic],
+    patients: ArrayLike,
+    chance: float,
+    question: Question,
+    *,
+    values: ArrayLike | None = None,
+    n: int | None = None,
+    folds: int | None = None,
+    seeds: Sequence[int] = (),
+) -> Score:
+    """Compute a score: the mean over the seeds, its standard deviation and, if asked for, its interval.
+
+    Args:
+        metric: name of the metric.
+        finding: name of the finding.
+        statistics: the metric, one per seed.
+        patients: the patient of each row.
+        chance: result of a guess.
+        question: whether to compute an interval.
+        values: one value per seed, if they are not the statistics at equal weights.
+        n: number of rows that count; all if not given.
+        folds: folds of the cross-validation.
+        seeds: seeds that shuffled or drew the rows.
+    """
+    even = np.ones(len(np.asarray(patients)))
+    found = np.array([statistic(even) for statistic in statistics]) if values is None else np.asarray(values)
+    interval = bootstrap(mean_of(statistics), patients) if question.intervals else None
+    std = float(found.std()) if len(seeds) > 1 else None
+    return Score(metric, finding, float(found.mean()), std, n or len(even), chance, folds, tuple(seeds), interval)
 
 
 def bootstrap(
-    statistic: Callable[[Any], float], patients: ArrayLike, rounds: int = ROUNDS, seed: int = 0
+    statistic: Statistic, patients: ArrayLike, rounds: int = ROUNDS, seed: int = 0
 ) -> tuple[float, float] | None:
-    """The 2.5th and 97.5th percentile of a statistic over draws of patients with replacement.
+    """Compute the 2.5th and 97.5th percentile of a statistic over draws of patients with replacement.
 
     Args:
-        statistic: takes a weight for each row, float64; nan where it can't be computed, which leaves the draw out.
+        statistic: draws for which it is NaN are left out.
         patients: the patient of each row.
         rounds: number of draws.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
-        None where fewer than half of the draws gave a number.
+        None if the statistic is NaN for more than half of the draws.
     """
     unique, place = np.unique(np.asarray(patients), return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -44,12 +80,12 @@ def bootstrap(
 
 
 def accuracy(hit: ArrayLike, weights: Weights) -> float:
-    """Share of hits."""
-    return float(np.average(np.asarray(hit, dtype=np.float64), weights=weights))
+    """Share of hits; NaN without any weight."""
+    return float(np.average(np.asarray(hit, dtype=np.float64), weights=weights)) if weights.any() else float("nan")
 
 
 def macro_accuracy(hit: ArrayLike, classes: ArrayLike, weights: Weights) -> float:
-    """Mean over the classes of the share of hits; nan where a class has no weight."""
+    """Mean over the classes of the share of hits; NaN where a class has no weight."""
     hit, classes = np.asarray(hit, dtype=np.float64), np.asarray(classes)
     recalls = []
     for one in np.unique(classes):
@@ -60,13 +96,13 @@ def macro_accuracy(hit: ArrayLike, classes: ArrayLike, weights: Weights) -> floa
 
 
 class Ranked:
-    """Scores of positives and negatives in order, once for as many weightings as wanted.
+    """Rows sorted once by their score, to compute areas for many weightings.
 
-    `auroc` and `average_precision` are those of scikit-learn, which sorts anew for every weighting.
+    `auroc` and `average_precision` agree with scikit-learn's, which sort again for every weighting.
 
     Args:
-        positive: what each row is.
-        score: what it was given; equal scores are one step of the curve.
+        positive: whether each row is positive.
+        score: score of each row; equal scores are one step of the curve.
     """
 
     def __init__(self, positive: ArrayLike, score: ArrayLike) -> None:
@@ -75,7 +111,7 @@ class Ranked:
         self.levels = len(levels)
 
     def auroc(self, weights: Weights) -> float:
-        """Area under the ROC curve; nan where only one class has weight."""
+        """Area under the ROC curve; NaN where only one class has weight."""
         positives, negatives = self._counts(weights)
         if not positives.any() or not negatives.any():
             return float("nan")
@@ -83,7 +119,7 @@ class Ranked:
         return float((positives * below).sum() / (positives.sum() * negatives.sum()))
 
     def average_precision(self, weights: Weights) -> float:
-        """Average precision; nan where only one class has weight."""
+        """Average precision; NaN where only one class has weight."""
         positives, negatives = (counts[::-1] for counts in self._counts(weights))
         if not positives.any() or not negatives.any():
             return float("nan")
@@ -96,12 +132,6 @@ class Ranked:
         return positives, np.bincount(self.level, weights * ~self.positive, self.levels)
 
 
-def auroc(positive: ArrayLike, score: ArrayLike) -> float:
-    """Area under the ROC curve; nan where there is only one class."""
-    ranked = Ranked(positive, score)
-    return ranked.auroc(np.ones(len(ranked.positive)))
-
-
 def f1(positive: ArrayLike, decided: ArrayLike, weights: Weights) -> float:
     """F1 of the positive class; 0 where nothing is positive."""
     positive, decided = np.asarray(positive, dtype=bool), np.asarray(decided, dtype=bool)
@@ -109,6 +139,6 @@ def f1(positive: ArrayLike, decided: ArrayLike, weights: Weights) -> float:
     return float(2 * (weights * (positive & decided)).sum() / total) if total else 0.0
 
 
-def mean_of(metrics: Sequence[Callable[[Any], float]]) -> Callable[[Any], float]:
-    """The mean of several statistics of the same rows."""
-    return lambda weights: float(np.mean([metric(weights) for metric in metrics]))
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """Average several statistics of the same rows."""
+    return lambda weights: float(np.mean([statistic(weights) for statistic in statistics]))

@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from medst.cohort.store import Cohort
 from medst.encode import BATCH, centre_crop, image_features
 from medst.errors import MedstError
 from medst.evaluate.classification import Classification, Split, read_classification
-from medst.evaluate.intervals import Ranked, accuracy, bootstrap, macro_accuracy, mean_of
+from medst.evaluate.intervals import Ranked, Statistic, accuracy, macro_accuracy, mean_of, scored
 from medst.evaluate.leaks import say_leaks
 from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
 from medst.use import Model
@@ -82,8 +81,8 @@ def probe(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
         drawn = [train_split[draw(len(train_split), fraction, seed)] for seed in seeds]
         outputs = [learn(learnt, seed) for seed, learnt in zip(seeds, drawn, strict=True)]
         outcome.train_rows[_share(fraction)] = len(drawn[0])
-        score = _labels_scores if data.several else _class_scores
-        scores = score(data.names, outputs, test, _share(fraction), seeds, question.intervals)
+        score = _label_scores if data.several else _class_scores
+        scores = score(data.names, outputs, test, _share(fraction), seeds, question)
         if lacking:
             reason = f"a mean over all labels needs each of them, and {len(lacking)} can't be measured"
             outcome.left_out.append(LeftOut(_share(fraction), 0, reason))
@@ -257,55 +256,43 @@ def _finetuned(loaded: Model, cohort: Cohort, data: Classification, learnt: Spli
 
 
 def _class_scores(
-    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], intervals: bool
+    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], question: Question
 ) -> list[Score]:
     label, n = test.target, len(test)
     hits = [out.argmax(1) == label for out in outputs]
-    majority = float(np.bincount(label).max() / n)
-    rows: list[tuple[str, float, list[Callable[[Any], float]]]] = [
-        ("accuracy", majority, [partial(accuracy, hit) for hit in hits]),
+    metrics: list[tuple[str, float, list[Statistic]]] = [
+        ("accuracy", float(np.bincount(label).max() / n), [partial(accuracy, hit) for hit in hits]),
         ("macro accuracy", 1 / len(names), [partial(macro_accuracy, hit, label) for hit in hits]),
         ("auroc", 0.5, [_macro_auroc(label, out) for out in outputs]),
     ]
     if len(names) == 2:
-        positive = label == 1
-        margins = [out[:, 1] - out[:, 0] for out in outputs]
-        rows.append(
-            ("average precision", float(positive.mean()), [Ranked(positive, m).average_precision for m in margins])
-        )
-    return [_score(metric, share, metrics, test, chance, seeds, intervals) for metric, chance, metrics in rows]
+        areas: list[Statistic] = [Ranked(label == 1, out[:, 1] - out[:, 0]).average_precision for out in outputs]
+        metrics.append(("average precision", float((label == 1).mean()), areas))
+    return [
+        scored(metric, share, statistics, test.patient, chance, question, seeds=seeds)
+        for metric, chance, statistics in metrics
+    ]
 
 
-def _labels_scores(
-    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], intervals: bool
+def _label_scores(
+    names: list[str], outputs: list[np.ndarray], test: Split, share: str, seeds: Sequence[int], question: Question
 ) -> list[Score]:
-    scores, of_seed = [], [[] for _ in outputs]  # type: list[Score], list[list[Callable[[Any], float]]]
-    for place, name in enumerate(names):
-        certain = ~np.isnan(test.target[:, place])
-        metrics = [_label_auroc(test.target[:, place] == 1, out[:, place], certain) for out in outputs]
-        for own, metric in zip(of_seed, metrics, strict=True):
-            own.append(metric)
-        scores.append(_score("auroc", f"{share} {name}", metrics, test, 0.5, seeds, intervals, int(certain.sum())))
-    return [_score("auroc", share, [mean_of(own) for own in of_seed], test, 0.5, seeds, intervals), *scores]
+    certain = ~np.isnan(test.target)
+    areas = [  # (label, seed)
+        [_label_auroc(test.target[:, place] == 1, out[:, place], certain[:, place]) for out in outputs]
+        for place in range(len(names))
+    ]
+    by_seed = [mean_of(statistics) for statistics in zip(*areas, strict=True)]
+    return [
+        scored("auroc", share, by_seed, test.patient, 0.5, question, seeds=seeds),
+        *(
+            scored("auroc", f"{share} {name}", own, test.patient, 0.5, question, n=int(count), seeds=seeds)
+            for name, own, count in zip(names, areas, certain.sum(0), strict=True)
+        ),
+    ]
 
 
-def _score(
-    metric: str,
-    finding: str,
-    metrics: Sequence[Callable[[Any], float]],
-    test: Split,
-    chance: float,
-    seeds: Sequence[int],
-    intervals: bool,
-    n: int | None = None,
-) -> Score:
-    values = np.array([each(np.ones(len(test))) for each in metrics])
-    spread = bootstrap(mean_of(metrics), test.patient) if intervals else None
-    std = float(values.std()) if len(seeds) > 1 else None
-    return Score(metric, finding, float(values.mean()), std, n or len(test), chance, None, tuple(seeds), spread)
-
-
-def _macro_auroc(label: np.ndarray, out: np.ndarray) -> Callable[[Any], float]:
+def _macro_auroc(label: np.ndarray, out: np.ndarray) -> Statistic:
     """Mean over the classes of the area of one against all others, by its probability."""
     shifted = np.exp(out - out.max(1, keepdims=True))
     probability = shifted / shifted.sum(1, keepdims=True)
@@ -313,6 +300,6 @@ def _macro_auroc(label: np.ndarray, out: np.ndarray) -> Callable[[Any], float]:
     return mean_of([Ranked(label == one, probability[:, one]).auroc for one in ones])
 
 
-def _label_auroc(positive: np.ndarray, score: np.ndarray, certain: np.ndarray) -> Callable[[Any], float]:
+def _label_auroc(positive: np.ndarray, score: np.ndarray, certain: np.ndarray) -> Statistic:
     ranked = Ranked(positive[certain], score[certain])
     return lambda weights: ranked.auroc(weights[certain])

@@ -1,9 +1,8 @@
-"""Retrieval on the test split of a cohort with pairs: from an image to its report and back, among all and within a patient.
+"""Retrieval on the test split of a cohort with pairs: from image to report and back, among all and within a patient.
 
-"Which of this patient's reports belongs to this image?" is the question that only a model of time answers: all of them speak
-of the same body. Both protocols measure the same; `strict` adds intervals by a bootstrap over patients.
-
-Unusual here: reports of the same words are one report; whoever finds any of them has found it.
+"Which of this patient's reports belongs to this image?" can only be answered by a model of time, because all of them
+describe the same body. Both protocols measure the same. Reports with the same words count as one report: finding any of them
+is right.
 """
 
 from collections.abc import Iterator
@@ -16,13 +15,13 @@ from jaxtyping import Float
 from medst.cohort.store import Cohort
 from medst.encode import embed_texts, image_features
 from medst.errors import MedstError
-from medst.evaluate.intervals import accuracy, bootstrap
-from medst.evaluate.task import ALL, PAPER, WITHIN, LeftOut, Outcome, Question, Score
+from medst.evaluate.intervals import accuracy, scored
+from medst.evaluate.task import ALL, PAPER, WITHIN, LeftOut, Outcome, Question
 from medst.use import Model
 
 AMONG = (1, 5, 10)
 BLOCK = 1024
-"""Queries whose similarities are computed at a time, so that memory does not grow with the square of the cohort."""
+"""Queries per matrix product, so that memory does not grow with the square of the cohort."""
 
 
 def fits(cohort: Cohort, question: Question) -> bool:
@@ -30,10 +29,10 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.pairs is not None
 
 
-def retrieval(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Score a model.
+def retrieval(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a model.
 
-    Images are encoded with their lateral views where they exist. `chance` is what a shuffled ranking reaches.
+    Images are encoded with their lateral views where they exist. `chance` is the result of a shuffled ranking.
 
     Raises:
         MedstError: the cohort has no pairs, or fewer than two in its test split.
@@ -45,17 +44,12 @@ def retrieval(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outc
     table = cohort.pairs.filter(split="test")
     if table.height < 2:
         raise MedstError(f"{cohort.path}: {table.height} pairs in its test split, retrieval needs at least 2.")
-    lateral = table["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()
+    frontal, laterals = table["frontal"].to_numpy(), table["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()
     images = image_features(
-        loaded,
-        cohort,
-        table["frontal"].to_numpy(),
-        laterals=lateral,
-        precision=question.precision,
-        cache=question.cache,
+        model, cohort, frontal, laterals=laterals, precision=question.precision, cache=question.cache
     ).embedding
     _, report = np.unique(table["report"].to_numpy().astype(str), return_inverse=True)
-    texts = embed_texts(loaded, table["report"].to_list())
+    texts = embed_texts(model, table["report"].to_list())
     patients = table["patient_id"].to_numpy()
 
     outcome = Outcome()
@@ -69,15 +63,8 @@ def retrieval(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outc
                     outcome.left_out.append(LeftOut(finding, 0, reason))
                 continue
             for k in ks:
-                hit = rank < k
-                spread = None
-                if question.intervals:
-                    spread = bootstrap(partial(accuracy, hit), patients[rows])
-                outcome.scores.append(
-                    Score(
-                        f"{name} R@{k}", finding, float(hit.mean()), None, len(rows), float(chance[k]), interval=spread
-                    )
-                )
+                hits = [partial(accuracy, rank < k)]
+                outcome.scores.append(scored(f"{name} R@{k}", finding, hits, patients[rows], chance[k], question))
     return outcome
 
 
@@ -88,14 +75,14 @@ def ranks(
     groups: np.ndarray,
     ks: tuple[int, ...] = AMONG,
 ) -> tuple[np.ndarray, dict[int, float], np.ndarray]:
-    """How many wrong targets of a query's group are at least as similar as the best right one.
+    """Count the wrong targets of a query's group that are at least as similar as the best right one.
 
     Args:
-        queries: an embedding a pair.
-        targets: the other side's.
-        report: a number for each pair, the same for the same words; targets with a query's number are right.
-        groups: targets of another group than the query's are not looked at; groups of one report are left out.
-        ks: for which the chance is wanted.
+        queries: one embedding per pair.
+        targets: embeddings of the other side.
+        report: one number per pair, equal for equal words; targets with the query's number are right.
+        groups: only targets of the query's group are compared; groups with a single report are left out.
+        ks: ranks to compute the chance for.
 
     Returns:
         The rank, 0 for the best; the chance for each of `ks`; the rows that were queries.
@@ -127,6 +114,6 @@ def _groups(groups: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _all_wrong(size: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:
-    """How likely the first k of a shuffled list of `size` hold none of the `right` ones."""
+    """Probability that the first k of a shuffled list of `size` hold none of the `right` ones."""
     wrong = (size - right)[:, None] - np.arange(k)
     return np.prod(np.clip(wrong, 0, None) / np.clip(size[:, None] - np.arange(k), 1, None), axis=1)

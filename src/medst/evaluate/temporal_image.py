@@ -1,17 +1,18 @@
 """Temporal image classification on MS-CXR-T (paper, section 4.2): has a finding improved, stayed or worsened?
 
-Frozen embeddings of the current and the previous image, one behind the other; per finding a linear SVM, cross-validated over
-rows that were shuffled with three seeds. Protocol `paper`: C = 1, 5 and 10 folds, stratified and not shuffled, which split a
-patient's rows over training and test, as the released code does. Protocol `strict`: no patient in training and test, scaling
-and C chosen within the training folds, intervals by a bootstrap over patients.
+Features are the frozen embeddings of the current and the previous image, side by side. Each finding has a linear SVM,
+cross-validated over rows shuffled with three seeds. Protocol `paper`, as released: C = 1; 5 and 10 folds, stratified but not
+grouped, so that a patient's rows are in training and test. Protocol `strict`: no patient in both; scaling and C are chosen
+within the training folds.
 
-Unusual here: what is learnt is also asked about every test pair with its two studies swapped. Improving must then be
-worsening, and stable stay stable (TILA, 2026); `swap consistency` is the share of rows of which that is true.
+Each test pair is predicted again with its two studies swapped. Improving must then be worsening, and stable must stay stable
+(TILA, 2026); `swap consistency` is the share of rows where this holds.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from sklearn.svm import SVC
 from medst.cohort.store import Cohort, open_cohort
 from medst.encode import image_features
 from medst.errors import MedstError
-from medst.evaluate.intervals import accuracy, bootstrap, macro_accuracy, mean_of
+from medst.evaluate.intervals import Statistic, Weights, accuracy, macro_accuracy, mean_of, scored
 from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
 from medst.use import Model
 
@@ -42,26 +43,41 @@ INNER_FOLDS = 3
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """A finding's SVM under one number of folds, a row a seed.
+    """Out-of-fold predictions of one finding's SVM, one row per seed.
 
     Attributes:
-        accuracy: mean accuracy of the folds' test rows, float64 (seed,).
-        macro: mean recall of the classes over all out-of-fold predictions, float64 (seed,).
-        predicted: out-of-fold class of every row in its original place, int64 (seed, row).
-        swapped: the same with the two studies exchanged, int64 (seed, row); `predicted` where that was not asked.
+        accuracy: mean accuracy of the folds, float64 (seed,).
+        classes: true class of every row, int64 (row,).
+        predicted: predicted class of every row, int64 (seed, row).
+        swapped: the same with the two studies exchanged, int64 (seed, row); `predicted` if this was not asked for.
     """
 
     accuracy: np.ndarray
-    macro: np.ndarray
+    classes: np.ndarray
     predicted: np.ndarray
     swapped: np.ndarray
 
+    def statistics(self, metric: str) -> list[Statistic]:
+        """A metric of all rows, one per seed."""
+        if metric == "swap consistency":
+            return [partial(accuracy, hit) for hit in self.swapped == MIRROR[self.predicted]]
+        hits = self.predicted == self.classes
+        if metric == "accuracy":
+            return [partial(accuracy, hit) for hit in hits]
+        return [partial(macro_accuracy, hit, self.classes) for hit in hits]
+
+    def values(self, metric: str) -> np.ndarray:
+        """The metric, float64 (seed,)."""
+        if metric == "accuracy":  # as released: the mean over the folds
+            return self.accuracy
+        return np.array([statistic(np.ones(len(self.classes))) for statistic in self.statistics(metric)])
+
 
 def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
-    """The comparisons of a cohort.
+    """Return the comparisons of a cohort.
 
     Raises:
-        MedstError: there are none, or no finding has enough of them for the fewest folds of the protocol.
+        MedstError: there are none, or no finding has enough of them for the smallest number of folds of the protocol.
     """
     table = cohort.comparisons
     if table is None:
@@ -69,15 +85,14 @@ def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
             f"{cohort.path} has no comparisons: it is a {cohort.meta['dataset']} cohort; "
             "temporal-image needs one made by `medst prepare ms-cxr-t`."
         )
-    folds, said = min(FOLDS[protocol]), []
+    folds, reasons = min(FOLDS[protocol]), []
     for (finding,), rows in table.sort("finding").partition_by("finding", as_dict=True, maintain_order=True).items():
-        classes = np.array([PROGRESSIONS.index(progression) for progression in rows["progression"]], dtype=np.int64)
-        counts = _counts(classes, rows["patient_id"].to_numpy() if protocol == "strict" else None)
+        counts = _counts(_classes(rows), rows["patient_id"].to_numpy() if protocol == "strict" else None)
         if counts.min() >= folds:
             return table
-        said.append(f"{finding}: {_too_few(counts, folds, protocol)}")
+        reasons.append(f"{finding}: {_too_few(counts, folds, protocol)}")
     raise MedstError(
-        f"{cohort.path}: no finding has enough rows of each progression for temporal-image ({'; '.join(said)})."
+        f"{cohort.path}: no finding has enough rows of each progression for temporal-image ({'; '.join(reasons)})."
     )
 
 
@@ -86,62 +101,55 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.comparisons is not None
 
 
-def temporal_image(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Score a model.
+def temporal_image(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a model.
 
-    `chance` of the accuracy is the share of the most frequent class, of the macro accuracy and a class's recall 1/3. The
-    confusion matrices and predictions are those of 5 folds and the first seed. A finding of which a class has fewer rows
-    (strict: patients) than there are folds is left out of that number of folds by name.
+    `chance` is the share of the most frequent class for the accuracy, and 1/3 for the other metrics. Confusion matrices and
+    predictions are those of 5 folds and the first seed. A finding is left out of a number of folds, by name, if a class has
+    fewer rows (strict: patients) than folds.
 
     Raises:
         MedstError: the cohort has no comparisons, or every finding would be left out.
     """
-    table = checked_comparisons(cohort, question.protocol)
-    features, swapped = features_of(loaded, cohort, table, question)
-    progressions = table["progression"].to_numpy()
-    classes = np.array([PROGRESSIONS.index(progression) for progression in progressions], dtype=np.int64)
-    patients = table["patient_id"].to_numpy()
-
+    table, strict = checked_comparisons(cohort, question.protocol), question.protocol == "strict"
+    features, swapped = features_of(model, cohort, table, question)
+    classes, patients = _classes(table), table["patient_id"].to_numpy()
     outcome = Outcome(classes=list(PROGRESSIONS))
-    every = FOLDS[question.protocol]
-    for folds in every:
-        of_finding: dict[str, _Measured] = {}
+    for folds in FOLDS[question.protocol]:
+        found: dict[str, tuple[CrossValidated, np.ndarray]] = {}
         for finding in table["finding"].unique().sort().to_list():
             rows = np.flatnonzero(table["finding"].to_numpy() == finding)
-            counts = _counts(classes[rows], patients[rows] if question.protocol == "strict" else None)
+            x, y, x_swapped, groups = features[rows], classes[rows], swapped[rows], patients[rows]
+            counts = _counts(y, groups if strict else None)
             if counts.min() < folds:
                 outcome.left_out.append(LeftOut(finding, folds, _too_few(counts, folds, question.protocol)))
                 continue
-            if question.protocol == "strict":
-                found = cross_validate_strictly(features[rows], swapped[rows], classes[rows], patients[rows], folds)
+            if strict:
+                one = cross_validate_strictly(x, x_swapped, y, groups, folds)
             else:
-                found = cross_validate(features[rows], classes[rows], folds, swapped=swapped[rows])
-            of_finding[finding] = _Measured(found, classes[rows], patients[rows])
-            if folds == every[0]:
-                matrix = confusion_matrix(classes[rows], found.predicted[0], labels=range(len(PROGRESSIONS)))
-                outcome.confusion[finding] = matrix.tolist()
+                one = cross_validate(x, y, folds, swapped=x_swapped)
+            found[finding] = (one, groups)
+            if folds == FOLDS[question.protocol][0]:
+                first = one.predicted[0]
+                outcome.confusion[finding] = confusion_matrix(y, first, labels=range(len(PROGRESSIONS))).tolist()
                 outcome.predictions += [
-                    {
-                        "finding": finding,
-                        **table.row(int(row), named=True),
-                        "predicted": PROGRESSIONS[found.predicted[0, place]],
-                    }
-                    for place, row in enumerate(rows)
+                    {"finding": finding, **table.row(int(row), named=True), "predicted": PROGRESSIONS[predicted]}
+                    for row, predicted in zip(rows, first, strict=True)
                 ]
-        outcome.scores += _scores(of_finding, folds, question)
+        outcome.scores += _scores(found, folds, question)
     return outcome
 
 
 def features_of(
-    loaded: Model, cohort: Cohort, table: pl.DataFrame, question: Question
+    model: Model, cohort: Cohort, table: pl.DataFrame, question: Question
 ) -> tuple[Float32[np.ndarray, "row feature"], Float32[np.ndarray, "row feature"]]:
-    """Features of comparisons, and of the same with the two studies swapped."""
+    """Compute the features of comparisons, and of the same with the two studies swapped."""
     chosen: dict[str, Any] = {"precision": question.precision, "cache": question.cache}
     if question.laterals is None:
-        sides = [image_features(loaded, cohort, table[name], **chosen) for name in ("current", "previous")]
+        sides = [image_features(model, cohort, table[name], **chosen) for name in ("current", "previous")]
     else:
         pairs, views = open_cohort(question.laterals), _views(cohort, table, question)
-        sides = [image_features(loaded, pairs, frontal, laterals=lateral, **chosen) for frontal, lateral in views]
+        sides = [image_features(model, pairs, frontal, laterals=lateral, **chosen) for frontal, lateral in views]
     current, previous = (side.select(question.tokens) for side in sides)
     return _joined(current, previous, question.features), _joined(previous, current, question.features)
 
@@ -156,13 +164,15 @@ def _joined(current: np.ndarray, previous: np.ndarray, features: str) -> np.ndar
 
 
 def _views(cohort: Cohort, table: pl.DataFrame, question: Question) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For the current and the previous images: their rows in the cohort with pairs, and their laterals' rows or -1."""
+    """Find the current, then the previous images in the cohort with pairs: their rows, and their laterals' rows or -1."""
     assert question.laterals is not None
     source = open_cohort(question.laterals)
     if source.pairs is None:
-        raise MedstError(f"{question.laterals} has no pairs, so it knows no laterals; give a cohort to train on.")
-    known = source.image_table.with_row_index("there").select("image_id", "there")
-    beside = source.pairs.select(there=pl.col("frontal"), lateral="lateral").unique("there", keep="first")
+        raise MedstError(f"{question.laterals} has no pairs, and so no laterals; give a cohort with pairs.")
+    known = source.image_table.select("image_id", there=pl.int_range(pl.len()))
+    beside = source.pairs.select(there=pl.col("frontal").cast(pl.Int64), lateral="lateral").unique(
+        "there", keep="first"
+    )
     for name in ("current", "previous"):
         ids = cohort.image_table["image_id"].gather(table[name])
         found = ids.to_frame("image_id").join(known, on="image_id", how="left", maintain_order="left")
@@ -172,10 +182,7 @@ def _views(cohort: Cohort, table: pl.DataFrame, question: Question) -> Iterator[
                 f"{question.laterals} does not have {len(missing)} of the images of {cohort.path}, such as {missing[0]}; "
                 "give the cohort that the comparisons were prepared from."
             )
-        places = found.with_columns(pl.col("there").cast(pl.Int64))
-        joined = places.join(
-            beside.with_columns(pl.col("there").cast(pl.Int64)), on="there", how="left", maintain_order="left"
-        )
+        joined = found.join(beside, on="there", how="left", maintain_order="left")
         yield joined["there"].to_numpy(), joined["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
@@ -186,7 +193,7 @@ def cross_validate(
     seeds: Sequence[int] = SEEDS,
     swapped: Float32[np.ndarray, "row feature"] | None = None,
 ) -> CrossValidated:
-    """A linear SVM's predictions of rows that it was not fitted on, once a seed, as released."""
+    """Predict every row with a linear SVM that was not fitted on it, once per seed, as released."""
     accuracies, predicted = [], np.empty((2, len(seeds), len(classes)), dtype=np.int64)
     for number, seed in enumerate(seeds):
         order = np.random.RandomState(seed).permutation(len(classes))
@@ -199,7 +206,7 @@ def cross_validate(
                 predicted[1, number, order[test]] = svm.predict(swapped[order[test]])
             correct.append(float((predicted[0, number, order[test]] == y[test]).mean()))
         accuracies.append(np.mean(correct))
-    return _gathered(np.array(accuracies), predicted[0], predicted[0] if swapped is None else predicted[1], classes)
+    return CrossValidated(np.array(accuracies), classes, predicted[0], predicted[int(swapped is not None)])
 
 
 def cross_validate_strictly(
@@ -210,9 +217,9 @@ def cross_validate_strictly(
     folds: int,
     seeds: Sequence[int] = SEEDS,
 ) -> CrossValidated:
-    """The same with a patient's rows in one fold, features scaled and C chosen within the training folds.
+    """Do the same with all rows of a patient in one fold, and with features scaled and C chosen within the training folds.
 
-    C is the one with the best macro accuracy over `INNER_FOLDS` folds of the training patients.
+    C has the best macro accuracy over `INNER_FOLDS` folds of the training patients.
     """
     predicted = np.empty((2, len(seeds), len(classes)), dtype=np.int64)
     for number, seed in enumerate(seeds):
@@ -228,97 +235,49 @@ def cross_validate_strictly(
             ).fit(features[train], classes[train])
             predicted[0, number, test] = search.predict(features[test])
             predicted[1, number, test] = search.predict(swapped[test])
-    return _gathered((predicted[0] == classes).mean(1), predicted[0], predicted[1], classes)
+    return CrossValidated((predicted[0] == classes).mean(1), classes, predicted[0], predicted[1])
 
 
-def _gathered(
-    accuracies: np.ndarray, predicted: np.ndarray, swapped: np.ndarray, classes: np.ndarray
-) -> CrossValidated:
-    even = np.ones(len(classes))
-    macro = np.array([macro_accuracy(row == classes, classes, even) for row in predicted])
-    return CrossValidated(accuracies, macro, predicted, swapped)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    found: CrossValidated
-    classes: np.ndarray
-    patients: np.ndarray
-
-    @property
-    def majority(self) -> float:
-        counts = np.bincount(self.classes)
-        return float(counts.max() / counts.sum())
-
-    def values(self, metric: str) -> np.ndarray:
-        """A number a seed."""
-        if metric == "accuracy":
-            return self.found.accuracy
-        if metric == "macro accuracy":
-            return self.found.macro
-        return np.mean(self.hits(metric), axis=1)
-
-    def hits(self, metric: str) -> np.ndarray:
-        """(seed, row): where the metric counts one."""
-        if metric == "swap consistency":
-            return self.found.swapped == MIRROR[self.found.predicted]
-        return self.found.predicted == self.classes
-
-    def weighted(self, metric: str, weights: np.ndarray) -> float:
-        """The mean over the seeds with weighted rows."""
-        if metric == "macro accuracy":
-            return float(np.mean([macro_accuracy(hit, self.classes, weights) for hit in self.hits(metric)]))
-        return float(np.mean([accuracy(hit, weights) for hit in self.hits(metric)])) if weights.any() else np.nan
-
-
-def _scores(of_finding: dict[str, _Measured], folds: int, question: Question) -> list[Score]:
-    """The numbers of each finding, and their average with its own spread over the seeds."""
-    if not of_finding:
+def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, question: Question) -> list[Score]:
+    """The scores of each finding with its patients, and of their average."""
+    if not found:
         return []
-    scores = []
-    patients = np.concatenate([measured.patients for measured in of_finding.values()])
-    ends = np.cumsum([0, *(len(measured.classes) for measured in of_finding.values())])
-    third = 1 / len(PROGRESSIONS)
+    scores, third = [], 1 / len(PROGRESSIONS)
+    patients = np.concatenate([own for _, own in found.values()])
+    ends = np.cumsum([0, *(len(own) for _, own in found.values())])
+    rows = [slice(start, end) for start, end in pairwise(ends)]
+    majorities = [float(np.bincount(one.classes).max() / len(one.classes)) for one, _ in found.values()]
+    common: dict[str, Any] = {"question": question, "folds": folds, "seeds": SEEDS}
     for metric in ("accuracy", "macro accuracy", "swap consistency"):
-        rows, statistics = [], []
-        for place, (finding, measured) in enumerate(of_finding.items()):
-            chance = measured.majority if metric == "accuracy" else third
-            own = slice(ends[place], ends[place + 1])
-            statistics.append(partial(_part, measured, metric, own))
-            spread = bootstrap(partial(measured.weighted, metric), measured.patients) if question.intervals else None
-            rows.append((finding, measured.values(metric), len(measured.classes), chance, spread))
-        values, chance = np.mean([row[1] for row in rows], axis=0), float(np.mean([row[3] for row in rows]))
-        spread = bootstrap(mean_of(statistics), patients) if question.intervals else None
-        rows.append((AVERAGE, values, sum(row[2] for row in rows), chance, spread))
-        scores += [
-            Score(metric, finding, float(values.mean()), float(values.std()), n, chance, folds, SEEDS, spread)
-            for finding, values, n, chance, spread in rows
-        ]
-    if question.protocol == "strict":
-        scores += [
-            Score(
-                f"recall of {name}",
-                finding,
-                float(hit.mean()),
-                float(hit.mean(1).std()),
-                hit.shape[1],
-                third,
-                folds,
-                SEEDS,
+        chances = majorities if metric == "accuracy" else [third] * len(found)
+        for (finding, (one, own)), chance in zip(found.items(), chances, strict=True):
+            scores.append(
+                scored(metric, finding, one.statistics(metric), own, chance, values=one.values(metric), **common)
             )
-            for finding, measured in of_finding.items()
-            for one, name in enumerate(PROGRESSIONS)
-            for hit in [measured.hits("accuracy")[:, measured.classes == one]]
-        ]
+        # The average over the findings has its own spread over the seeds, and its own interval.
+        values = np.mean([one.values(metric) for one, _ in found.values()], axis=0)
+        by_seed = zip(*(one.statistics(metric) for one, _ in found.values()), strict=True)
+        statistics = [mean_of([partial(_of_rows, *pair) for pair in zip(rows, seed, strict=True)]) for seed in by_seed]
+        scores.append(scored(metric, AVERAGE, statistics, patients, float(np.mean(chances)), values=values, **common))
+    if question.protocol == "strict":
+        for finding, (one, _) in found.items():
+            for place, name in enumerate(PROGRESSIONS):
+                hit = (one.predicted == one.classes)[:, one.classes == place]
+                value, std, n = float(hit.mean()), float(hit.mean(1).std()), hit.shape[1]
+                scores.append(Score(f"recall of {name}", finding, value, std, n, third, folds, SEEDS))
     return scores
 
 
-def _part(measured: _Measured, metric: str, own: slice, weights: np.ndarray) -> float:
-    return measured.weighted(metric, weights[own])
+def _of_rows(rows: slice, statistic: Statistic, weights: Weights) -> float:
+    return statistic(weights[rows])
+
+
+def _classes(table: pl.DataFrame) -> np.ndarray:
+    return np.array([PROGRESSIONS.index(progression) for progression in table["progression"]], dtype=np.int64)
 
 
 def _counts(classes: np.ndarray, patients: np.ndarray | None) -> np.ndarray:
-    """Rows of each class, or patients with such a row."""
+    """Number of rows of each class, or of patients with such a row."""
     every = range(len(PROGRESSIONS))
     if patients is None:
         return np.bincount(classes, minlength=len(every))

@@ -1,11 +1,9 @@
-"""Temporal sentence similarity on MS-CXR-T: do two sentences say the same change, or opposite ones?
+"""Temporal sentence similarity on MS-CXR-T: do two sentences state the same change, or opposite ones?
 
-Protocol `strict` leaves the second accuracy out and gives intervals by a bootstrap over pairs of sentences, for the
-sentences name no patient.
-
-Unusual here: `accuracy at released threshold` keeps a flaw of the released code, to be compared with its numbers. It takes
-the threshold of the fold with the best *test* accuracy and scores it on all pairs, which is above chance where there is no
-signal at all. `accuracy` chooses the threshold on the training folds only.
+`accuracy` chooses the threshold on the training folds only. `accuracy at released threshold` (protocol `paper` only)
+reproduces a flaw of the released code, to compare with its numbers: it takes the threshold of the fold with the best *test*
+accuracy and scores it on all pairs, which is above chance where there is no signal at all. Intervals come from a bootstrap
+over pairs of sentences, because the sentences name no patient.
 """
 
 from functools import partial
@@ -18,7 +16,7 @@ from medst.cohort.report_text import clean
 from medst.cohort.store import Cohort
 from medst.encode import embed_texts
 from medst.errors import MedstError
-from medst.evaluate.intervals import Ranked, accuracy, auroc, bootstrap
+from medst.evaluate.intervals import Ranked, accuracy, scored
 from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
 from medst.use import Model
 
@@ -31,11 +29,11 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.sentences is not None
 
 
-def temporal_text(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Score a model on each subset of sentence pairs and on all of them, by the cosine of a pair's two embeddings.
+def temporal_text(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a model on each subset of sentence pairs and on all of them, by the cosine of a pair's two embeddings.
 
-    The sentences are cleaned as the reports of a cohort are, but those of a single word are kept. A subset with fewer than
-    10 paraphrases or contradictions is left out by name.
+    Sentences are cleaned like the reports of a cohort, but those of a single word are kept. A subset with fewer than 10
+    paraphrases or contradictions is left out by name.
 
     Raises:
         MedstError: the cohort has no sentences, or every subset would be left out.
@@ -47,14 +45,13 @@ def temporal_text(loaded: Model, cohort: Cohort, question: Question = PAPER) -> 
         )
     table = cohort.sentences
     sides = [[clean(text, fewest_words=1) for text in table[name]] for name in ("sentence_1", "sentence_2")]
-    rows = embed_texts(loaded, sides[0] + sides[1]).astype(np.float64)
+    rows = embed_texts(model, sides[0] + sides[1]).astype(np.float64)
     cosine = (rows[: table.height] * rows[table.height :]).sum(1)
     paraphrase = table["category"].to_numpy() == "paraphrase"
-    subset_of = table["subset"].to_numpy()
 
     outcome = Outcome()
     for subset in (*table["subset"].unique().sort().to_list(), ALL):
-        among = np.full(table.height, True) if subset == ALL else subset_of == subset
+        among = np.full(table.height, True) if subset == ALL else table["subset"].to_numpy() == subset
         counts = np.bincount(paraphrase[among], minlength=2)
         if counts.min() < FOLDS:
             held = ", ".join(f"{count} {name}s" for name, count in zip(CATEGORIES, counts, strict=True))
@@ -68,7 +65,7 @@ def temporal_text(loaded: Model, cohort: Cohort, question: Question = PAPER) -> 
 
 
 def best_threshold(score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"]) -> float:
-    """The threshold with the best accuracy where a score above it means positive; the lowest of equally good ones.
+    """Return the threshold with the best accuracy if scores above it are positive; the lowest of equally good ones.
 
     It lies half-way between two neighbouring scores, or below or above all of them.
 
@@ -87,11 +84,11 @@ def best_threshold(score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray,
 def thresholded(
     score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"], folds: int = FOLDS
 ) -> tuple[Bool[np.ndarray, " pair"], float, float]:
-    """Accuracy with thresholds chosen on training folds, and with the threshold as the released code takes it.
+    """Measure the accuracy with thresholds chosen on training folds, and with the released code's threshold.
 
     Returns:
-        Which pairs are right as part of a test fold, with the threshold of its own training folds; the mean accuracy of the
-        test folds; and the accuracy on all pairs of that one of these thresholds which did best on its test fold.
+        Whether each pair is right with the threshold of its fold's training folds; the mean accuracy of the test folds; and
+        the accuracy on all pairs of the threshold that did best on its test fold.
     """
     thresholds, accuracies, hit = [], [], np.empty(len(score), dtype=bool)
     for train, test in StratifiedKFold(folds).split(score, positive):
@@ -103,21 +100,15 @@ def thresholded(
 
 
 def _scores(
-    subset: str, score: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"], question: Question
+    subset: str, cosine: Float[np.ndarray, " pair"], positive: Bool[np.ndarray, " pair"], question: Question
 ) -> list[Score]:
-    n, majority = len(score), float(max(positive.mean(), 1 - positive.mean()))
-    hit, honest, released = thresholded(score, positive)
-    area = auroc(positive, score)
-    if question.protocol == "paper":
-        return [
-            Score("auroc", subset, area, None, n, 0.5),
-            Score("accuracy", subset, honest, None, n, majority, FOLDS),
-            Score("accuracy at released threshold", subset, released, None, n, majority, FOLDS),
-        ]
-    each = np.arange(n)
-    spread = bootstrap(Ranked(positive, score).auroc, each) if question.intervals else None
-    of_accuracy = bootstrap(partial(accuracy, hit), each) if question.intervals else None
-    return [
-        Score("auroc", subset, area, None, n, 0.5, interval=spread),
-        Score("accuracy", subset, honest, None, n, majority, FOLDS, interval=of_accuracy),
+    n, majority = len(cosine), float(max(positive.mean(), 1 - positive.mean()))
+    hit, honest, released = thresholded(cosine, positive)
+    each = np.arange(n)  # no patients are named, so the bootstrap draws pairs
+    scores = [
+        scored("auroc", subset, [Ranked(positive, cosine).auroc], each, 0.5, question),
+        scored("accuracy", subset, [partial(accuracy, hit)], each, majority, question, values=[honest], folds=FOLDS),
     ]
+    if question.protocol == "paper":
+        scores.append(Score("accuracy at released threshold", subset, released, None, n, majority, FOLDS))
+    return scores
