@@ -181,8 +181,8 @@ class Deadly:
 
 def test_a_killed_process_is_a_sentence(tmp_path: Path) -> None:
     run = module._Run("reference", 0, tmp_path / "reference-0", Deadly(), [])  # type: ignore[arg-type]
-    with pytest.raises(MedstError, match="was killed, most likely for want of memory; the same command resumes"):
-        module._all([run], 1, lambda done, total, note: None)
+    with pytest.raises(MedstError, match="was killed, most likely because memory ran out; the same command resumes"):
+        module._run_all([run], 1, lambda done, total, note: None)
 
 
 @pytest.mark.parametrize("error", [MedstError("The loss is nan at step 3."), RuntimeError("out of memory\nmore")])
@@ -254,7 +254,7 @@ def test_a_task_that_comparisons_are_too_few_for_is_left_out_and_named(
         asked.extend(run.wanted for run in runs)
         return {runs[1]: "x"}
 
-    monkeypatch.setattr(module, "_all", fails)
+    monkeypatch.setattr(module, "_run_all", fails)
     monkeypatch.setattr(module, "read_values", lambda *_: {"temporal-text, AUROC": 0.5})
     table = ablate(
         phantom_cohort, tmp_path / "job", comparisons=phantom_comparisons, recipe=quick, seeds=1, only=("no-local",),

@@ -27,6 +27,7 @@ from tests.cohort import test_rejections as trees
 from tests.cohort.conftest import jpeg, picture
 from tests.cohort.test_bad_inputs import prepared, special
 
+from medst.child import GuardedProcess
 from medst.cohort import guarded_decode
 from medst.cohort.images import Reading
 from medst.cohort.prepare import prepare
@@ -35,7 +36,6 @@ from medst.cohort.unreadable_image import UnreadableImage
 from medst.errors import MedstError
 from medst.evaluate.prompts import read_prompts
 from medst.evaluate.results import SCHEMA, read_results
-from medst.jobs import GuardedProcess
 from medst_phantom.dicom import deepen, style_of, write_dicom
 
 SECONDS = 10

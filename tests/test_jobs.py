@@ -1,263 +1,18 @@
-"""Calls in guarded child processes, which may die, and jobs in worker processes."""
+"""Calls in worker processes."""
 
-import os
-import pickle
 import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import joblib
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from tests.guarded import (
-    Refusal,
-    child,
-    count,
-    damage,
     die,
-    fail,
-    garbage,
-    hang,
-    hang_without_python,
-    leak,
-    leave,
-    several,
     square,
-    take,
-    talk,
 )
 
-from medst.child import pack, unpack
 from medst.errors import MedstError
-from medst.jobs import ChildError, GuardedProcess, Workers
-
-
-@pytest.fixture
-def guard() -> Iterator[GuardedProcess]:
-    with GuardedProcess(seconds=60, refused=(Refusal, OSError)) as process:
-        yield process
-
-
-def test_a_child_is_reused_and_out_of_reach_of_the_terminal(guard: GuardedProcess) -> None:
-    first, group, _ = guard(child)
-    again, _, calls = guard(child)
-    assert first == again != os.getpid()
-    assert calls == 2
-    assert group != os.getpgid(0)  # Ctrl-C goes to a terminal's foreground group
-
-
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
-def test_a_crash_costs_one_call_and_is_named(guard: GuardedProcess, number: signal.Signals) -> None:
-    first, *_ = guard(child)
-    with pytest.raises(ChildError, match=rf"its decoder crashed \({number.name}\)"):
-        guard(die, number)
-    assert guard(child)[0] != first
-
-
-def test_an_end_without_a_signal_is_a_crash_too(guard: GuardedProcess) -> None:
-    with pytest.raises(ChildError, match=r"its decoder crashed \(exit code 7\)"):
-        guard(leave, 7)
-    assert guard(child)[2] == 1
-
-
-def test_a_child_that_the_system_ended_says_so(guard: GuardedProcess) -> None:
-    with pytest.raises(ChildError, match="most likely because memory ran out"):
-        guard(die, signal.SIGKILL)
-
-
-def test_what_an_earlier_call_did_to_the_child_does_not_cost_the_next_one(guard: GuardedProcess) -> None:
-    first, *_ = guard(child)
-    guard(damage)
-    assert guard(child)[0] != first
-
-
-def test_a_call_is_repeated_once_in_a_new_child_and_only_if_the_old_one_was_used(
-    guard: GuardedProcess, tmp_path: Path
-) -> None:
-    fresh, used = tmp_path / "fresh", tmp_path / "used"
-    with pytest.raises(ChildError):
-        guard(count, fresh)
-    assert len(fresh.read_text()) == 1
-    guard(child)
-    with pytest.raises(ChildError):
-        guard(count, used)
-    assert len(used.read_text()) == 2
-
-
-@pytest.mark.parametrize("function", [hang, hang_without_python])
-def test_a_hang_ends_with_the_time_that_a_call_may_take(function: Callable[[], None]) -> None:
-    with GuardedProcess() as guard:
-        first, *_ = guard(child)
-        guard.seconds = 0.5
-        with pytest.raises(ChildError, match=r"takes longer than 0\.5 seconds"):
-            guard(function)
-        guard.seconds = 60
-        assert guard(child)[0] != first
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
-def test_memory_is_limited_for_each_call() -> None:
-    with GuardedProcess(memory=2**28) as guard:
-        assert [guard(take, 2**27) for _ in range(3)] == [2**27] * 3
-        first, *_ = guard(child)
-        with pytest.raises(ChildError, match="takes more memory than a file may"):
-            guard(take, 2**29)
-        assert guard(take, 2**27) == 2**27
-        assert guard(child)[0] != first
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
-def test_a_child_that_grows_is_replaced_before_calls_fail_for_it() -> None:
-    with GuardedProcess(memory=2**28) as guard:
-        found = [guard(leak, 2**26) for _ in range(10)]
-    assert 2 <= len({process for process, _ in found}) <= 5
-    assert max(leaks for _, leaks in found) < 6
-
-
-def test_listed_exceptions_come_back_as_themselves_and_others_by_their_name_alone(guard: GuardedProcess) -> None:
-    for kind, expected in (("refusal", Refusal), ("medst", MedstError), ("disk", OSError)):
-        with pytest.raises(expected, match="SECRET") as caught:
-            guard(fail, kind)
-        assert type(caught.value) is expected
-    with pytest.raises(ChildError, match="Unforeseen") as unforeseen:
-        guard(fail, "unforeseen")
-    assert "SECRET" not in str(unforeseen.value)
-    assert guard(child)[2] == 1
-
-
-def test_what_a_decoder_prints_or_reads_does_not_get_among_calls_and_answers(guard: GuardedProcess) -> None:
-    assert guard(talk) == ["", ""]
-    assert guard(child)[2] == 1
-
-
-def test_answers_are_arrays_and_plain_values(guard: GuardedProcess) -> None:
-    array, size, text = guard(several)
-    np.testing.assert_array_equal(array, several()[0])
-    assert array.flags.writeable
-    assert (size, text) == ([2, 3], "text")
-
-
-@given(
-    st.lists(
-        arrays.arrays(st.sampled_from(["u1", "<u2", "<f4", "<f8", "<i8"]), arrays.array_shapes(min_dims=0, min_side=0))
-    ),
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5),
-)
-@settings(deadline=None, max_examples=50)
-def test_what_is_packed_is_unpacked(some: list[np.ndarray], plain: Any) -> None:
-    kind, (found, same) = unpack(bytearray(pack("value", [some, plain])))
-    assert kind == "value"
-    assert same == plain
-    assert [array.dtype for array in found] == [array.dtype for array in some]
-    for array, expected in zip(found, some, strict=True):
-        np.testing.assert_array_equal(array, expected)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_rubbish_for_an_answer_is_a_crash(guard: GuardedProcess, seed: int) -> None:
-    with pytest.raises(ChildError):
-        guard(garbage, seed)
-    assert guard(child)[2] == 1
-
-
-def test_a_guard_that_is_pickled_has_a_child_of_its_own(guard: GuardedProcess) -> None:
-    first, *_ = guard(child)
-    with pickle.loads(pickle.dumps(guard)) as other:
-        assert other(child)[0] != first
-        with pytest.raises(Refusal):
-            other(fail, "refusal")
-    assert guard(child)[0] == first
-
-
-def test_an_interrupt_in_a_call_leaves_no_late_answer_for_the_next(guard: GuardedProcess) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    first, *_ = guard(child)
-    usual = signal.signal(signal.SIGUSR1, interrupt)
-    try:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-        with pytest.raises(KeyboardInterrupt):
-            guard(hang)
-    finally:
-        signal.signal(signal.SIGUSR1, usual)
-    assert guard(child)[0] != first
-
-
-def test_a_child_ends_with_its_parent_however_that_ends() -> None:
-    script = "import time; from medst.jobs import GuardedProcess as G; from tests.guarded import child; g = G(); "
-    script += "print(g(child)[0], flush=True); time.sleep(600)"
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
-    assert parent.stdout is not None
-    process = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    for _ in range(1000):
-        if has_ended(process):
-            break
-        time.sleep(0.05)
-    assert has_ended(process)
-
-
-def has_ended(process: int) -> bool:
-    """Whether there is no such process, or nobody has asked yet how it ended."""
-    try:
-        os.kill(process, 0)
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return True
-
-
-def test_threads_take_turns(guard: GuardedProcess) -> None:
-    found = joblib.Parallel(4, backend="threading")(joblib.delayed(guard)(square, n) for n in range(50))
-    assert found == [n * n for n in range(50)]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pytest's other threads have nothing to do with it
-def test_a_fork_starts_a_child_of_its_own(guard: GuardedProcess) -> None:
-    first, *_ = guard(child)
-    reader, writer = os.pipe()
-    if (process := os.fork()) == 0:
-        code = 1
-        try:
-            os.write(writer, str(guard(child)[0]).encode())
-            guard.close()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(process, 0)[1] == 0
-    assert int(os.read(reader, 20)) != first
-    assert guard(child)[0] == first
-
-
-def test_a_child_that_does_not_start_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    with GuardedProcess() as guard:
-        monkeypatch.setattr(sys, "executable", "/bin/false")
-        with pytest.raises(MedstError, match="ended before its first call"):
-            guard(child)
-        monkeypatch.setattr(sys, "executable", "/nowhere/python")
-        with pytest.raises(MedstError, match="can't be started"):
-            guard(child)
-
-
-def test_a_function_that_the_child_can_not_import_is_not_the_files_fault(
-    guard: GuardedProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(square, "__module__", "nowhere")
-    monkeypatch.setitem(sys.modules, "nowhere", sys.modules["tests.guarded"])
-    with pytest.raises(MedstError, match="can't run square"):
-        guard(square, 2)
+from medst.jobs import Workers
 
 
 def test_no_more_cores_are_counted_than_this_process_may_use() -> None:
@@ -267,28 +22,27 @@ def test_no_more_cores_are_counted_than_this_process_may_use() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_job_is_done_once(workers: int) -> None:
-    jobs = (joblib.delayed(square)(number) for number in range(20))
-    with Workers(workers).run(jobs, 20) as results:
+    with Workers(workers).run(square, [(number,) for number in range(20)]) as results:
         assert sorted(results) == [number * number for number in range(20)]
 
 
 def test_jobs_not_yet_begun_are_dropped_when_the_reader_leaves() -> None:
     begun: list[int] = []
 
-    def jobs() -> Iterator[object]:
-        for number in range(10_000):
-            begun.append(number)
-            yield joblib.delayed(square)(number)
+    class Calls(list[tuple[int]]):
+        def __iter__(self) -> Iterator[tuple[int]]:
+            for number in range(len(self)):
+                begun.append(number)
+                yield self[number]
 
-    with Workers(2).run(jobs(), 10_000) as results:  # type: ignore[arg-type]
+    with Workers(2).run(square, Calls((number,) for number in range(10_000))) as results:
         assert next(results) in {number * number for number in range(10_000)}
     assert len(begun) < 10_000
 
 
 def test_a_worker_that_the_system_ends_says_what_to_do() -> None:
     def run() -> None:
-        deaths = (joblib.delayed(die)(signal.SIGKILL) for _ in range(4))
-        with Workers(2).run(deaths, 4) as results:
+        with Workers(2).run(die, [(signal.SIGKILL,)] * 4) as results:
             list(results)
 
     with pytest.raises(MedstError, match="run the same command again with fewer --workers"):
@@ -307,7 +61,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, cluster: str, sentence: str
 ) -> None:
     monkeypatch.setattr("medst.jobs.SECONDS_TO_CONNECT", 0.3)
-    with pytest.raises(MedstError, match=sentence), Workers(cluster=cluster).run(iter(()), 5):
+    with pytest.raises(MedstError, match=sentence), Workers(cluster=cluster).run(square, [(1,)] * 5):
         pass
 
 
@@ -316,5 +70,8 @@ def test_a_missing_package_is_named_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch, cluster: str, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MedstError, match=rf'pip install "medst\[{extra}\]"'), Workers(cluster=cluster).run(iter(()), 5):
+    with (
+        pytest.raises(MedstError, match=rf'pip install "medst\[{extra}\]"'),
+        Workers(cluster=cluster).run(square, [(1,)] * 5),
+    ):
         pass

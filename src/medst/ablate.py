@@ -8,18 +8,14 @@ patients, so that what the two share cancels; the interval of the mean differenc
 far other seeds would differ, not how far other patients would.
 """
 
-import os
 from collections.abc import Callable, Container, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count
 from scipy import stats
 
 from medst import NUMERICS
@@ -27,7 +23,7 @@ from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.files import claim, write_json, write_text
-from medst.jobs import end_with
+from medst.jobs import cores, run_until_done
 from medst.pretrain.checkpoint import RunFolder
 from medst.progress import Progress
 from medst.recipes import RECIPES
@@ -153,7 +149,7 @@ def ablate(
     for run in runs:
         run.recipe.check()
     with claim(out):
-        failed = _all(runs, jobs, progress or (lambda done, total, note: None))
+        failed = _run_all(runs, jobs, progress or (lambda done, total, note: None))
         values = {(run.variant, run.seed): read_values(run.results, run.wanted) for run in runs if run not in failed}
         if not values:
             raise MedstError(f"No run could be measured; the first failed because: {next(iter(failed.values()))}")
@@ -336,31 +332,20 @@ class _Run:
         return other + [f"a run of numerics version {numerics}, this is {NUMERICS}"] * (numerics != NUMERICS)
 
 
-def _all(runs: Sequence[_Run], jobs: int, progress: Progress) -> dict[_Run, str]:
-    """Carry out what is left; the runs that failed, with the reason."""
+def _run_all(runs: Sequence[_Run], jobs: int, progress: Progress) -> dict[_Run, str]:
+    """Carry out the runs that are not done; returns those that failed, with the reason."""
     left = [run for run in runs if not run.done()]
     done, failed = len(runs) - len(left), dict[_Run, str]()
     progress(done, len(runs), "")
-    threads = max(1, cpu_count() // jobs)
-    # Not joblib, which kills its workers at Ctrl-C, where these save the step at hand.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
-        running = {pool.submit(_carry_out, run, threads): run for run in left}
-        try:
-            for future in as_completed(running):
-                run, reason = running[future], future.result()
-                if reason is None:
-                    raise KeyboardInterrupt
-                if reason:
-                    failed[run] = reason
-                done += 1
-                progress(done, len(runs), f"{run.folder.name}{' failed' if reason else ''}")
-        except BrokenProcessPool as error:
-            raise MedstError(
-                "A run's process was killed, most likely for want of memory; the same command resumes, with fewer --jobs."
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    carry_out = partial(_carry_out, threads=max(1, cores() // jobs))
+    with closing(run_until_done(carry_out, left, jobs)) as results:
+        for run, reason in results:
+            if reason is None:
+                raise KeyboardInterrupt
+            if reason:
+                failed[run] = reason
+            done += 1
+            progress(done, len(runs), f"{run.folder.name}{' failed' if reason else ''}")
     return failed
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.pretrain.attempts import MEMORY, STEPS, attempt, drawn
 
-from medst.jobs import GuardedProcess
+from medst.child import GuardedProcess
 from medst.recipes.settings import Recipe, to_dict
 
 

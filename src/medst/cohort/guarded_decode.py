@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from medst.child import ChildError, GuardedProcess
 from medst.cohort.decode_jpeg import JPEG, MOST_SCANS, PNG, START_OF_SCAN
 from medst.cohort.images import AS_RELEASED, Reading, is_dicom, read_square_on_one_thread, to_square
 from medst.cohort.unreadable_image import UnreadableImage, read_bytes
 from medst.files import UnusableFile, open_regular
-from medst.jobs import ChildError, GuardedProcess
 
 HEAD = 132
 """Bytes that tell the format."""
@@ -42,7 +42,7 @@ def _is_plain(path: Path) -> bool:
 
 
 def guarded(read: Callable[..., Any], *args: Any) -> Any:
-    """Call `read(*args)` in the child process, which the first call starts; see `medst.jobs.GuardedProcess`.
+    """Call `read(*args)` in the child process, which the first call starts; see `medst.child.GuardedProcess`.
 
     Args:
         read: a function of a module, for instance `medst.cohort.images.read_grey`.

@@ -9,7 +9,6 @@ import zlib
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-import joblib
 import polars as pl
 
 from medst.cohort.raw_tables import read_csv
@@ -111,8 +110,8 @@ def _read_files(place: Path, paths: list[str], workers: Workers, whole: bool) ->
     read: list[list[Text]] = [[] for _ in blocks]
     # Workers that are reused, or on other machines, may be in another working directory.
     place = place.absolute()
-    jobs = (joblib.delayed(_read_block)(i, place, block, whole) for i, block in enumerate(blocks))
-    with workers.run(jobs, len(blocks)) as results:
+    calls = [(i, place, block, whole) for i, block in enumerate(blocks)]
+    with workers.run(_read_block, calls) as results:
         for i, block in results:
             read[i] = block
     return [report for block in read for report in block]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
+from medst.child import ChildError, GuardedProcess
 from medst.errors import MedstError
 from medst.files import sha256
-from medst.jobs import ChildError, GuardedProcess
 
 GZIP = b"\x1f\x8b"
 OTHERS = {

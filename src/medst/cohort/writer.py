@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import joblib
 import numpy as np
 import polars as pl
 
@@ -144,11 +143,8 @@ class Writer(Rejections):
         done = len(names) - sum(min(BLOCK, len(names) - start) for start in todo)
         self.seen["image"] = len(names)
         self.workers.report(done, len(names))
-        jobs = (
-            joblib.delayed(_read_block)(target, blocks, start, root, names[start : start + BLOCK], self.reading)
-            for start in todo
-        )
-        with self.workers.run(jobs, len(todo)) as results:
+        calls = [(target, blocks, start, root, names[start : start + BLOCK], self.reading) for start in todo]
+        with self.workers.run(_read_block, calls) as results:
             for size in results:
                 done += size
                 self.workers.report(done, len(names))

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import cpu_count
 
 from medst import __version__
 from medst.errors import MedstError
 from medst.files import read_json, set_aside, write_json
+from medst.jobs import cores
 
 PACKAGES = (
     "torch",
@@ -54,7 +54,7 @@ def describe_environment(processes: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         "processes": processes,
