@@ -116,13 +116,14 @@ def rooms_picture(rooms: Rooms) -> str:
     ]
     rows = [sorted(room for room in rooms if rank(room) == level) for level in range(max(map(rank, rooms)), -1, -1)]
     box, gap, tall, step = 112, 34, 30, 62
-    across = 20 + max(map(len, rows)) * (box + gap)
+    across = 20 + (max(map(len, rows)) + 1) * (box + gap)
     place: dict[str, tuple[float, float]] = {}  # middle of the upper edge
     for number, row in enumerate(rows):
         above = {room: [place[upper][0] for upper, lower in arrows if lower == room] or [across / 2] for room in row}
         row.sort(key=lambda room: (sum(above[room]) / len(above[room]), room))
         for column, room in enumerate(row):
-            place[room] = (across / 2 + (column - (len(row) - 1) / 2) * (box + gap), 20 + number * step)
+            middle = across / 2 + (0 if number in (0, len(rows) - 1) else (-1) ** number * (box + gap) / 4)  # staggered
+            place[room] = (middle + (column - (len(row) - 1) / 2) * (box + gap), 20 + number * step)
     bottom = len(rows) * step + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across} {bottom}" width="{across}" height="{bottom}">',

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from docs.generate import generated
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -27,6 +28,12 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 def test_every_link_to_another_page_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_what_is_drawn_from_the_code_is_up_to_date() -> None:
+    """The map of the rooms, the API page and the table of benchmarks: `python docs/generate.py` writes them."""
+    for file, content in generated().items():
+        assert file.read_text() == content, f"{file.name} is out of date; run python docs/generate.py"
 
 
 def test_the_table_of_differences_names_tests() -> None:
