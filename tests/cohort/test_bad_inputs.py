@@ -14,8 +14,8 @@ from PIL import Image
 from tests import guarded
 from tests.cohort.conftest import jpeg, picture
 from tests.cohort.dicoms import dicom, ramp
+from tests.cohort.test_decode_jpeg import png_header
 from tests.cohort.test_dicom import BAD
-from tests.cohort.test_images import png_header
 
 from medst.cli import main
 from medst.cohort import guarded_decode

@@ -5,7 +5,6 @@ are decoded. Damage in the middle of a JPEG whose end is there goes unnoticed.
 """
 
 import warnings
-from dataclasses import dataclass
 from io import BytesIO
 
 import cv2
@@ -24,30 +23,8 @@ MOST_SCANS = 24
 GREY_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "YCbCr")
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "SUN", "TIFF", "WEBP")
 """Formats that Pillow may try: those that OpenCV reads. Others would start Ghostscript, for one."""
-ORIENTATION, UPRIGHT, TURNED = 0x0112, 1, (5, 6, 7, 8)
+ORIENTATION, UPRIGHT, TURNED = 0x0112, 1, (5, 6, 7, 8)  # Exif tag and values
 REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
-
-
-@dataclass(frozen=True)
-class Header:
-    """Format and size of an image, from its header; `orientation` is the Exif tag of a JPEG."""
-
-    jpeg: bool
-    width: int
-    height: int
-    orientation: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the upright image."""
-        return (self.width, self.height) if self.orientation in TURNED else (self.height, self.width)
-
-    @property
-    def reduction(self) -> int:
-        """Largest of 8, 4, 2 and 1 that leaves the longer side no smaller than what is stored; 1 unless it is a JPEG."""
-        if not self.jpeg:
-            return 1
-        return next((part for part in REDUCED if max(self.width, self.height) >= part * SIDE), 1)
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -67,13 +44,15 @@ def decode_reduced(data: bytes) -> tuple[np.ndarray, int, tuple[int, int]]:
     """Decode a JPEG at a fraction of its size, which takes less time; other formats at full size.
 
     Returns:
-        uint8 (ceil(height / part), ceil(width / part)); part, see `Header.reduction`; height and width of the full image.
+        uint8 (ceil(height / part), ceil(width / part)); part: the largest of 8, 4, 2 and 1 that leaves the longer side no
+        smaller than what is stored; height and width of the full image.
 
     Raises:
         UnreadableImage: as `decode`.
     """
-    header = check_header(data)
-    return _decode(data, header.reduction), header.reduction, header.size
+    jpeg, size = check_header(data)
+    part = next((part for part in REDUCED if jpeg and max(size) >= part * SIDE), 1)
+    return _decode(data, part), part, size
 
 
 def _decode(data: bytes, reduction: int) -> np.ndarray:
@@ -87,10 +66,13 @@ def _decode(data: bytes, reduction: int) -> np.ndarray:
     return check_contrast(image)
 
 
-def check_header(data: bytes) -> Header:
+def check_header(data: bytes) -> tuple[bool, tuple[int, int]]:
     """Reject, from the header alone, files that must not be decoded or that OpenCV would silently decode wrongly.
 
     Only a file that does not end as a JPEG does is decoded, by Pillow, which notices missing data.
+
+    Returns:
+        Whether it is a JPEG; height and width of the upright image.
 
     Raises:
         UnreadableImage: not a picture, truncated, too small or large, not 8-bit grey or RGB, or with several frames.
@@ -111,7 +93,8 @@ def check_header(data: bytes) -> Header:
             jpeg = header.format == "JPEG"
             if not (jpeg and data.rstrip(b"\0").endswith(END_OF_JPEG)):
                 header.load()
-            return Header(jpeg, width, height, int(header.getexif().get(ORIENTATION) or UPRIGHT) if jpeg else UPRIGHT)
+            turned = jpeg and int(header.getexif().get(ORIENTATION) or UPRIGHT) in TURNED
+            return jpeg, (width, height) if turned else (height, width)
     except UnidentifiedImageError:
         raise UnreadableImage("not a picture") from None
     except Image.DecompressionBombError:

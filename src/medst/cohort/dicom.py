@@ -168,11 +168,13 @@ def _by_window(dataset: "Dataset", pixels: np.ndarray) -> np.ndarray:
             raise UnreadableImage(f"a lookup table of {bits} bits")
         return _in_bands(pixels, lambda band: _by_table(dataset, _rescaled(dataset, band), bits))
     if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        centre = _finite(_first(dataset.WindowCenter), "WindowCenter")
-        width = _finite(_first(dataset.WindowWidth), "WindowWidth")
+        centre = _finite(np.ravel(dataset.WindowCenter)[0], "WindowCenter")
+        width = _finite(np.ravel(dataset.WindowWidth)[0], "WindowWidth")
         function = str(dataset.get("VOILUTFunction") or "LINEAR")
         return _in_bands(pixels, lambda band: _window(_rescaled(dataset, band), centre, width, function))
-    least, most = _extremes(dataset, pixels)
+    bands = (_rescaled(dataset, pixels[start : start + BAND]) for start in range(0, len(pixels), BAND))
+    extremes = np.array([(band.min(), band.max()) for band in bands])
+    least, most = float(extremes[:, 0].min()), float(extremes[:, 1].max())
     return _in_bands(pixels, lambda band: (_rescaled(dataset, band) - least) / max(most - least, 1e-12))
 
 
@@ -189,13 +191,6 @@ def _rescaled(dataset: "Dataset", pixels: np.ndarray) -> np.ndarray:
     from pydicom.pixels import apply_modality_lut
 
     return np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
-
-
-def _extremes(dataset: "Dataset", pixels: np.ndarray) -> tuple[float, float]:
-    starts = range(0, len(pixels), BAND)
-    bands = (_rescaled(dataset, pixels[start : start + BAND]) for start in starts)
-    ends = np.array([(band.min(), band.max()) for band in bands])
-    return float(ends[:, 0].min()), float(ends[:, 1].max())
 
 
 def _by_table(dataset: "Dataset", values: np.ndarray, bits: int) -> np.ndarray:
@@ -221,10 +216,6 @@ def _window(values: np.ndarray, centre: float, width: float, function: str) -> n
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)
     return (values - (centre - 0.5)) / (width - 1) + 0.5
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, (list, tuple)) or hasattr(value, "__getitem__") else value
 
 
 def read_element(path: "Path", name: str) -> str:

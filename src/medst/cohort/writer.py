@@ -109,13 +109,9 @@ class Writer(Rejections):
                 f"{where} holds a cohort of {found.get('dataset')}, not of {self.header['dataset']}; give another folder."
             )
         for key, what in (("options", "with other options"), ("source", "from other files")):
-            old, new = found.get(key, {}), self.header[key]
-            usual = Options().to_json() if key == "options" else {}  # cohorts may be older than an option
-            changed = sorted(
-                name
-                for name in old.keys() | new.keys()
-                if old.get(name, usual.get(name)) != new.get(name, usual.get(name))
-            )
+            usual = Options().to_json() if key == "options" else {}  # a cohort may be older than an option
+            old, new = usual | found.get(key, {}), usual | self.header[key]
+            changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
             if changed:
                 raise MedstError(f"{where} was made {what} ({', '.join(changed)}); {remedy}.")
 
