@@ -21,8 +21,9 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from features import made_up
 from machine import keep
 from medst.app.html import timeline_html
-from medst.app.search import Index
-from medst.app.studies import SHOWN, Desk, shrunk
+from medst.app.search import nearest
+from medst.app.studies import Backend
+from medst.app.uploads import SHOWN_SIDE, shrink
 from medst.cohort.store import open_cohort
 from medst.encode import image_features
 from medst.use import Model, Study, load, read_picture, stored_picture
@@ -46,24 +47,24 @@ def waiting() -> dict[str, Any]:
     """Seconds with a ViT-B; pictures of noise of a radiograph's size, shown as an upload is."""
     model = made_up("paper")
     rng = np.random.default_rng(0)
-    pictures = [shrunk(read_picture(rng.integers(0, 256, (3056, 2544), dtype=np.uint8)), SHOWN) for _ in range(16)]
+    pictures = [shrink(read_picture(rng.integers(0, 256, (3056, 2544), dtype=np.uint8)), SHOWN_SIDE) for _ in range(16)]
     studies = [Study(pictures[2 * i], pictures[2 * i + 1]) for i in range(8)]
-    desk = Desk(model, None)
-    visit = None
+    backend = Backend(model, None)
+    opened = None
     for study in studies:
-        visit = desk.add(visit, study)
-    assert visit is not None
-    shown = visit
+        opened = backend.add_study(opened, study)
+    assert opened is not None
+    shown = opened
 
     def phrase() -> None:
-        timeline_html(shown, desk.ground(shown, "right pleural effusion"))
+        timeline_html(shown, backend.ground(shown, "right pleural effusion"))
 
     return {
         "a study, frontal alone": best(lambda: model.encode_image(studies[0].frontal)),
         "a study, frontal and lateral": best(lambda: model.encode_image(studies[0])),
         "a phrase: heat maps of 8 studies with laterals, drawn for the page": best(phrase),
-        "a phrase: its embedding and similarities alone": best(lambda: desk.ground(shown, "right pleural effusion")),
-        "a comparison": best(lambda: desk.compare(shown, 0, 1, "pleural effusion")),
+        "a phrase: its embedding and similarities alone": best(lambda: backend.ground(shown, "right pleural effusion")),
+        "a comparison": best(lambda: backend.compare(shown, 0, 1, "pleural effusion")),
     }
 
 
@@ -73,10 +74,9 @@ def searching() -> dict[str, Any]:
     for count in SEARCHED:
         rows = np.random.default_rng(0).standard_normal((count, 128), dtype=np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        index = Index(rows)
-        assert index.nearest(rows[7], 6)[0][0] == 7
+        assert nearest(rows, rows[7], 6)[0][0] == 7
         found[f"{count:,} studies"] = {
-            "seconds": best(lambda index=index, row=rows[7]: index.nearest(row, 6)),
+            "seconds": best(lambda rows=rows: nearest(rows, rows[7], 6)),
             "GB": rows.nbytes / 1e9,
         }
     return found

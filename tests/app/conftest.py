@@ -1,4 +1,4 @@
-"""A desk over a phantom cohort, its page, and a browser to look at it with."""
+"""A backend over a phantom cohort, its page, and a browser to look at it with."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from tests.app.page_helpers import Page, opened_page
 
-from medst.app.studies import Desk
+from medst.app.studies import Backend
 from medst.cohort.store import open_cohort
 from medst.use import load
 from medst_phantom.others import write_tree
@@ -26,8 +26,8 @@ CHROMIUM = [
 
 
 @pytest.fixture(scope="session")
-def desk(small_model: Path, phantom_cohort: Path) -> Desk:
-    return Desk(load(small_model), open_cohort(phantom_cohort))
+def backend(small_model: Path, phantom_cohort: Path) -> Backend:
+    return Backend(load(small_model), open_cohort(phantom_cohort))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A whole visit in a real browser, and the same questions by HTTP."""
+"""A whole opened in a real browser, and the same questions by HTTP."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
 from tests.app.page_helpers import Page
 
-from medst.app.serve import LOCK
-from medst.app.studies import Desk
+from medst.app.private_files import LOCK
+from medst.app.studies import Backend
 
 STUDIES = "#medst-timeline .medst-study"
 
@@ -43,17 +43,17 @@ def ask(tab: Tab, phrase: str) -> None:
     expect(tab.locator("#medst-timeline .medst-legend")).to_contain_text(phrase)
 
 
-def test_a_visit(tab: Tab, desk: Desk) -> None:
+def test_a_visit(tab: Tab, backend: Backend) -> None:
     expect(tab.get_by_role("note")).to_contain_text("not a medical device")
-    first, other = desk.patients[0][1], desk.patients[1][1]
-    visit = desk.visit(first)
-    expect(tab.locator(STUDIES)).to_have_count(len(visit))
+    first, other = backend.patients[0][1], backend.patients[1][1]
+    opened = backend.open_patient(first)
+    expect(tab.locator(STUDIES)).to_have_count(len(opened))
     expect(tab.locator(".medst-heat")).to_have_count(0)
 
     ask(tab, "right pleural effusion")
-    views = sum(1 + (study.lateral is not None) for study in visit.studies)
+    views = sum(1 + (study.lateral is not None) for study in opened.studies)
     expect(tab.locator(".medst-heat")).to_have_count(views)
-    expected = [f"cosine {g.similarity:.2f}" for g in desk.ground(visit, "right pleural effusion")]
+    expected = [f"cosine {g.similarity:.2f}" for g in backend.ground(opened, "right pleural effusion")]
     assert tab.locator("#medst-timeline .medst-score").all_inner_texts() == expected
     assert tab.locator(".medst-curve svg").get_attribute("aria-label", timeout=1000)
 
@@ -62,18 +62,18 @@ def test_a_visit(tab: Tab, desk: Desk) -> None:
 
     tab.locator("#medst-compare-go").click()
     expect(tab.locator(".medst-verdict")).to_contain_text("Pleural effusion is")
-    found = desk.compare(visit, len(visit) - 2, len(visit) - 1, "pleural effusion")
+    found = backend.compare(opened, len(opened) - 2, len(opened) - 1, "pleural effusion")
     expect(tab.locator(".medst-verdict")).to_contain_text(f"is {found.most_likely} from")
 
     tab.locator("#medst-similar-go").click()
     expect(tab.locator("#medst-hits .medst-study")).to_have_count(6, timeout=30_000)
-    nearest = desk.similar(visit, len(visit) - 1)
+    nearest = backend.similar(opened, len(opened) - 1)
     assert tab.locator("#medst-hits h3").all_inner_texts() == [hit.patient for hit in nearest]
 
     box = tab.locator("#medst-patient input")
     box.fill(other)
     box.press("Enter")
-    expect(tab.locator(STUDIES)).to_have_count(len(desk.visit(other)))
+    expect(tab.locator(STUDIES)).to_have_count(len(backend.open_patient(other)))
     expect(tab.locator(".medst-verdict")).to_have_count(0)
 
 
@@ -267,19 +267,21 @@ def call(page: Page, name: str, *arguments: Any) -> Any:
     return json.loads(lines[1].removeprefix("data: "))[0]
 
 
-def test_the_http_api(page: Page, desk: Desk) -> None:
-    assert call(page, "patients") == [{"patient": patient, "label": label} for label, patient in desk.patients]
-    patient = desk.patients[0][1]
-    visit = desk.visit(patient)
+def test_the_http_api(page: Page, backend: Backend) -> None:
+    assert call(page, "patients") == [{"patient": patient, "label": label} for label, patient in backend.patients]
+    patient = backend.patients[0][1]
+    opened = backend.open_patient(patient)
     found = call(page, "similarity", patient, "edema")
-    for said, grounding, study in zip(found, desk.ground(visit, "edema"), visit.studies, strict=True):
+    for said, grounding, study in zip(found, backend.ground(opened, "edema"), opened.studies, strict=True):
         assert said["study"] == study.name
         assert said["similarity"] == pytest.approx(grounding.similarity, abs=1e-5)
         np.testing.assert_allclose(said["frontal"], grounding.frontal.grid, atol=1e-5)
         assert (said["lateral"] is None) == (study.lateral is None)
     compared = call(page, "compare", patient, 1, 2, "edema")
-    assert compared["change"] == pytest.approx(desk.compare(visit, 0, 1, "edema").change, abs=1e-5)
-    assert [h["study"] for h in call(page, "similar", patient, 1, 3)] == [h.study for h in desk.similar(visit, 0, 3)]
+    assert compared["change"] == pytest.approx(backend.compare(opened, 0, 1, "edema").change, abs=1e-5)
+    assert [h["study"] for h in call(page, "similar", patient, 1, 3)] == [
+        h.study.name for h in backend.similar(opened, 0, 3)
+    ]
 
 
 def test_the_api_refuses_what_is_not_there(page: Page) -> None:

@@ -16,7 +16,8 @@ from tests.app.page_helpers import Page
 
 from medst.app import serve
 from medst.app.guard import ROUTES, Guard
-from medst.app.serve import new_token, used
+from medst.app.private_files import KEPT_SECONDS, LOCK, bytes_used
+from medst.app.serve import new_token
 from medst.errors import MedstError
 
 JSON = {"Content_Type": "application/json"}
@@ -179,7 +180,7 @@ def test_a_file_that_is_too_large_is_not_taken(page: Page) -> None:
 
 def test_all_files_together_are_limited(page: Page) -> None:
     [folder] = page.private
-    (folder / "others.bin").write_bytes(bytes(serve.TOGETHER * 2 * 2**20 - 2**19))
+    (folder / "others.bin").write_bytes(bytes(serve.MOST_UPLOADS * 2 * 2**20 - 2**19))
 
     def sent(size: int) -> int:
         status, _, said = page.ask("gradio_api/upload", form(size)[0], **form(size)[1])
@@ -208,10 +209,10 @@ def test_a_request_without_a_length_or_with_a_large_one(page: Page) -> None:
         assert b" 413 " in stream.recv(100)
 
 
-def test_long_texts_are_refused(page: Page, desk: Any) -> None:
-    patient = desk.patients[0][1]
+def test_long_texts_are_refused(page: Page, backend: Any) -> None:
+    patient = backend.patients[0][1]
     for name, data, said in (
-        ("similarity", [patient, "a" * 301], "the phrase has 301 characters; at most 300 are taken"),
+        ("similarity", [patient, "a" * 301], "the phrase has 301 characters; at most 300 are allowed"),
         ("similarity", ["p" * 101, "edema"], "the patient's id has 101 characters"),
         ("compare", [patient, 1, 2, "a" * 301], "the finding has 301 characters"),
         ("compare", [patient, "1", None, "edema"], "must be a whole number"),
@@ -221,13 +222,13 @@ def test_long_texts_are_refused(page: Page, desk: Any) -> None:
         assert said in page.ask(f"gradio_api/call/{name}/{event['event_id']}")[2]
 
 
-def test_what_the_page_cannot_answer_is_a_sentence_and_no_traceback(page: Page, desk: Any) -> None:
+def test_what_the_page_cannot_answer_is_a_sentence_and_no_traceback(page: Page, backend: Any) -> None:
     for path, body in (("gradio_api/call/nope", b'{"data": []}'), ("gradio_api/run/nope", b'{"data": []}'),
                        (f"static/{'a' * 300}", None), (f"assets/{'a' * 300}", None)):  # fmt: skip
         status, headers, said = page.ask(path, body, **JSON)
         assert (status, said) == (400, "medst: the page can't make sense of this request.\n")
         assert headers["x-content-type-options"] == "nosniff"
-    patient = desk.patients[0][1]
+    patient = backend.patients[0][1]
     upload = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
     for data in ([patient], [patient, upload], [patient, "\ud800"], ["\ud800", "edema"], [{}, "edema"], [[1], [2]]):
         event = json.loads(page.ask("gradio_api/call/similarity", json.dumps({"data": data}).encode(), **JSON)[2])
@@ -276,12 +277,16 @@ def test_an_upload_that_stalls_gives_its_share_back() -> None:
 
 
 def test_files_that_nobody_asked_for_go(tmp_path: Path) -> None:
-    for name, age in (("a", 0), ("b", serve.KEPT + 60), (serve.LOCK, serve.KEPT + 60)):
+    for name, age in (
+        ("a", 0),
+        ("b", KEPT_SECONDS + 60),
+        (LOCK, KEPT_SECONDS + 60),
+    ):
         (tmp_path / name).write_bytes(b"12345")
         then = (tmp_path / name).stat().st_mtime - age
         os.utime(tmp_path / name, (then, then))
-    assert used(tmp_path) == 5
-    assert sorted(file.name for file in tmp_path.iterdir()) == [serve.LOCK, "a"]
+    assert bytes_used(tmp_path) == 5
+    assert sorted(file.name for file in tmp_path.iterdir()) == [LOCK, "a"]
 
 
 def test_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

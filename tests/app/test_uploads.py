@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from medst.app.uploads import study_of_upload
+from medst.app.uploads import read_upload, shrink, study_of_upload
 from medst.errors import MedstError
+from medst.use import Picture, read_picture
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 40), dtype=np.uint8)
 
@@ -42,7 +43,7 @@ def test_a_visitors_file_is_parsed_in_the_child_alone(png: str, dicom: Path, mon
 
 
 def test_long_texts_are_refused(png: str) -> None:
-    with pytest.raises(MedstError, match="the report has 10,001 characters; at most 10,000 are taken"):
+    with pytest.raises(MedstError, match="the report has 10,001 characters; at most 10,000 are allowed"):
         study_of_upload("", png, None, "a" * 10_001, number=1)
     with pytest.raises(MedstError, match="the date has 41 characters"):
         study_of_upload("1" * 41, png, None, "", number=1)
@@ -74,3 +75,24 @@ def test_refusals(png: str, tmp_path: Path, date: str, bad: str | None, message:
         MedstError, match=message if bad != "garbage" else "the frontal view of study 2: not a DICOM file"
     ):
         study_of_upload(date, None if bad is None else str(files[bad]), None, "", number=2)
+
+
+def test_an_upload_keeps_what_the_model_sees(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    large = cv2.resize(NOISE, (1600, 2400))
+    cv2.imwrite(str(file), large)
+    picture, date = read_upload(file, "the frontal view")
+    assert date is None
+    assert picture.original.shape == (768, 512)
+    assert np.array_equal(picture.square, read_picture(large).square)
+    small = read_picture(NOISE)
+    assert shrink(small, 768) is small
+    assert isinstance(picture, Picture)
+
+
+def test_a_message_names_the_view_and_not_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "DOE_JANE.png"
+    file.write_bytes(b"garbage")
+    with pytest.raises(MedstError) as caught:
+        read_upload(file, "the frontal view of study 1")
+    assert str(caught.value) == "the frontal view of study 1: not a picture."

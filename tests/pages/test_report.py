@@ -220,7 +220,7 @@ def test_what_does_not_belong_together_is_refused(made_up: Path, tmp_path: Path)
     meta = json.loads((tmp_path / "cohort" / "cohort.json").read_text())
     (tmp_path / "cohort" / "cohort.json").write_text(json.dumps(meta | {"fingerprint": "another"}))
     for options, said in (
-        ({"run": tmp_path}, "is not a run"),
+        ({"run": tmp_path}, "give the folder of a run"),
         ({"results": tmp_path / "nowhere.json"}, "medst evaluate all"),
         ({"results": tmp_path / "other.json"}, "about a model that is not in"),
         ({"results": tmp_path / "newer.json"}, "results schema 3"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import medst
-from medst.app.serve import _desk
+from medst.app.serve import _backend
 from medst.cli import main
 from medst.cohort.store import open_cohort
 from medst.errors import MedstError
@@ -96,7 +96,7 @@ def test_nothing_runs_under_the_other_verbs(
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 100))
     model = medst.load(hostile)
     assert model.encode_text("no pneumonia").embedding.shape[0] == 1
-    assert _desk(hostile, phantom_cohort, None).patients
+    assert _backend(hostile, phantom_cohort, None).patients
     main(["evaluate", "retrieval", str(hostile), str(phantom_cohort), "--out", str(tmp_path / "results.json")])
     assert (tmp_path / "results.json").is_file()
     assert not marker.exists()

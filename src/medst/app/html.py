@@ -1,110 +1,157 @@
-"""The parts of the page that are not controls, as HTML."""
+"""The parts of the page that are not controls, as HTML: studies with heat maps and curves, comparisons, similar studies."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from weakref import WeakKeyDictionary
 
-from medst.app.drawing import Scale, heat_uri, similarity_curve
-from medst.app.studies import Hit, Visit
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+
+from medst.app.studies import OpenStudies, SimilarStudy
+from medst.pages.figure_style import HEAT_MAP_COLOURS, INK, SIMILARITY_CURVE_COLOUR, new_figure, to_svg
 from medst.pages.html import picture_uri, render_macro
 from medst.pages.wording import time_span
-from medst.use import Grounding, HeatMap, Picture, Progression, read_picture
-from medst.use.pictures import Source
+from medst.use import Grounding, HeatMap, Picture, Progression, Source, Study, read_picture
 
-# Drawn once for as long as the picture is there: a visitor's own are forgotten with the visit.
+TEMPLATE = "app/fragments.html.j2"
+HEAT_SIDE = 320
+"""Longer side of a heat map in pixels; the browser stretches it over the radiograph."""
+# Encoded once for as long as the picture exists, so a visitor's own pictures are forgotten here too.
 _URIS: WeakKeyDictionary[Picture, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture and the heat map over it, or none, as URIs."""
+class HeatScale:
+    """The values at both ends of the colours, the same for all heat maps of one phrase."""
+
+    low: float
+    high: float
+
+    @staticmethod
+    def of(groundings: Sequence[Grounding]) -> "HeatScale":
+        """The smallest and the largest value of any view."""
+        maps = [m for g in groundings for m in (g.frontal, g.lateral) if m is not None]
+        return HeatScale(min(float(m.grid.min()) for m in maps), max(float(m.grid.max()) for m in maps))
+
+    def share(self, values: np.ndarray) -> np.ndarray:
+        """The places of values on the scale, 0 to 1; NaN stays NaN."""
+        return np.clip((values - self.low) / max(self.high - self.low, 1e-12), 0, 1)
+
+
+@dataclass(frozen=True)
+class PictureWithHeat:
+    """A picture and the heat map over it as data URIs; `heat` is empty if there is none."""
 
     picture: str
     heat: str = ""
 
 
 @dataclass(frozen=True)
-class Card:
-    """A study on the time line."""
+class StudyCard:
+    """A study on the page; `since` is the time since the previous study, empty if it is not known."""
 
     name: str
     since: str
     similarity: float | None
-    frontal: Shown
-    lateral: Shown | None
+    frontal: PictureWithHeat
+    lateral: PictureWithHeat | None
     report: str
 
 
-def timeline_html(visit: Visit, found: list[Grounding] | None = None) -> str:
-    """A patient's studies; with heat maps and a curve where a phrase was looked for.
+def timeline_html(opened: OpenStudies, groundings: Sequence[Grounding] | None = None) -> str:
+    """A patient's studies, with heat maps and a curve if a phrase was looked for.
 
     Args:
-        visit: the studies.
-        found: one for each, or None.
+        opened: the studies.
+        groundings: of the phrase, one per study; or None.
     """
-    scale = None if found is None else Scale.of(found)
+    scale = None if groundings is None else HeatScale.of(groundings)
     cards = []
-    for number, study in enumerate(visit.studies):
-        before = visit.studies[number - 1].time if number else None
-        here = None if found is None else found[number]
+    for number, study in enumerate(opened.studies):
+        found = None if groundings is None else groundings[number]
+        heat, lateral_heat = (None, None) if found is None else (found.frontal, found.lateral)
         cards.append(
-            Card(
-                visit.name(number),
-                _since(before, study.time),
-                None if here is None else here.similarity,
-                _shown(study.frontal, None if here is None else here.frontal, scale),
-                None if study.lateral is None else _shown(study.lateral, None if here is None else here.lateral, scale),
+            StudyCard(
+                opened.name(number),
+                _since(opened.studies[number - 1].time, study.time) if number else "",
+                None if found is None else found.similarity,
+                _with_heat(study.frontal, heat, scale),
+                None if study.lateral is None else _with_heat(study.lateral, lateral_heat, scale),
                 study.report,
             )
         )
-    phrase = "" if found is None else found[0].phrase
-    curve = "" if found is None else similarity_curve(visit.studies, [g.similarity for g in found], phrase)
-    note = f"{visit.left_out} earlier studies of this patient are not shown." if visit.left_out else ""
-    return _fragment("timeline", cards, note, phrase, scale, curve)
+    phrase, curve = "", Markup()
+    if groundings is not None:
+        phrase = groundings[0].phrase
+        curve = similarity_curve(opened.studies, [found.similarity for found in groundings], phrase)
+    note = f"{opened.left_out} earlier studies of this patient are not shown." if opened.left_out else ""
+    return render_macro(TEMPLATE, "timeline", cards, note, phrase, scale, curve)
 
 
-def comparison_html(visit: Visit, prior: int, current: int, found: Progression) -> str:
-    """What became of a finding, beside both pictures."""
-    shares = [(name, getattr(found, name)) for name in ("improving", "stable", "worsening")]
-    values = {
-        "finding": found.finding,
-        "most_likely": found.most_likely,
-        "shares": shares,
-        "prior": found.prior,
-        "current": found.current,
-    }
-    pictures = [_shown(visit.studies[number].frontal, None, None) for number in (prior, current)]
-    return _fragment("comparison", values, *pictures, visit.name(prior), visit.name(current))
+def comparison_html(opened: OpenStudies, prior: int, current: int, found: Progression) -> str:
+    """The progression of a finding, beside both pictures."""
+    views = [(_with_heat(opened.studies[number].frontal), opened.name(number)) for number in (prior, current)]
+    return render_macro(TEMPLATE, "comparison", found, *views)
 
 
-def similar_html(hits: list[Hit]) -> str:
+def similar_html(similar: Sequence[SimilarStudy]) -> str:
     """The most similar studies of other patients."""
-    rows = [
-        {
-            "patient": hit.patient,
-            "similarity": hit.similarity,
-            "when": "without a date" if hit.time is None else f"{hit.time:%Y-%m-%d}",
-            "report": hit.report,
-            "shown": _shown(hit.picture, None, None),
-        }
-        for hit in hits
-    ]
-    return _fragment("similar", rows)
+    return render_macro(TEMPLATE, "similar", [(one, _with_heat(one.study.frontal)) for one in similar])
 
 
-def _shown(source: Source, heat: HeatMap | None, scale: Scale | None) -> Shown:
+def _with_heat(source: Source, heat: HeatMap | None = None, scale: HeatScale | None = None) -> PictureWithHeat:
     picture = read_picture(source)
     if picture not in _URIS:
         _URIS[picture] = picture_uri(picture.original)
-    return Shown(_URIS[picture], "" if heat is None or scale is None else heat_uri(heat, scale))
+    return PictureWithHeat(_URIS[picture], "" if heat is None or scale is None else heat_uri(heat, scale))
 
 
 def _since(before: datetime | None, time: datetime | None) -> str:
-    """Time between two studies in words; empty where it is not known, or both pictures are of one moment."""
+    """The time between two studies; empty if it is not known or below a minute."""
     if before is None or time is None or (time - before).total_seconds() < 60:
         return ""
     return time_span((time - before).total_seconds())
 
 
-def _fragment(name: str, *values: object) -> str:
-    return render_macro("app/fragments.html.j2", name, *values)
+def heat_uri(heat: HeatMap, scale: HeatScale) -> str:
+    """A heat map as a PNG inside a URI, to lie over its picture.
+
+    The larger a value, the more opaque it is. Where the model saw nothing, the map is clear.
+    """
+    share = np.nan_to_num(scale.share(heat.pixels(HEAT_SIDE)))
+    colours = mpl.colormaps[HEAT_MAP_COLOURS](share, bytes=True)
+    colours[..., 3] = np.rint(share * 255).astype(np.uint8)
+    return picture_uri(colours)
+
+
+def heat_colours_css() -> str:
+    """The colours of heat maps as a CSS gradient."""
+    stops = [mpl.colors.to_hex(mpl.colormaps[HEAT_MAP_COLOURS](x)) for x in np.linspace(0, 1, 7)]
+    return f"linear-gradient(to right, {', '.join(stops)})"
+
+
+def similarity_curve(studies: Sequence[Study], values: Sequence[float], phrase: str) -> Markup:
+    """The similarity of a phrase with each study, with dates below.
+
+    Studies are evenly spaced, because they come in clusters.
+
+    Args:
+        studies: in time order.
+        values: cosines, one per study.
+        phrase: the phrase.
+    """
+    across = range(1, len(studies) + 1)
+    figure, axes = new_figure(max(300, 90 + 74 * len(studies)), 210, grid="y")
+    axes.plot(across, values, color=SIMILARITY_CURVE_COLOUR, linewidth=1.8, marker="o", markersize=5)
+    for x, y in zip(across, values, strict=True):
+        axes.annotate(f"{y:.2f}", (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=10, color=INK)
+    axes.margins(x=0.08, y=0.3)
+    names = [f"{n}" if s.time is None else f"{n}\n{s.time:%Y-%m-%d}" for n, s in zip(across, studies, strict=True)]
+    axes.set_xticks(list(across), names)
+    axes.set_ylabel("cosine")
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    text = ", ".join(f"study {n}: {value:.2f}" for n, value in zip(across, values, strict=True))
+    return to_svg(figure, f"Similarity of '{phrase}' and each study; {text}.", "similarity")

@@ -1,19 +1,20 @@
-"""The page's controls and what they call; gradio. Nothing is computed here."""
+"""The page's controls and the calls behind them, with gradio. Nothing is computed here."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
-from medst.app.api import offer
+from medst.app.api import add_api
 from medst.app.guard import log_failure
-from medst.app.html import comparison_html, similar_html, timeline_html
-from medst.app.serve import KEPT
-from medst.app.studies import PHRASE, Desk, Visit
-from medst.app.uploads import DATE, REPORT, study_of_upload
+from medst.app.html import comparison_html, heat_colours_css, similar_html, timeline_html
+from medst.app.private_files import KEPT_SECONDS
+from medst.app.studies import MOST_PHRASE, Backend, OpenStudies
+from medst.app.uploads import MOST_DATE, MOST_REPORT, study_of_upload
 from medst.cohort.ms_cxr_t import FINDINGS
 from medst.errors import MedstError
 
@@ -22,26 +23,27 @@ T = TypeVar("T")
 
 BANNER = (
     '<p class="medst-banner" role="note"><b>Research software, not a medical device.</b> '
-    "Don't use what it shows to care for anyone.</p>"
+    "Don't use it to care for anyone.</p>"
 )
-NAMES = [name.replace("_", " ") for name in FINDINGS]
+NOTHING_OPEN = '<p class="medst-muted">Choose a patient or add a study.</p>'
+FINDING_NAMES = [name.replace("_", " ") for name in FINDINGS]
 
 
-def told(function: Callable[P, T], say: Callable[[str], str] = escape) -> Callable[P, T]:
-    """The same, with our errors as messages on the page, which shows messages as HTML."""
+def with_messages(function: Callable[P, T], escaped: Callable[[str], str] = escape) -> Callable[P, T]:
+    """Wrap a function so that our errors become messages on the page, which shows messages as HTML."""
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
         except MedstError as error:
-            raise gr.Error(say(str(error)), print_exception=False) from None
+            raise gr.Error(escaped(str(error)), print_exception=False) from None
 
     return wrapped
 
 
-def quiet(process: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """The same, with what gradio or a call raises as a message for the visitor and one line in the log."""
+def log_failures(process: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Wrap a call so that any other error becomes a message for the visitor and one line in the log."""
 
     @wraps(process)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -51,31 +53,51 @@ def quiet(process: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             raise
         except Exception as error:
             log_failure("a call", error)
-            said = "the page can't work with these values" if isinstance(error, ValueError) else "the page failed"
-            words = " ".join(str(error).split())[:200] if isinstance(error, ValueError) else "its log says why"
-            raise gr.Error(escape(f"{said}: {words}"), print_exception=False) from None
+            message = "the page failed: its log says why"
+            if isinstance(error, ValueError):
+                message = f"the page can't work with these values: {' '.join(str(error).split())[:200]}"
+            raise gr.Error(escape(message), print_exception=False) from None
 
     return wrapped
 
 
-def build_page(desk: Desk, private: Path) -> gr.Blocks:
-    """The whole page.
+def theme() -> gr.themes.Base:
+    """Gradio's plain theme with fonts of the computer; gradio's own would be fetched from a server."""
+    return gr.themes.Default(
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def css() -> str:
+    """The page's own rules, style.css, with the colours of the heat maps."""
+    rules = (files("medst.app") / "style.css").read_text(encoding="utf-8")
+    return f":root {{ --medst-heat: 0.6; --medst-colours: {heat_colours_css()} }}\n{rules}"
+
+
+def build_page(backend: Backend, private: Path) -> gr.Blocks:
+    """The page with all its controls.
 
     Args:
-        desk: a model and a cohort or none.
-        private: folder with visitors' files; no other file is read for them.
+        backend: answers the calls.
+        private: folder of visitors' files; calls can read no other file.
     """
-    with gr.Blocks(title="medst: a patient over time", analytics_enabled=False, delete_cache=(300, KEPT)) as page:
+    with gr.Blocks(
+        title="medst: a patient over time", analytics_enabled=False, delete_cache=(300, KEPT_SECONDS)
+    ) as page:
         gr.HTML(f"<h1>A patient over time</h1>{BANNER}", elem_id="medst-top")
-        visit = gr.State(None, time_to_live=KEPT)
-        own = gr.State(None, time_to_live=KEPT)
-        chooser = _chooser(desk)
+        opened = gr.State(None, time_to_live=KEPT_SECONDS)
+        own = gr.State(None, time_to_live=KEPT_SECONDS)
+        chooser = _chooser(backend)
         adding = _adding()
         with gr.Row(elem_id="medst-ask"):
             phrase = gr.Textbox(
                 label="Phrase to look for",
                 placeholder="for instance: right pleural effusion",
-                max_length=PHRASE,
+                max_length=MOST_PHRASE,
                 scale=4,
                 min_width=300,
                 submit_btn="Show",
@@ -93,14 +115,14 @@ def build_page(desk: Desk, private: Path) -> gr.Blocks:
                 elem_id="medst-opacity",
             )
         with gr.Row(elem_id="medst-names"):
-            names = [gr.Button(name, size="sm", variant="secondary", min_width=110) for name in NAMES]
-        line = gr.HTML('<p class="medst-muted">Choose a patient or add a study.</p>', elem_id="medst-timeline")
+            names = [gr.Button(name, size="sm", variant="secondary", min_width=110) for name in FINDING_NAMES]
+        line = gr.HTML(NOTHING_OPEN, elem_id="medst-timeline")
         prior, current, finding, compare, compared = _comparing()
-        study, search, similar = _searching(desk.cohort is not None)
+        study, search, similar = _searching(backend.cohort is not None)
 
-        offer(desk, partial(told, say=str))  # first, so that its calls have their names and not the controls' own
-        after = [visit, line, prior, current, study]
-        parts = _Handlers(desk, private)
+        add_api(backend, partial(with_messages, escaped=str))  # first, so that its calls keep their names
+        after = [opened, line, prior, current, study]
+        parts = _Handlers(backend, private)
         if chooser is not None:
             gr.on(
                 [page.load, chooser.change], parts.open_patient, [chooser, phrase], after, api_visibility="private",
@@ -119,12 +141,12 @@ def build_page(desk: Desk, private: Path) -> gr.Blocks:
             [own, *after, adding["frontal"], adding["lateral"]],
             api_visibility="private",
         )
-        phrase.submit(parts.show, [visit, phrase], line, api_visibility="private", show_progress="minimal")
+        phrase.submit(parts.show, [opened, phrase], line, api_visibility="private", show_progress="minimal")
         for button in names:
             button.click(lambda name=button.value: name, None, phrase, api_visibility="private", queue=False).then(
-                parts.show, [visit, phrase], line, api_visibility="private", show_progress="minimal"
+                parts.show, [opened, phrase], line, api_visibility="private", show_progress="minimal"
             )
-        # In the browser alone: nothing is sent for it.
+        # In the browser alone, without a request.
         opacity.input(
             None,
             opacity,
@@ -132,20 +154,20 @@ def build_page(desk: Desk, private: Path) -> gr.Blocks:
             js="v => { document.documentElement.style.setProperty('--medst-heat', v / 100) }",
             api_visibility="private",
         )
-        compare.click(parts.compare, [visit, prior, current, finding], compared, api_visibility="private")
-        search.click(parts.similar, [visit, study], similar, api_visibility="private")
-        visit.change(lambda: ("", ""), None, [compared, similar], api_visibility="private", queue=False)
+        compare.click(parts.compare, [opened, prior, current, finding], compared, api_visibility="private")
+        search.click(parts.similar, [opened, study], similar, api_visibility="private")
+        opened.change(lambda: ("", ""), None, [compared, similar], api_visibility="private", queue=False)
     return page
 
 
-def _chooser(desk: Desk) -> gr.Dropdown | None:
-    if desk.cohort is None:
+def _chooser(backend: Backend) -> gr.Dropdown | None:
+    if backend.cohort is None:
         return None
     return gr.Dropdown(
-        desk.patients,
-        value=desk.patients[0][1] if desk.patients else None,
+        backend.patients,
+        value=backend.patients[0][1] if backend.patients else None,
         label="Patient of the cohort",
-        info="Those with the most studies, held-out ones first; type another id and press Enter.",
+        info="Patients with the most studies, held-out ones first; to open another, type its id and press Enter.",
         allow_custom_value=True,
         elem_id="medst-patient",
     )
@@ -162,9 +184,9 @@ def _adding() -> dict[str, Any]:
             lateral = gr.File(label="Lateral view, if there is one", height=140)
         with gr.Row():
             date = gr.Textbox(
-                label="Date of the study", placeholder="YYYY-MM-DD", max_length=DATE, elem_id="medst-date"
+                label="Date of the study", placeholder="YYYY-MM-DD", max_length=MOST_DATE, elem_id="medst-date"
             )
-            report = gr.Textbox(label="Report, if there is one", max_length=REPORT, scale=2)
+            report = gr.Textbox(label="Report, if there is one", max_length=MOST_REPORT, scale=2)
         with gr.Row():
             add = gr.Button("Add study", variant="primary", elem_id="medst-add")
             clear = gr.Button("Start over", elem_id="medst-clear")
@@ -176,7 +198,9 @@ def _comparing() -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown, gr.Button, gr.H
     with gr.Row(elem_id="medst-compare"):
         prior = gr.Dropdown([], label="Earlier study", min_width=180)
         current = gr.Dropdown([], label="Later study", min_width=180)
-        finding = gr.Dropdown(NAMES, value=NAMES[2], label="Finding", allow_custom_value=True, min_width=180)
+        finding = gr.Dropdown(
+            FINDING_NAMES, value=FINDING_NAMES[2], label="Finding", allow_custom_value=True, min_width=180
+        )
         button = gr.Button("Compare", variant="primary", min_width=120, elem_id="medst-compare-go")
     return prior, current, finding, button, gr.HTML(elem_id="medst-compared")
 
@@ -190,52 +214,51 @@ def _searching(shown: bool) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
 
 
 class _Handlers:
-    """What the controls call: values of components in, values of components out."""
+    """The calls of the controls: values of components in, values of components out."""
 
-    def __init__(self, desk: Desk, private: Path) -> None:
-        self.desk, self.private = desk, private
+    def __init__(self, backend: Backend, private: Path) -> None:
+        self.backend, self.private = backend, private
         for name in ("open_patient", "add_study", "show", "compare", "similar"):
-            setattr(self, name, told(getattr(self, name)))
+            setattr(self, name, with_messages(getattr(self, name)))
 
     def open_patient(self, patient: str | None, phrase: str) -> list[Any]:
-        return self._shown(self.desk.visit(patient or ""), phrase)
+        return self._shown(self.backend.open_patient(patient or ""), phrase)
 
     def add_study(
-        self, own: Visit | None, date: str, frontal: str | None, lateral: str | None, report: str, phrase: str
+        self, own: OpenStudies | None, date: str, frontal: str | None, lateral: str | None, report: str, phrase: str
     ) -> list[Any]:
         if not all(self._sent(file).is_file() for file in (frontal, lateral) if file is not None):
             raise MedstError("a file that you chose is kept for an hour only and is gone; choose it again.")
         number = 1 if own is None else len(own) + 1
-        own = self.desk.add(own, study_of_upload(date, frontal, lateral, report, number=number))
+        own = self.backend.add_study(own, study_of_upload(date, frontal, lateral, report, number=number))
         shown = self._shown(own, phrase)
-        self._forget(frontal, lateral)  # only now: what was refused can be corrected and sent again
+        self._forget(frontal, lateral)  # not before, so that after a refusal the rest can be corrected and sent again
         return [own, *shown, "", None, None, ""]
 
     def start_over(self, frontal: str | None, lateral: str | None) -> list[Any]:
         self._forget(frontal, lateral)
         empty = gr.Dropdown(choices=[], value=None)
-        nothing = '<p class="medst-muted">Choose a patient or add a study.</p>'
-        return [None, None, nothing, empty, empty, empty, None, None]
+        return [None, None, NOTHING_OPEN, empty, empty, empty, None, None]
 
-    def show(self, visit: Visit | None, phrase: str | None) -> str:
-        visit = _opened(visit)
-        return timeline_html(visit, self.desk.ground(visit, phrase) if phrase and phrase.strip() else None)
+    def show(self, opened: OpenStudies | None, phrase: str | None) -> str:
+        opened = _require(opened)
+        return timeline_html(opened, self.backend.ground(opened, phrase) if phrase and phrase.strip() else None)
 
-    def compare(self, visit: Visit | None, prior: int | None, current: int | None, finding: str | None) -> str:
-        visit = _opened(visit)
+    def compare(self, opened: OpenStudies | None, prior: int | None, current: int | None, finding: str | None) -> str:
+        opened = _require(opened)
         if prior is None or current is None:
             raise MedstError("choose two studies to compare.")
-        found = self.desk.compare(visit, int(prior), int(current), finding or "")
-        return comparison_html(visit, int(prior), int(current), found)
+        found = self.backend.compare(opened, int(prior), int(current), finding or "")
+        return comparison_html(opened, int(prior), int(current), found)
 
-    def similar(self, visit: Visit | None, number: int | None) -> str:
-        visit = _opened(visit)
+    def similar(self, opened: OpenStudies | None, number: int | None) -> str:
+        opened = _require(opened)
         if number is None:
             raise MedstError("choose a study.")
-        return similar_html(self.desk.similar(visit, int(number)))
+        return similar_html(self.backend.similar(opened, int(number)))
 
     def _sent(self, file: str) -> Path:
-        """The path, if it is that of a visitor's file; what a request names may be any file of this computer."""
+        """The path of a visitor's file; a request could name any file of this computer."""
         path = Path(file).resolve()
         if not path.is_relative_to(self.private.resolve()):
             raise MedstError("this file was not sent to the page.")
@@ -246,14 +269,14 @@ class _Handlers:
             if file is not None:
                 self._sent(file).unlink(missing_ok=True)
 
-    def _shown(self, visit: Visit, phrase: str) -> list[Any]:
-        names = [(visit.name(number), number) for number in range(len(visit))]
-        last = len(visit) - 1
+    def _shown(self, opened: OpenStudies, phrase: str) -> list[Any]:
+        names = [(opened.name(number), number) for number in range(len(opened))]
+        last = len(opened) - 1
         picked = [gr.Dropdown(choices=names, value=number) for number in (max(last - 1, 0), last, last)]
-        return [visit, self.show(visit, phrase), *picked]
+        return [opened, self.show(opened, phrase), *picked]
 
 
-def _opened(visit: Visit | None) -> Visit:
-    if visit is None:
+def _require(opened: OpenStudies | None) -> OpenStudies:
+    if opened is None:
         raise MedstError("choose a patient or add a study first.")
-    return visit
+    return opened

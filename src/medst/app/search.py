@@ -1,11 +1,10 @@
-"""The studies of a cohort that are most like one: exact search over all of them.
+"""Exact search for the studies of a cohort that are most similar to one.
 
-One matrix-vector product a question: 10 ms and 0.5 GB for a million studies on two cores, four times that for four million
-(`benchmarks/use.py`, 128 numbers a study). It stops being fine where memory does, from some ten million studies on; take an
-approximate index then.
+A question is one matrix-vector product: 10 ms and 0.5 GB for a million studies on two cores, four times that for four
+million (`benchmarks/use.py`, 128 numbers per study). Memory sets the limit: above some ten million studies, use an
+approximate index.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -19,110 +18,115 @@ from medst.errors import MedstError
 from medst.files import read_json
 from medst.use import Model
 
-MOST = 20_000
-"""Pairs that are embedded for the first search; more take `medst embed` beforehand."""
-AT_ONCE = 256
-"""Pairs between two looks at how far it is."""
+MOST_EMBEDDED = 20_000
+"""Pairs that are embedded for the first search; a larger cohort needs `medst embed` beforehand."""
+BLOCK = 256
+"""Pairs that are embedded at a time."""
 PATIENCE = 20.0
-"""Seconds that a search waits for the cohort to be embedded before it says how far that is."""
+"""Seconds that a search waits for the cohort to be embedded before it reports the progress."""
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """Unit rows to search in, in the order of the cohort's pairs."""
+class SearchIndex:
+    """Image embeddings of a cohort's pairs, unit rows in the order of the table.
 
-    rows: Float32[np.ndarray, "pair dim"]
-
-    def nearest(
-        self, row: Float32[np.ndarray, " dim"], count: int, without: np.ndarray | None = None
-    ) -> list[tuple[int, float]]:
-        """The most similar rows and their cosines, best first; rows of equal cosine in order.
-
-        Args:
-            row: of unit length.
-            count: how many at most.
-            without: rows that don't count.
-        """
-        cosine = self.rows @ row
-        if without is not None:
-            cosine[without] = -np.inf
-        count = min(count, int(np.isfinite(cosine).sum()))
-        if count < 1:
-            return []
-        # All that tie with the last one, so that which of them is shown does not depend on the partition.
-        last = np.partition(cosine, len(cosine) - count)[len(cosine) - count]
-        candidates = np.flatnonzero(cosine >= last)
-        best = candidates[np.argsort(-cosine[candidates], kind="stable")][:count]
-        return [(int(i), float(cosine[i])) for i in best]
-
-
-class Indexing:
-    """The index of a cohort: read at once, or made at the first search, in a thread that outlives the question.
-
-    After an error, the next search resumes where it happened.
+    They are read at once, or made in a thread at the first search. After an error, the next search resumes there.
     """
 
     def __init__(self, model: Model, cohort: Cohort, embeddings: Path | None) -> None:
         """Args:
-            model: encodes where there are no embeddings yet.
+            model: encodes if there are no embeddings yet.
             cohort: with pairs.
             embeddings: folder that `medst embed` wrote, or None.
 
         Raises:
-            MedstError: the embeddings are of another model or cohort, unfinished or damaged.
+            MedstError: the embeddings belong to another model or cohort, or are unfinished or damaged.
         """
         assert cohort.pairs is not None
         self.model, self.cohort, self.pairs = model, cohort, cohort.pairs
         self.done, self.failed = 0, ""
-        self.index: Index | None = None
         self._parts: list[np.ndarray] = []
         self._thread: Thread | None = None
         self._lock = Lock()
-        if embeddings is not None:
-            self.index = Index(_read(embeddings, model.fingerprint, cohort))
+        self._rows = None if embeddings is None else _read(embeddings, model.fingerprint, cohort)
 
-    def get(self, patience: float = PATIENCE) -> Index:
-        """The index, if it is there after `patience` seconds.
+    def rows(self, patience: float = PATIENCE) -> Float32[np.ndarray, "pair dim"]:
+        """All embeddings, waiting up to `patience` seconds until they are made.
 
         Raises:
-            MedstError: it is still being made (the message says how far that is), failed, or the cohort is too large.
+            MedstError: they are still being made (the message gives the progress), failed, or the cohort is too large.
         """
-        if self.index is None:
-            if self.pairs.height > MOST:
-                raise MedstError(
-                    f"this cohort has {self.pairs.height} studies, too many to embed now; run `medst embed MODEL COHORT "
-                    "OUT` and start the page with --embeddings OUT."
-                )
-            with self._lock:
-                if self.index is None and (self._thread is None or not self._thread.is_alive()):
-                    self.failed = ""
-                    self._thread = Thread(target=self._make, daemon=True)
-                    self._thread.start()
-                thread = self._thread
-            if thread is not None:
-                thread.join(patience)
-        if self.index is None:
-            if self.failed:
-                raise MedstError(f"the cohort could not be embedded ({self.failed}); ask again to resume.")
+        if self._rows is None:
+            self._wait(patience)
+        if self._rows is not None:
+            return self._rows
+        if self.failed:
+            raise MedstError(f"the cohort could not be embedded ({self.failed}); ask again to resume.")
+        raise MedstError(
+            f"the cohort is being embedded for the first search: {self.done} of {self.pairs.height} studies; "
+            "ask again in a moment."
+        )
+
+    def nearest(
+        self, row: Float32[np.ndarray, " dim"], count: int, without: np.ndarray | None = None
+    ) -> list[tuple[int, float]]:
+        """The most similar pairs and their cosines, see `nearest`; raises as `rows`."""
+        return nearest(self.rows(), row, count, without)
+
+    def _wait(self, patience: float) -> None:
+        if self.pairs.height > MOST_EMBEDDED:
             raise MedstError(
-                f"the cohort is being embedded for the first search: {self.done} of {self.pairs.height} studies; "
-                "ask again in a moment."
+                f"this cohort has {self.pairs.height} studies, too many to embed now; run `medst embed MODEL COHORT "
+                "OUT` and start the page with --embeddings OUT."
             )
-        return self.index
+        with self._lock:
+            if self._rows is None and (self._thread is None or not self._thread.is_alive()):
+                self.failed = ""
+                self._thread = Thread(target=self._make, daemon=True)
+                self._thread.start()
+            thread = self._thread
+        if thread is not None:
+            thread.join(patience)
 
     def _make(self) -> None:
         try:
             frontal = self.pairs["frontal"].to_numpy()
             lateral = self.pairs["lateral"].fill_null(-1).to_numpy()
-            for start in range(self.done, self.pairs.height, AT_ONCE):
-                rows = slice(start, start + AT_ONCE)
+            for start in range(self.done, self.pairs.height, BLOCK):
+                rows = slice(start, start + BLOCK)
                 found = image_features(self.model, self.cohort, frontal[rows], laterals=lateral[rows])
                 self._parts.append(found.embedding)
-                self.done = min(start + AT_ONCE, self.pairs.height)
-            self.index = Index(np.concatenate(self._parts))
+                self.done = min(start + BLOCK, self.pairs.height)
+            self._rows = np.concatenate(self._parts)
             self._parts = []
-        except Exception as error:  # a thread has nobody else to tell
+        except Exception as error:  # nobody else sees an error in a thread
             self.failed = f"{type(error).__name__}: {error}"
+
+
+def nearest(
+    rows: Float32[np.ndarray, "pair dim"],
+    row: Float32[np.ndarray, " dim"],
+    count: int,
+    without: np.ndarray | None = None,
+) -> list[tuple[int, float]]:
+    """The most similar rows and their cosines, best first; rows of equal cosine in order.
+
+    Args:
+        rows: of unit length.
+        row: of unit length.
+        count: at most so many.
+        without: rows that are left out.
+    """
+    cosine = rows @ row
+    if without is not None:
+        cosine[without] = -np.inf
+    count = min(count, int(np.isfinite(cosine).sum()))
+    if count < 1:
+        return []
+    # All that tie with the last one, so that the partition does not decide which of them is found.
+    last = np.partition(cosine, len(cosine) - count)[len(cosine) - count]
+    candidates = np.flatnonzero(cosine >= last)
+    best = candidates[np.argsort(-cosine[candidates], kind="stable")][:count]
+    return [(int(i), float(cosine[i])) for i in best]
 
 
 def _read(folder: Path, fingerprint: str, cohort: Cohort) -> np.ndarray:

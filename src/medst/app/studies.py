@@ -1,82 +1,78 @@
-"""What the page is about: a patient's studies, encoded once. Knows the model and the cohort, and nothing of the page."""
+"""The studies on the page and what can be asked about them. Knows model and cohort, and nothing of HTML."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
-import cv2
 import polars as pl
 
-from medst.app.search import Indexing
-from medst.cohort.guarded_decode import guarded
-from medst.cohort.images import read_grey_and_date
+from medst.app.search import SearchIndex
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
-from medst.use import Grounding, ImageEmbeddings, Model, Picture, Progression, Study, read_picture, stored_picture
-from medst.use.geometry import Geometry
-from medst.use.model import time_order
+from medst.use import Grounding, ImageEmbeddings, Model, Progression, Study, stored_picture, time_order
 
-SHOWN = 768
-"""Longer side of a picture on the page, in pixels."""
 MOST_STUDIES = 24
-"""Of one visit; a patient's latest ones are kept."""
-RECENT = 32
+"""Studies on the page; of a patient with more, the latest."""
+RECENT_PATIENTS = 32
 """Patients whose embeddings are kept."""
-PHRASE, NAME = 300, 100
-"""Characters of a phrase or a finding, and of a patient's id, that are taken."""
-LISTED = 200
-"""Patients in the list; every other one of the cohort opens by its id."""
+MOST_PHRASE, MOST_ID = 300, 100
+"""Characters of a phrase or a finding, and of a patient's id."""
+MOST_LISTED = 200
+"""Patients in the list; every other patient of the cohort opens by id."""
 
 
 @dataclass(frozen=True, eq=False)
-class Visit:
-    """Studies on the page, in time order.
+class OpenStudies:
+    """The studies on the page, in time order, of a patient or of a visitor's own files.
 
     Attributes:
-        patient: its id in the cohort; empty for a visitor's own pictures.
-        studies: their pictures as they are shown.
+        patient: its id in the cohort; empty for a visitor's own files.
+        studies: with pictures as they are shown.
         images: their embeddings.
-        rows: of the studies in the cohort's table of pairs; empty for a visitor's own pictures.
-        left_out: earlier studies that are not shown.
+        left_out: number of earlier studies that are not shown.
     """
 
     patient: str
     studies: tuple[Study, ...] = field(repr=False)
     images: ImageEmbeddings = field(repr=False)
-    rows: tuple[int, ...] = ()
     left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.studies)
 
     def name(self, number: int) -> str:
-        """What a study is called, from its place in time."""
+        """The name of a study on the page, from its place in time order."""
         time = self.studies[number].time
         return f"Study {number + 1}" + ("" if time is None else f", {time:%Y-%m-%d}")
 
+    def check_number(self, number: int) -> None:
+        """Raise MedstError if there is no study of this number, counted from 0."""
+        if not 0 <= number < len(self):
+            raise MedstError(f"there is no study {number + 1} of {len(self)}.")
+
 
 @dataclass(frozen=True, eq=False)
-class Hit:
-    """A similar study: its cosine, patient, study, date, report and frontal picture."""
+class SimilarStudy:
+    """A study of another patient, and its cosine with the one in question."""
 
     similarity: float
     patient: str
-    study: str
-    time: datetime | None
-    report: str = field(repr=False)
-    picture: Picture = field(repr=False)
+    study: Study = field(repr=False)
 
 
 @dataclass
-class Desk:
-    """A model, and a cohort or none, behind the page.
+class Backend:
+    """The model and the cohort behind the page.
 
     Attributes:
         model: encodes.
-        cohort: with pairs, or None.
-        embeddings: folder that `medst embed` wrote for both, or None to compute them at the first search.
+        cohort: with pairs; None if the page has only visitors' own pictures.
+        embeddings: folder that `medst embed` wrote for both; None computes them at the first search.
+
+    Raises:
+        MedstError: the cohort has no pairs, or the embeddings belong to something else.
     """
 
     model: Model
@@ -89,11 +85,11 @@ class Desk:
                 f"{self.cohort.path} has no pairs: it is a {self.cohort.meta['dataset']} cohort; give one with patients."
             )
         if self.embeddings is not None:
-            self.indexing.get()
+            self.index.rows()
 
     @cached_property
     def patients(self) -> list[tuple[str, str]]:
-        """(label, patient_id) of those with the most studies, at most `LISTED`, the held-out ones first."""
+        """(label, patient_id) of those with the most studies, at most `MOST_LISTED`, held-out patients first."""
         if self.cohort is None:
             return []
         table = (
@@ -101,7 +97,7 @@ class Desk:
             .agg(pl.len().alias("studies"), pl.col("split").first())
             .with_columns(held_out=pl.col("split") != "train")
             .sort(["held_out", "studies", "patient_id"], descending=[True, True, False])
-            .head(LISTED)
+            .head(MOST_LISTED)
         )
         return [
             (f"{row['patient_id']}: {row['studies']} studies, {row['split']}", row["patient_id"])
@@ -109,9 +105,9 @@ class Desk:
         ]
 
     @cached_property
-    def indexing(self) -> Indexing:
+    def index(self) -> SearchIndex:
         """Embeddings of the cohort to search in."""
-        return Indexing(self.model, self._cohort, self.embeddings)
+        return SearchIndex(self.model, self._cohort, self.embeddings)
 
     @property
     def _cohort(self) -> Cohort:
@@ -125,45 +121,40 @@ class Desk:
         assert pairs is not None
         return pairs
 
-    def visit(self, patient: str) -> Visit:
+    def open_patient(self, patient: str) -> OpenStudies:
         """A patient of the cohort.
 
         Raises:
             MedstError: there is no such patient, or no cohort.
         """
-        return self._recent(limited(patient, NAME, "the patient's id").strip())
+        return self._open_recent(limited(patient, MOST_ID, "the patient's id").strip())
 
     @cached_property
-    def _recent(self) -> Callable[[str], Visit]:
-        return lru_cache(maxsize=RECENT)(self._visit)
+    def _open_recent(self) -> Callable[[str], OpenStudies]:
+        return lru_cache(maxsize=RECENT_PATIENTS)(self._open)
 
-    def _visit(self, patient: str) -> Visit:
+    def _open(self, patient: str) -> OpenStudies:
         rows = self._pairs.with_row_index("pair").filter(patient_id=patient).sort("time", "pair")
         if not rows.height:
             raise MedstError(f"there is no patient '{patient[:40]}' in this cohort.")
-        shown = rows.tail(MOST_STUDIES)
-        studies = tuple(
-            Study(
-                self._picture(row["frontal"]),
-                None if row["lateral"] is None else self._picture(row["lateral"]),
-                row["time"],
-                row["report"],
-                row["study_id"],
-            )
-            for row in shown.iter_rows(named=True)
+        studies = tuple(self._study(row) for row in rows.tail(MOST_STUDIES).iter_rows(named=True))
+        return OpenStudies(patient, studies, self.model.encode_image(studies), rows.height - len(studies))
+
+    def _study(self, pair: dict[str, Any]) -> Study:
+        """A row of the cohort's pairs as a study."""
+        table, images = self._cohort.image_table, self._cohort.images
+        frontal, lateral = (
+            None if row is None else stored_picture(images[row], int(table["height"][row]), int(table["width"][row]))
+            for row in (pair["frontal"], pair["lateral"])
         )
-        images = self.model.encode_image(studies)
-        return Visit(patient, studies, images, tuple(shown["pair"]), rows.height - shown.height)
+        assert frontal is not None
+        return Study(frontal, lateral, pair["time"], pair["report"], pair["study_id"])
 
-    def _picture(self, row: int) -> Picture:
-        table = self._cohort.image_table
-        return stored_picture(self._cohort.images[row], int(table["height"][row]), int(table["width"][row]))
-
-    def add(self, own: Visit | None, study: Study) -> Visit:
-        """A visitor's own studies with one more, in time order where each has a date; only the new one is encoded.
+    def add_study(self, own: OpenStudies | None, study: Study) -> OpenStudies:
+        """A visitor's own studies with one more, in time order if they have dates; only the new one is encoded.
 
         Raises:
-            MedstError: there are too many, or some have a date and others none.
+            MedstError: there are too many, or some have a date and others don't.
         """
         if own is not None and len(own) >= MOST_STUDIES:
             raise MedstError(f"the page shows {MOST_STUDIES} studies; start over to add others.")
@@ -172,93 +163,48 @@ class Desk:
         images = self.model.encode_image(study)
         if own is not None:
             images = own.images.join(images)
-        return Visit("", tuple(studies[i] for i in order), images.take(order))
+        return OpenStudies("", tuple(studies[i] for i in order), images.take(order))
 
-    def ground(self, visit: Visit, phrase: str) -> list[Grounding]:
+    def ground(self, opened: OpenStudies, phrase: str) -> list[Grounding]:
         """Heat maps of a phrase on every study.
 
         Raises:
             MedstError: the phrase is empty or too long.
         """
-        return self.model.ground(visit.images, limited(phrase, PHRASE, "the phrase"))
+        return self.model.ground(opened.images, limited(phrase, MOST_PHRASE, "the phrase"))
 
-    def compare(self, visit: Visit, prior: int, current: int, finding: str) -> Progression:
-        """What became of a finding between two studies of a visit.
+    def compare(self, opened: OpenStudies, prior: int, current: int, finding: str) -> Progression:
+        """The progression of a finding between two studies.
 
         Raises:
-            MedstError: there are no such studies, or no finding.
+            MedstError: there are no such studies, or the finding is empty or too long.
         """
         for number in (prior, current):
-            _check_number(visit, number)
-        limited(finding, PHRASE, "the finding")
-        return self.model.compare(visit.images.take([prior]), visit.images.take([current]), finding)
+            opened.check_number(number)
+        limited(finding, MOST_PHRASE, "the finding")
+        return self.model.compare(opened.images.take([prior]), opened.images.take([current]), finding)
 
-    def similar(self, visit: Visit, number: int, count: int = 6) -> list[Hit]:
-        """The studies of other patients that the model finds most alike.
+    def similar(self, opened: OpenStudies, number: int, count: int = 6) -> list[SimilarStudy]:
+        """The most similar studies of other patients.
 
         Raises:
             MedstError: there is no such study, or no cohort.
         """
-        _check_number(visit, number)
-        pairs = self._pairs
-        own = pairs.with_row_index("pair").filter(patient_id=visit.patient)["pair"].to_numpy()
-        found = self.indexing.get().nearest(visit.images.embedding[number].numpy(), count, without=own)
-        hits = []
-        for row, similarity in found:
-            pair = pairs.row(row, named=True)
-            hits.append(
-                Hit(
-                    similarity,
-                    pair["patient_id"],
-                    pair["study_id"],
-                    pair["time"],
-                    pair["report"],
-                    self._picture(pair["frontal"]),
-                )
-            )
-        return hits
+        opened.check_number(number)
+        own = self._pairs.with_row_index("pair").filter(patient_id=opened.patient)["pair"].to_numpy()
+        found = self.index.nearest(opened.images.embedding[number].numpy(), count, without=own)
+        pairs = [(self._pairs.row(row, named=True), similarity) for row, similarity in found]
+        return [SimilarStudy(similarity, pair["patient_id"], self._study(pair)) for pair, similarity in pairs]
 
 
 def limited(text: str, most: int, name: str) -> str:
-    """The text, if it is one of at most so many characters.
+    """The text itself.
 
     Raises:
-        MedstError: it isn't.
+        MedstError: it is not a string, or has more than `most` characters.
     """
     if not isinstance(text, str):
         raise MedstError(f"{name} must be a text.")
     if len(text) > most:
-        raise MedstError(f"{name} has {len(text):,} characters; at most {most:,} are taken.")
+        raise MedstError(f"{name} has {len(text):,} characters; at most {most:,} are allowed.")
     return text
-
-
-def _check_number(visit: Visit, number: int) -> None:
-    if not 0 <= number < len(visit):
-        raise MedstError(f"there is no study {number + 1} of {len(visit)}.")
-
-
-def read_upload(file: str | Path, name: str) -> tuple[Picture, datetime | None]:
-    """A visitor's picture, kept no larger than it is shown, and a DICOM file's date; parsed in a guarded child process.
-
-    Args:
-        file: on the disk for now.
-        name: what to call it in a message; a file's own name may be a patient's.
-
-    Raises:
-        MedstError: it can't be read or used.
-    """
-    try:
-        grey, date = guarded(read_grey_and_date, Path(file).absolute())
-        picture = read_picture(grey)
-    except (MedstError, OSError) as error:
-        raise MedstError(f"{name}: {str(error).rstrip('.')}.") from None
-    return shrunk(picture, SHOWN), datetime.fromisoformat(date) if date else None
-
-
-def shrunk(picture: Picture, longest: int) -> Picture:
-    """The same to the model, with its original no larger than this."""
-    small = picture.geometry.at(longest)
-    if small == picture.geometry:
-        return picture
-    original = cv2.resize(picture.original, (small.width, small.height), interpolation=cv2.INTER_AREA)
-    return replace(picture, original=original, geometry=Geometry(small.height, small.width))

@@ -1,39 +1,78 @@
-"""A visitor's files: read through the guarded reader of `medst prepare`, and forgotten."""
+"""A visitor's files: read by the guarded reader of `medst prepare`, then forgotten."""
 
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
-from medst.app.studies import limited, read_upload
+import cv2
+
+from medst.app.studies import limited
+from medst.cohort.guarded_decode import guarded
+from medst.cohort.images import read_grey_and_date
 from medst.errors import MedstError
-from medst.use import Study
+from medst.use import Picture, Study, read_picture
+from medst.use.geometry import Geometry
 
-DATE, REPORT = 40, 10_000
-"""Characters that are taken."""
+MOST_DATE, MOST_REPORT = 40, 10_000
+"""Characters."""
+SHOWN_SIDE = 768
+"""Longer side of a picture on the page, in pixels."""
 
 
 def study_of_upload(date: str, frontal: str | None, lateral: str | None, report: str, *, number: int) -> Study:
-    """One study of a visitor's own.
+    """One of a visitor's own studies.
 
     Args:
-        date: YYYY-MM-DD, with or without a time; if empty, that of the frontal DICOM file, if it is one that has one.
+        date: YYYY-MM-DD, with or without a time; if empty, the date in the frontal view's DICOM file, if there is one.
         frontal: file.
         lateral: file, or None.
         report: its text, may be empty.
-        number: what to call the study in a message.
+        number: the study's number in messages.
 
     Raises:
-        MedstError: there is no frontal view, a file can't be read or used, the report is too long, or the date is not one.
+        MedstError: there is no frontal view, a file can't be used, the report is too long, or the date can't be read.
     """
-    limited(report, REPORT, "the report")
-    limited(date, DATE, "the date")
+    limited(report, MOST_REPORT, "the report")
+    limited(date, MOST_DATE, "the date")
     if frontal is None:
         raise MedstError("choose a frontal view first.")
-    time = _parse(date) if date.strip() else None
-    front, made = read_upload(frontal, f"the frontal view of study {number}")
-    beside = None if lateral is None else read_upload(lateral, f"the lateral view of study {number}")[0]
-    return Study(front, beside, time or made, " ".join(report.split()))
+    time = _parse_date(date) if date.strip() else None
+    frontal_picture, date_in_file = read_upload(frontal, f"the frontal view of study {number}")
+    lateral_picture = None if lateral is None else read_upload(lateral, f"the lateral view of study {number}")[0]
+    return Study(frontal_picture, lateral_picture, time or date_in_file, " ".join(report.split()))
 
 
-def _parse(date: str) -> datetime:
+def read_upload(file: str | Path, name: str) -> tuple[Picture, datetime | None]:
+    """Parse a visitor's file in a guarded child process.
+
+    Args:
+        file: temporary file.
+        name: what messages call it, because the file's own name may be a patient's.
+
+    Returns:
+        The picture, no larger than it is shown, and the date in a DICOM file.
+
+    Raises:
+        MedstError: it can't be read or used.
+    """
+    try:
+        grey, date = guarded(read_grey_and_date, Path(file).absolute())
+        picture = read_picture(grey)
+    except (MedstError, OSError) as error:
+        raise MedstError(f"{name}: {str(error).rstrip('.')}.") from None
+    return shrink(picture, SHOWN_SIDE), datetime.fromisoformat(date) if date else None
+
+
+def shrink(picture: Picture, longest: int) -> Picture:
+    """Reduce the original to a longer side of `longest` pixels; the model sees the same as before."""
+    small = picture.geometry.at(longest)
+    if small == picture.geometry:
+        return picture
+    original = cv2.resize(picture.original, (small.width, small.height), interpolation=cv2.INTER_AREA)
+    return replace(picture, original=original, geometry=Geometry(small.height, small.width))
+
+
+def _parse_date(date: str) -> datetime:
     try:
         return datetime.fromisoformat(date.strip()).replace(tzinfo=None)
     except ValueError:

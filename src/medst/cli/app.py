@@ -34,7 +34,7 @@ def app(
         allow_host: further host names to accept, for instance that of a reverse proxy.
         no_token: require no token: everyone who can reach the page can use it.
     """
-    from medst.app.serve import last_demo, listening, new_token, serving
+    from medst.app.serve import is_public, last_demo, new_token, serving
 
     if model is None:
         model, cohort = last_demo()
@@ -42,7 +42,7 @@ def app(
 
     check_name(model, "model")
     token = None if no_token else new_token()
-    if listening(host):
+    if is_public(host):
         who = "everyone who can reach" if no_token else "everyone with the address below who can reach"
         print(f"Note: {who} {host} can use this page and see its cohort; the connection is not encrypted.")
     for end in ("SIGTERM", "SIGHUP"):  # so that visitors' files are removed in any case

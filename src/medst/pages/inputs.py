@@ -57,9 +57,7 @@ def read_run(run: Path) -> RunInputs:
     Raises:
         MedstError: it is not a run, or damaged.
     """
-    if not (run / "settings.json").is_file():
-        raise MedstError(f"{run} is not a run (there is no settings.json); give the folder of a run.")
-    settings = RunFolder(run).read_settings("give another run")
+    settings = RunFolder(run).read_settings("give the folder of a run")
     environment = run / "environment.json"
     starts = read_json(environment, "remove it", [{"begun": str}]) if environment.is_file() else []
     return RunInputs(run, settings, RunFolder(run).metrics.read(), starts[0]["begun"][:10] if starts else "")

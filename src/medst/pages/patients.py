@@ -5,7 +5,6 @@ Patients are chosen by how much there is to see, never by how well the model did
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,6 @@ from medst.use import Model
 
 MOST_STUDIES = 8
 """Studies of a patient that are shown; later ones are left out."""
-EXCERPT = 150
-"""Characters of a report that are shown at first."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +38,18 @@ class ShownStudy:
     """A study on the page.
 
     Attributes:
-        number: from 1.
         date: yyyy-mm-dd.
         since: time since the previous study, in words; empty for the first.
         frontal: the image as a data URI.
         lateral: the same, or None.
-        excerpt: the beginning of the report.
-        report: the complete report; empty if the excerpt is complete.
+        report: its text.
         changes: by finding.
     """
 
-    number: int
     date: str
     since: str
     frontal: str
     lateral: str | None
-    excerpt: str
     report: str
     changes: list[ShownChange]
 
@@ -189,25 +182,19 @@ def _changes(inputs: PatientInputs) -> dict[str, list[ShownChange]]:
 
 
 def _studies(cohort: Cohort, pairs: pl.DataFrame, changes: Mapping[str, list[ShownChange]]) -> list[ShownStudy]:
-    studies: list[ShownStudy] = []
-    before: datetime | None = None
-    for number, row in enumerate(pairs.head(MOST_STUDIES).iter_rows(named=True), 1):
-        report = row["report"]
-        excerpt = report if len(report) <= EXCERPT else report[: report.rfind(" ", 0, EXCERPT)] + " …"
-        studies.append(
-            ShownStudy(
-                number=number,
-                date=f"{row['time']:%Y-%m-%d}",
-                since="" if before is None else time_span((row["time"] - before).total_seconds()),
-                frontal=_view(cohort, row["frontal"]),
-                lateral=None if row["lateral"] is None else _view(cohort, row["lateral"]),
-                excerpt=excerpt,
-                report=report if excerpt != report else "",
-                changes=changes.get(row["study_id"], []),
-            )
+    rows = pairs.head(MOST_STUDIES).to_dicts()
+    times = [row["time"] for row in rows]
+    return [
+        ShownStudy(
+            date=f"{row['time']:%Y-%m-%d}",
+            since="" if before is None else time_span((row["time"] - before).total_seconds()),
+            frontal=_view(cohort, row["frontal"]),
+            lateral=None if row["lateral"] is None else _view(cohort, row["lateral"]),
+            report=row["report"],
+            changes=changes.get(row["study_id"], []),
         )
-        before = row["time"]
-    return studies
+        for row, before in zip(rows, [None, *times[:-1]], strict=True)
+    ]
 
 
 def _view(cohort: Cohort, row: int) -> str:
