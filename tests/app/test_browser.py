@@ -1,4 +1,4 @@
-"""A whole opened in a real browser, and the same questions by HTTP."""
+"""The page in a real browser, and the same questions by HTTP."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def ask(tab: Tab, phrase: str) -> None:
     expect(tab.locator("#medst-timeline .medst-legend")).to_contain_text(phrase)
 
 
-def test_a_visit(tab: Tab, backend: Backend) -> None:
+def test_a_patient_from_choice_to_similar_studies(tab: Tab, backend: Backend) -> None:
     expect(tab.get_by_role("note")).to_contain_text("not a medical device")
     first, other = backend.patients[0][1], backend.patients[1][1]
     opened = backend.open_patient(first)
