@@ -204,7 +204,7 @@ def test_a_share_with_one_row_of_a_class_says_how_many_would_do(
     (left,) = outcome.left_out
     normal, pneumonia = counts[enough - 1]
     said = f"{enough - 1} of 24 training rows hold {normal} normal, {pneumonia} Pneumonia; 2 of each are needed: "
-    assert left.reason.startswith(said + f"{enough} rows would do, --fractions ")
+    assert left.reason.startswith(said + f"{enough} rows would suffice, --fractions ")
     advised = float(left.reason.rpartition(" ")[2])
     assert probe(loaded, cohort, Question(fractions=(advised,))).train_rows == {f"{100 * advised:g} %": enough}
 
@@ -220,7 +220,7 @@ def test_a_label_with_too_few_drawn_rows_is_left_out_and_so_is_the_mean(
     lacking = probing._lacking(data, 0.25, (42,))
     assert lacking == {
         "25 % seldom": "10 of 40 training rows hold 1 positive, 9 negative; 2 of each are needed: "
-        "13 rows would do, --fractions 0.325"
+        "13 rows would suffice, --fractions 0.325"
     }
     monkeypatch.setattr(probing, "read_classification", lambda _: data)
     few = probe(loaded, cohort, Question(fractions=(0.25,)))

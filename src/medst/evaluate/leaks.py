@@ -1,4 +1,4 @@
-"""Patients who are tested and were learnt or chosen from: in another split of the benchmark, or in pre-training."""
+"""Patients who are tested although the model learnt from them: in another split of the benchmark, or in pre-training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,33 +14,28 @@ from medst.weights.model_folder import is_model
 from medst.weights.trained_on import TRAINED_ON, TrainedOn, read_trained_on
 
 
-def leaking(cohort: Cohort, splits: Sequence[str]) -> list[str]:
-    """Patients of the test split who are also in one of `splits`, sorted."""
-    table = cohort.labelled if cohort.labelled is not None else cohort.pairs
-    if table is None:
-        return []
-    tested = table.filter(split="test")["patient_id"]
-    learnt = table.filter(pl.col("split").is_in(list(splits)))["patient_id"]
-    return sorted(set(tested.to_list()) & set(learnt.to_list()))
-
-
-def say_leaks(cohort: Cohort, splits: Sequence[str], refuse: bool) -> list[str]:
-    """A sentence that names patients in both, or none.
+def shared_patients(cohort: Cohort, splits: Sequence[str], refuse: bool) -> list[str]:
+    """Name the patients of the test split who are also in one of `splits`: one sentence, or none.
 
     Raises:
         MedstError: there are such patients, and `refuse` is set.
     """
-    found = leaking(cohort, splits)
+    table = cohort.labelled if cohort.labelled is not None else cohort.pairs
+    assert table is not None
+    tested = table.filter(split="test")["patient_id"]
+    found = sorted(
+        set(tested.to_list()).intersection(table.filter(pl.col("split").is_in(splits))["patient_id"].to_list())
+    )
     if not found:
         return []
     where = " or ".join(splits)
     sentence = f"{cohort.path.name}: {len(found)} patients of the test split are also in {where} ({_some(found)})"
     if refuse:
         raise MedstError(
-            f"{sentence}; protocol strict does not measure that. Prepare the cohort with --split by-patient, or take "
+            f"{sentence}; protocol strict does not measure that. Prepare the cohort with --split by-patient, or give "
             "--protocol paper."
         )
-    return [sentence + "."]
+    return [f"{sentence}."]
 
 
 @dataclass(frozen=True)
@@ -48,12 +43,12 @@ class Overlap:
     """Patients of a benchmark who were in a model's pre-training.
 
     Attributes:
-        cohort: the benchmark's.
-        patients: how many it tests.
-        training: those of them in the training split, sorted.
-        validation: those of them in the validation split alone, which chose `best`, sorted.
-        known: False where nobody noted the patients of the model.
-        complete: False where nobody noted those of the checkpoint that training began with.
+        cohort: the benchmark's cohort.
+        patients: number of tested patients.
+        training: tested patients in the training split, sorted.
+        validation: tested patients in the validation split only, which chose `best`, sorted.
+        known: False if the model has no record of its patients.
+        complete: False if there is no record for the checkpoint that training began with.
     """
 
     cohort: Cohort
@@ -63,8 +58,8 @@ class Overlap:
     known: bool
     complete: bool
 
-    def written(self) -> dict[str, Any] | str:
-        """As it stands in results.json."""
+    def to_json(self) -> dict[str, Any] | str:
+        """The entry of `leaks` in results.json."""
         if not self.known:
             return "unknown"
         return {
@@ -74,46 +69,42 @@ class Overlap:
             "complete": self.complete,
         }
 
-    def sentences(self, strict: bool) -> list[str]:
-        """What a reader of the numbers must know; under protocol `paper`, only what was found."""
-        name, said = self.cohort.path.name, []
+    def warnings(self, strict: bool) -> list[str]:
+        """Sentences for the reader of the numbers; under protocol `paper` only about patients that were found."""
+        sentences = []
         if self.training:
-            said.append(
-                f"{name}: the model was pre-trained on {len(self.training)} of the {self.patients} patients "
-                f"({_some(self.training)})."
+            sentences.append(
+                f"the model was pre-trained on {len(self.training)} of the {self.patients} patients "
+                f"({_some(self.training)})"
             )
         if self.validation:
-            said.append(
-                f"{name}: {len(self.validation)} of the {self.patients} patients were in the validation split of "
-                f"pre-training, which chose the best epoch ({_some(self.validation)})."
+            sentences.append(
+                f"{len(self.validation)} of the {self.patients} patients were in the validation split of pre-training, "
+                f"which chose the best epoch ({_some(self.validation)})"
             )
         if strict and not self.known:
-            said.append(
-                f"{name}: whether the model was pre-trained on these patients is unknown; it has no {TRAINED_ON}."
-            )
+            sentences.append(f"whether the model was pre-trained on these patients is unknown; it has no {TRAINED_ON}")
         elif strict and not self.complete:
-            said.append(f"{name}: which patients the checkpoint that training began with was trained on is unknown.")
-        return said
+            sentences.append("which patients the checkpoint that training began with was trained on is unknown")
+        return [f"{self.cohort.path.name}: {sentence}." for sentence in sentences]
 
     def unseen(self) -> Cohort | None:
-        """The benchmark without the tested rows of patients in the training split; None if there are none to leave out."""
+        """The benchmark without tested rows of patients in the training split; None if it has no such rows."""
         if not self.training:
             return None
-        new, cohort = ~pl.col("patient_id").is_in(self.training), self.cohort
+        new = ~pl.col("patient_id").is_in(self.training)
         kept = {
-            name: table.filter(new | (pl.col("split") != "test"))
-            for name in ("labelled", "pairs")
-            if (table := getattr(cohort, name)) is not None
+            name: table.filter(new if name == "comparisons" else new | (pl.col("split") != "test"))
+            for name in ("labelled", "pairs", "comparisons")
+            if (table := getattr(self.cohort, name)) is not None
         }
-        if cohort.comparisons is not None:
-            kept["comparisons"] = cohort.comparisons.filter(new)
-        return replace(cohort, **kept)
+        return replace(self.cohort, **kept)
 
 
 def overlap(trained_on: TrainedOn | None, cohort: Cohort) -> Overlap | None:
-    """The tested patients of a cohort whom a model has seen; None if the cohort names no patient."""
-    tables = [] if cohort.comparisons is None else [cohort.comparisons]
-    tables += [table.filter(split="test") for table in (cohort.labelled, cohort.pairs) if table is not None]
+    """Find the tested patients of a cohort whom a model has seen; None if the cohort names no patient."""
+    tables = [table.filter(split="test") for table in (cohort.labelled, cohort.pairs) if table is not None]
+    tables += [] if cohort.comparisons is None else [cohort.comparisons]
     patients = {patient for table in tables for patient in table["patient_id"].drop_nulls().to_list()}
     if not patients:
         return None
@@ -126,7 +117,7 @@ def overlap(trained_on: TrainedOn | None, cohort: Cohort) -> Overlap | None:
 
 
 def overlaps(model: Path, cohorts: dict[str, Cohort], refuse: bool) -> dict[str, Overlap]:
-    """The overlap of each cohort that names patients, by data set.
+    """Find the overlap of each cohort that names patients, by data set.
 
     Raises:
         MedstError: with `refuse`, a patient was in pre-training, or nobody can tell.
@@ -135,9 +126,9 @@ def overlaps(model: Path, cohorts: dict[str, Cohort], refuse: bool) -> dict[str,
     trained_on = read_trained_on(place) if place.is_dir() else None
     every = {dataset: overlap(trained_on, cohort) for dataset, cohort in cohorts.items()}
     found = {dataset: one for dataset, one in every.items() if one is not None}
-    said = [sentence for one in found.values() for sentence in one.sentences(strict=True)]
-    if refuse and said:
-        raise MedstError(f"{' '.join(said)} --leaks warn measures nevertheless.")
+    sentences = [sentence for one in found.values() for sentence in one.warnings(strict=True)]
+    if refuse and sentences:
+        raise MedstError(f"{' '.join(sentences)} --leaks warn measures nevertheless.")
     return found
 
 

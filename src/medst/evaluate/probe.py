@@ -1,13 +1,10 @@
-"""Probes: how well classes or labels are learnt from a model's features with 1, 10 and 100 % of the training rows.
+"""Probes: how well a model's features teach classes or labels, with shares of the training rows.
 
-Protocol `paper` (COVIDx, section 4.5): one linear layer on the frozen global feature, AdamW at 5e-4 with weight decay
-1e-6, batches of 96, up to 200 epochs, stopped after 10 without a better validation loss; the rows of a share are
-`sample(frac, random_state=42)` of pandas. Protocol `strict`: the same with three draws of rows and weights, features
-scaled by the drawn rows, no patient of the test split in train or valid, and intervals by a bootstrap over patients.
-With `finetune` the image encoder learns too, on random crops.
-
-Unusual here: features are computed once, of the centre of every picture, for all shares and draws; the layer learns from
-rows in memory.
+Protocol `paper` (COVIDx, section 4.5): one linear layer on the frozen global feature; AdamW at 5e-4 with weight decay 1e-6,
+batches of 96, at most 200 epochs, stopped after 10 without a better validation loss; the rows of a share are those of
+pandas' `sample(frac, random_state=42)`. Protocol `strict`: the same with three draws of rows and weights, features scaled by
+the drawn rows, and no patient of the test split in train or valid. With `finetune` the image encoder is trained too, on
+random crops.
 """
 
 import copy
@@ -28,18 +25,18 @@ from medst.encode import BATCH, centre_crop, image_features
 from medst.errors import MedstError
 from medst.evaluate.classification import Classification, Split, read_classification
 from medst.evaluate.intervals import Ranked, Statistic, accuracy, macro_accuracy, mean_of, scored
-from medst.evaluate.leaks import say_leaks
+from medst.evaluate.leaks import shared_patients
 from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
 from medst.use import Model
 
 SEEDS = {"paper": (42,), "strict": (42, 100, 666)}
 ENOUGH = 2
-"""Rows of each class, or positive and negative ones of a label, below which a share of the training rows teaches nothing."""
+"""Drawn rows that each class, or each value of a label, needs."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a layer, or an encoder with it, learns."""
+    """Settings of the training of a layer, or of an encoder with it."""
 
     lr: float
     weight_decay: float
@@ -58,19 +55,19 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.labelled is not None or (pairs is not None and pairs["labels"].null_count() < pairs.height)
 
 
-def probe(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Score a model. Findings are shares of the training rows, with a label behind it where there are several.
+def probe(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a model. Findings are shares of the training rows, followed by the label where there are several.
 
     Raises:
-        MedstError: no labels, a split or class that is missing, a validation loss that is never finite; strict: patients of
-            the test split in another one.
+        MedstError: there are no labels, a split or class is missing, the validation loss is never finite, or, under
+            protocol strict, patients of the test split are in another one.
     """
     data = read_classification(cohort)
     outcome = Outcome(classes=[] if data.several else data.names)
-    outcome.warnings += say_leaks(cohort, ("train", "valid"), refuse=question.protocol == "strict")
+    outcome.warnings += shared_patients(cohort, ("train", "valid"), refuse=question.protocol == "strict")
     outcome.left_out += [LeftOut(name, 0, reason) for name, reason in data.left_out.items()]
     learn: Callable[[Split, int], np.ndarray] = (
-        partial(_finetuned, loaded, cohort, data) if question.finetune else _Linear(loaded, cohort, data, question)
+        partial(_finetuned, model, cohort, data) if question.finetune else _Linear(model, cohort, data, question)
     )
     train_split, test, seeds = data.splits["train"], data.splits["test"], SEEDS[question.protocol]
     for fraction in question.fractions:
@@ -94,7 +91,7 @@ def probe(loaded: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
 
 
 def draw(rows: int, fraction: float, seed: int) -> np.ndarray:
-    """Rows that pandas' `sample(frac=fraction, random_state=seed)` takes of so many, in its order.
+    """Draw the rows that pandas' `sample(frac=fraction, random_state=seed)` draws from `rows` rows, in its order.
 
     >>> draw(10, 0.3, 42).tolist()
     [8, 1, 5]
@@ -103,7 +100,7 @@ def draw(rows: int, fraction: float, seed: int) -> np.ndarray:
 
 
 def _lacking(data: Classification, fraction: float, seeds: Sequence[int]) -> dict[str, str]:
-    """Why a share, or one of its labels, can't be measured: a draw has fewer than `ENOUGH` rows of a class or value."""
+    """The share, or those of its labels, for which a draw has fewer than `ENOUGH` rows of a class or value; and why."""
     target, share = data.splits["train"].target, _share(fraction)
     groups = {share: {name: target == place for place, name in enumerate(data.names)}}
     if data.several:
@@ -122,9 +119,9 @@ def _lacking(data: Classification, fraction: float, seeds: Sequence[int]) -> dic
         held = ", ".join(
             f"{min(int(mask[order[:size]].sum()) for order in orders)} {name}" for name, mask in kinds.items()
         )
-        remedy = "the training split holds too few"
+        remedy = "the training split has too few"
         if needed <= rows:
-            remedy = f"{needed} rows would do, --fractions {math.ceil(1000 * needed / rows) / 1000:g}"
+            remedy = f"{needed} rows would suffice, --fractions {math.ceil(1000 * needed / rows) / 1000:g}"
         lacking[finding] = f"{size} of {rows} training rows hold {held}; {ENOUGH} of each are needed: {remedy}"
     return lacking
 
@@ -134,19 +131,19 @@ def _share(fraction: float) -> str:
 
 
 class _Linear:
-    """A layer on features that are computed once."""
+    """A linear layer on features that are computed once, at the centre of every image, for all shares and draws."""
 
-    def __init__(self, loaded: Model, cohort: Cohort, data: Classification, question: Question) -> None:
+    def __init__(self, model: Model, cohort: Cohort, data: Classification, question: Question) -> None:
         self.features = {}
         for name, split in data.splits.items():
-            found = image_features(loaded, cohort, split.image, precision=question.precision, cache=question.cache)
+            found = image_features(model, cohort, split.image, precision=question.precision, cache=question.cache)
             self.features[name] = torch.from_numpy(found.feature)
         every = data.splits["train"].image
         self.place = dict(zip(every.tolist(), range(len(every)), strict=True))
         self.data, self.strict = data, question.protocol == "strict"
 
     def __call__(self, learnt: Split, seed: int) -> np.ndarray:
-        """Logits of the test rows."""
+        """Train on `learnt` and return the logits of the test rows."""
         x = self.features["train"][[self.place[row] for row in learnt.image.tolist()]]
         mean, scale = torch.zeros(x.shape[1]), torch.ones(x.shape[1])
         if self.strict:
@@ -178,21 +175,21 @@ def train(
     plan: Plan,
     generator: torch.Generator,
 ) -> int:
-    """Fit `module` until the validation loss stops falling, and leave it as it was when that was lowest.
+    """Train `module` until the validation loss stops falling, and restore the weights of the best epoch.
 
     Args:
-        module: what learns.
-        logits: of training rows, by their places.
-        valid_logits: of all validation rows.
-        targets: of the training and of the validation rows.
-        plan: the optimiser's settings.
+        module: module to train.
+        logits: computes the logits of training rows, given their places.
+        valid_logits: computes the logits of all validation rows.
+        targets: targets of the training and of the validation rows.
+        plan: settings.
         generator: shuffles the rows.
 
     Returns:
         The number of the best epoch, from 1.
 
     Raises:
-        MedstError: the validation loss was NaN or infinite at every epoch, so no epoch is the best.
+        MedstError: the validation loss was NaN or infinite at every epoch.
     """
     optimiser = torch.optim.AdamW(module.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
     best, best_epoch, kept = float("inf"), 0, copy.deepcopy(module.state_dict())
@@ -219,34 +216,34 @@ def train(
 
 
 def loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of classes, or of labels of which the uncertain ones (nan) don't count."""
+    """Cross-entropy of classes, or of labels, of which the uncertain ones (NaN) don't count."""
     if target.ndim == 1:
         return F.cross_entropy(logits, target)
     certain = ~target.isnan()
     return F.binary_cross_entropy_with_logits(logits[certain], target[certain])
 
 
-def _finetuned(loaded: Model, cohort: Cohort, data: Classification, learnt: Split, seed: int) -> np.ndarray:
-    """Logits of the test rows after the encoder and a layer have learnt together."""
+def _finetuned(model: Model, cohort: Cohort, data: Classification, learnt: Split, seed: int) -> np.ndarray:
+    """Train the encoder together with a layer on `learnt` and return the logits of the test rows."""
     generator = torch.Generator().manual_seed(seed)
-    encoder = copy.deepcopy(loaded.model.vision)
-    device, size = loaded.device, loaded.model.settings.vision.image_size
-    layer = nn.Linear(loaded.model.settings.vision.width, len(data.names)).to(device)
+    encoder = copy.deepcopy(model.model.vision)
+    device, size = model.device, model.model.settings.vision.image_size
+    layer = nn.Linear(model.model.settings.vision.width, len(data.names)).to(device)
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     module = nn.ModuleList([encoder, layer])
-    room = cohort.images.shape[1] - loaded.crop
+    room = cohort.images.shape[1] - model.crop
 
     def forward(rows: Tensor) -> Tensor:
         corners = torch.randint(0, room + 1, (len(rows), 2), generator=generator).to(device)
         stored = torch.from_numpy(np.asarray(cohort.images[learnt.image[rows.numpy()]])).to(device)
-        pictures = crop_and_scale(stored, corners, loaded.crop, size)
+        pictures = crop_and_scale(stored, corners, model.crop, size)
         return layer(encoder.encode_view(pictures)[:, 0]).float().cpu()
 
     @torch.no_grad()
     def centred(split: Split) -> Tensor:
         rows = np.array_split(split.image, max(1, -(-len(split) // BATCH)))
-        views = (encoder.encode_view(centre_crop(loaded, cohort.images[part])) for part in rows)
+        views = (encoder.encode_view(centre_crop(model, cohort.images[part])) for part in rows)
         parts = [layer(view[:, 0]).cpu() for view in views]
         return torch.cat(parts)
 
@@ -293,7 +290,7 @@ def _label_scores(
 
 
 def _macro_auroc(label: np.ndarray, out: np.ndarray) -> Statistic:
-    """Mean over the classes of the area of one against all others, by its probability."""
+    """Mean over the classes of the AUROC of one against all others, by its probability."""
     shifted = np.exp(out - out.max(1, keepdims=True))
     probability = shifted / shifted.sum(1, keepdims=True)
     ones = range(1, 2) if out.shape[1] == 2 else range(out.shape[1])

@@ -1,7 +1,6 @@
-"""A model and cohorts in, results.json out: the model's numbers beside those of untrained models of its shape.
+"""Measure a model on cohorts and write results.json, with the numbers of untrained models of the same shape.
 
-What is in results.json depends on the model, the cohorts, the question and the seeds alone: no clock time, no path of this
-machine.
+The file depends only on the model, the cohorts, the question and the seeds: it holds no clock time and no path.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,7 +69,7 @@ def evaluate(
     unknown = [task for task in tasks or () if task not in BENCHMARKS]
     if unknown or (tasks is not None and not tasks):
         raise MedstError(f"There is no benchmark {', '.join(unknown) or 'given'}; they are {', '.join(BENCHMARKS)}.")
-    loaded, opened = load(model_folder, device="cpu"), _opened(cohorts)
+    model, opened = load(model_folder, device="cpu"), _open(cohorts)
     plan = [
         (BENCHMARKS[name], dataset)
         for dataset, cohort in opened.items()
@@ -87,15 +86,15 @@ def evaluate(
 
     with nullcontext() if out is None else claim(out):
         fingerprints = {dataset: cohort.fingerprint for dataset, cohort in opened.items()}
-        known = {dataset: one.written() for dataset, one in seen.items()}
-        results = Results(out, _head(loaded, question), fingerprints, known, keep)
+        known = {dataset: one.to_json() for dataset, one in seen.items()}
+        results = Results(out, _head(model, question), fingerprints, known, keep)
         for number, (benchmark, dataset) in enumerate(plan):
             overlap = seen.get(dataset) if benchmark.names_patients else None
             job = _Job(benchmark, opened[dataset], overlap, question, tuple(baseline_seeds), leaks != "ignore")
             if results.holds(benchmark.name, dataset, job.asked()):
                 continue
             try:
-                outcomes = job.outcomes(loaded, report_progress, number * models)
+                outcomes = job.outcomes(model, report_progress, number * models)
             except MedstError as error:
                 if tasks is not None:
                     raise
@@ -111,7 +110,7 @@ def evaluate(
     return results.content
 
 
-def _opened(paths: Path | Sequence[Path]) -> dict[str, Cohort]:
+def _open(paths: Path | Sequence[Path]) -> dict[str, Cohort]:
     opened: dict[str, Cohort] = {}
     for path in [paths] if isinstance(paths, Path) else paths:
         cohort = open_cohort(path)
@@ -148,32 +147,32 @@ class _Job:
             elif value is not None:
                 asked[name] = list(value)
         if self.overlap is not None:
-            asked["leaks"] = self.overlap.written() if self.measure_unseen else "ignored"
+            asked["leaks"] = self.overlap.to_json() if self.measure_unseen else "ignored"
         return asked
 
-    def outcomes(self, loaded: Model, report_progress: Callable[[int, str], None], done: int) -> list[Outcome]:
+    def outcomes(self, model: Model, report_progress: Callable[[int, str], None], done: int) -> list[Outcome]:
         """The model's outcome, then that of each untrained model; `done` models were measured before."""
         task, strict, outcomes = self.benchmark.task(), self.question.protocol == "strict", []
         unseen = self.overlap.unseen() if strict and self.measure_unseen and self.overlap is not None else None
         for place, seed in enumerate((None, *self.seeds)):
             name = self.benchmark.name
             report_progress(done + place, name if seed is None else f"{name}, untrained {seed}")
-            model = loaded if seed is None else loaded.untrained(seed)
+            measured = model if seed is None else model.untrained(seed)
             question = self.question if seed is None else replace(self.question, cache=None, bootstrap=False)
-            outcomes.append(task(model, self.cohort, question))
+            outcomes.append(task(measured, self.cohort, question))
             if unseen is None:
                 continue
             try:
-                outcomes[-1].add_unseen(task(model, unseen, question))
+                outcomes[-1].add_unseen(task(measured, unseen, question))
             except MedstError as error:
                 reason = _without_paths(str(error), self.cohort, question)
                 outcomes[-1].left_out.append(LeftOut(ALL + UNSEEN, 0, reason))
         if self.overlap is not None:
-            outcomes[0].warnings += self.overlap.sentences(strict)
+            outcomes[0].warnings += self.overlap.warnings(strict)
         return outcomes
 
 
-def _head(loaded: Model, question: Question) -> dict[str, Any]:
+def _head(model: Model, question: Question) -> dict[str, Any]:
     switches = {
         "features": question.features,
         "tokens": question.tokens,
@@ -188,7 +187,7 @@ def _head(loaded: Model, question: Question) -> dict[str, Any]:
         "numerics": NUMERICS,
         "protocol": question.protocol,
         "switches": switches,
-        "model": {"fingerprint": loaded.fingerprint, "recipe": loaded.recipe.name},
+        "model": {"fingerprint": model.fingerprint, "recipe": model.recipe.name},
     }
 
 

@@ -1,12 +1,15 @@
-"""What every benchmark is asked and hands back, and the words that results.json is written in."""
+"""What a benchmark is given and returns, and the names that results.json uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from medst.cohort.store import Cohort
-from medst.use import Model
+from tyro.conf import Fixed, Suppress
+
+if TYPE_CHECKING:  # the command line reads this file before anything heavy is imported
+    from medst.cohort.store import Cohort
+    from medst.use import Model
 
 AVERAGE, ALL = "average", "all"
 """In place of a finding: the mean over all findings, and all subsets together."""
@@ -15,37 +18,35 @@ UNSEEN = ", unseen patients"
 WITHIN = "within a patient"
 """In place of a finding: retrieval among the reports of one patient."""
 
-Protocol = Literal["paper", "strict"]
-
 
 @dataclass(frozen=True)
 class Question:
-    """How a benchmark is to be measured."""
+    """How a benchmark is measured. Most fields are flags of `medst evaluate`."""
 
-    protocol: Protocol = "paper"
-    """As released, to compare with papers; or so that nothing about a test row was used to choose anything."""
+    protocol: Literal["paper", "strict"] = "paper"
+    """paper: as released; strict: nothing about a test row was used to choose anything."""
     features: Literal["concat", "difference", "both"] = "concat"
-    """Of two studies: their embeddings side by side (as released), the current one minus the previous one, or all of it."""
+    """temporal-image: embeddings of the two studies side by side (as released), current minus previous, or both."""
     tokens: Literal["global", "patches", "both"] = "global"
-    """Of an image: its global embedding (as released), the mean of its patches' embeddings, or both."""
+    """temporal-image: an image's global embedding (as released), the mean of its patches' embeddings, or both."""
     laterals: Path | None = None
-    """A cohort with pairs, to encode a study's lateral view with its frontal one where it exists; None: frontal alone."""
+    """temporal-image: cohort with pairs; a study's lateral view is then encoded with its frontal one."""
     prompts: Path | None = None
-    """A prompt file for zero-shot; None takes the released prompts, where the cohort is one of pneumonia."""
+    """zero-shot: prompt file; the released prompts for pneumonia if not given."""
     fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
-    """Shares of the training rows that a probe learns from."""
+    """probe: shares of the training rows to learn from."""
     finetune: bool = False
-    """Whether a probe trains the whole image encoder and not its own layer alone."""
+    """probe: train the image encoder too."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the encoders."""
-    cache: Path | None = None
-    """A folder for features, so that they are computed once a model and cohort."""
-    bootstrap: bool = True
-    """Whether protocol strict makes intervals, which nobody asks of a baseline."""
+    cache: Annotated[Path | None, Fixed, Suppress] = None
+    """Folder for image features, so that they are computed once per model and cohort."""
+    bootstrap: Annotated[bool, Fixed, Suppress] = True
+    """Whether protocol strict computes intervals; baselines need none."""
 
     @property
     def intervals(self) -> bool:
-        """Whether intervals are wanted."""
+        """Whether to compute intervals."""
         return self.bootstrap and self.protocol == "strict"
 
 
@@ -57,15 +58,15 @@ class Score:
     """One number of one model.
 
     Attributes:
-        metric: its name.
-        finding: what it was measured on: a finding, a subset of sentences, a share of the labels, or all of them.
+        metric: name of the metric.
+        finding: a finding, a subset of sentences, a share of the labels, or all of them.
         value: the number itself.
         std: standard deviation over `seeds`; None where nothing was drawn.
-        n: rows that it was measured on.
-        chance: what a guess reaches.
+        n: number of rows.
+        chance: result of a guess.
         folds: folds of the cross-validation; None where there is none.
-        seeds: what the rows were shuffled or drawn with.
-        interval: 95 % of a bootstrap over patients lie between these two; None where none was made.
+        seeds: seeds that shuffled or drew the rows.
+        interval: 95 % interval of a bootstrap over patients; None if not computed.
     """
 
     metric: str
@@ -80,13 +81,13 @@ class Score:
 
     @property
     def key(self) -> tuple[str, str, int | None]:
-        """What tells the scores of one model apart."""
+        """Identifies a score among those of one model."""
         return self.metric, self.finding, self.folds
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What could not be measured, and why."""
+    """What could not be measured, and why; `folds` is 0 where there are none."""
 
     finding: str
     folds: int
@@ -104,7 +105,7 @@ def is_summary(finding: str) -> bool:
 
 @dataclass
 class Outcome:
-    """What a task found out about one model.
+    """The result of a benchmark for one model.
 
     Attributes:
         scores: all its numbers.
@@ -112,9 +113,9 @@ class Outcome:
         confusion: for each finding, counts of (true, predicted) classes.
         classes: the names of these classes.
         calibration: for each finding, rows of (mean of the predicted probability, share of positives, rows).
-        predictions: a record for each labelled row.
-        warnings: what a reader of the numbers must know, a sentence each.
-        train_rows: for each share of the training rows, how many a probe learnt from.
+        predictions: one record per tested row.
+        warnings: sentences that a reader of the numbers must know.
+        train_rows: for each share of the training rows, their number.
     """
 
     scores: list[Score] = field(default_factory=list)
@@ -127,12 +128,12 @@ class Outcome:
     train_rows: dict[str, int] = field(default_factory=dict)
 
     def add_unseen(self, unseen: "Outcome") -> None:
-        """Add the numbers that were found without the patients of pre-training, by findings that end in `UNSEEN`."""
+        """Add what was found without the patients of pre-training; its findings end in `UNSEEN`."""
         self.scores += [replace(score, finding=score.finding + UNSEEN) for score in unseen.scores]
         self.left_out += [replace(left, finding=left.finding + UNSEEN) for left in unseen.left_out]
         self.confusion |= {finding + UNSEEN: matrix for finding, matrix in unseen.confusion.items()}
         self.calibration |= {finding + UNSEEN: curve for finding, curve in unseen.calibration.items()}
 
 
-Task = Callable[[Model, Cohort, Question], Outcome]
-"""A benchmark: a model, a cohort and how to measure in, an outcome out."""
+Task = Callable[["Model", "Cohort", Question], Outcome]
+"""The function of a benchmark."""

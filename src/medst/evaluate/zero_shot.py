@@ -17,7 +17,7 @@ from medst.cohort.store import Cohort
 from medst.encode import embed_prompts, image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import Ranked, Statistic, accuracy, f1, macro_accuracy, scored
-from medst.evaluate.leaks import say_leaks
+from medst.evaluate.leaks import shared_patients
 from medst.evaluate.prompts import RELEASED, prompts_for
 from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
 from medst.evaluate.temporal_text import best_threshold
@@ -65,7 +65,7 @@ def zero_shot(model: Model, cohort: Cohort, question: Question = PAPER) -> Outco
         features = image_features(model, cohort, rows, precision=question.precision, cache=question.cache)
         scores[split] = features.embedding @ prompts.T
     if strict:
-        outcome.warnings += say_leaks(cohort, ("valid",), refuse=False)
+        outcome.warnings += shared_patients(cohort, ("valid",), refuse=False)
     if len(outcome.classes) == 2:
         margins = {split: score[:, 1] - score[:, 0] for split, score in scores.items()}
         threshold = _balanced_threshold(margins["valid"], labels["valid"] == 1) if strict else 0.0
