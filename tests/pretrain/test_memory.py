@@ -116,5 +116,5 @@ def test_what_a_process_may_have_is_the_least_of_all_limits(tmp_path: Path, monk
     ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(text + "\n")
-    assert sorted(memory._of_group(groups, tmp_path)) == [4000, 5000, 9223372036854771712]
-    assert memory._of_group(tmp_path / "none", tmp_path) == []
+    assert sorted(memory._cgroup_limits(groups, tmp_path)) == [4000, 5000, 9223372036854771712]
+    assert memory._cgroup_limits(tmp_path / "none", tmp_path) == []

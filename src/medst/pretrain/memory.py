@@ -1,10 +1,11 @@
-"""What a step takes at least, from sizes alone, and what the machine has: a run that can't fit is refused before it begins.
+"""Refuse a run that can't fit into memory before it starts: a lower bound of a step's memory, from sizes alone.
 
-The dry run measures; this must answer for any settings, at once and without memory of its own, and must never refuse a run
-that fits. So it counts only what autograd is known to keep, and temporary copies not at all.
+The dry run measures. This has to be fast, must take no memory itself, and must never refuse a run that fits. So it counts
+only what autograd is known to keep, and no temporary copies.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,22 +22,23 @@ from medst.recipes.settings import Recipe
 GIB = 2**30
 FLOAT = 4
 SAMPLE = 500
+"""Reports whose length is measured."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one device takes at a time, on average."""
+    """One device's part of a step, on average."""
 
     sequences: float
-    """Those that take part in the temporal loss."""
+    """Sequences that take part in the temporal loss."""
     pairs: float
     laterals: float
     pieces: float
-    """Of a report."""
+    """Word pieces of a report."""
 
     @staticmethod
     def of(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> "Part":
-        """The average part of this cohort; empty where there is nothing to train on."""
+        """Average over the cohort; empty if there is nothing to train on."""
         assert cohort.pairs is not None
         pairs, data = cohort.pairs.filter(split="train"), recipe.data
         if pairs.is_empty():
@@ -45,24 +47,24 @@ class Part:
         each = len(pairs) / len(sequences)
         temporal = sum(len(rows) >= data.temporal_from for rows in sequences) / len(sequences)
         seen = 0.0 if data.laterals == "none" else 1 - pairs["lateral"].null_count() / len(pairs)
-        said = pairs["report"].head(SAMPLE).to_list()
-        pieces = tokenizer(said, truncation=True, max_length=recipe.model.text.pieces)["input_ids"]
+        reports = pairs["report"].head(SAMPLE).to_list()
+        pieces = tokenizer(reports, truncation=True, max_length=recipe.model.text.pieces)["input_ids"]
         size = data.sequences_per_batch
         return Part(size * temporal, size * each, size * each * seen, sum(map(len, pieces)) / len(pieces))
 
 
 def fixed_bytes(recipe: Recipe, parameters: int, processes: int) -> float:
-    """Weights, gradients, both moments and the average, on a device."""
+    """Bytes of weights, gradients, both moments and the average on a device."""
     copies = 4 + bool(recipe.optimiser.ema)
     return FLOAT * copies * parameters / (processes if recipe.run.engine == "fsdp" else 1)
 
 
 def activation_bytes(recipe: Recipe, part: Part, bf16: bool) -> float:
-    """What forward keeps for backward on a device, at least.
+    """Lower bound of the bytes that a device keeps for the backward pass.
 
     Args:
         recipe: all settings.
-        part: what a device takes at a time.
+        part: the device's part of a step.
         bf16: whether the encoders compute in bf16.
     """
     vision, text, parts = recipe.model.vision, recipe.model.text, recipe.optimiser.accumulate
@@ -74,7 +76,7 @@ def activation_bytes(recipe: Recipe, part: Part, bf16: bool) -> float:
     words = part.pairs * (text.pieces if phantom else 0.5 * part.pieces)
 
     def layers(count: int, width: int, hidden: float, tokens: float, scores: float) -> tuple[float, float]:
-        # Two norms, q, k, v, what attention gives twice, the residual; the hidden part before and after its GELU.
+        # Two norms, q, k, v, the output of attention twice, the residual; the hidden layer before and after its GELU.
         inside = tokens * (9 * width + 2 * hidden) * number + scores
         return (count * tokens * width * number, inside) if again else (count * inside, 0.0)
 
@@ -88,10 +90,10 @@ def activation_bytes(recipe: Recipe, part: Part, bf16: bool) -> float:
     losses = FLOAT * (seen + words) * (2 * recipe.model.projection_hidden + 3 * recipe.model.embedding)
     objective = recipe.objective
     if objective.local_weight:
-        both, said = 2 * patches, words / part.pairs if part.pairs else 0
-        losses += FLOAT * part.pairs * (both**2 + 2 * both * said + 8 * (both + said) * recipe.model.embedding)
+        both, each = 2 * patches, words / part.pairs if part.pairs else 0
+        losses += FLOAT * part.pairs * (both**2 + 2 * both * each + 8 * (both + each) * recipe.model.embedding)
     if objective.temporal_weight and (objective.forward_weight or objective.reverse_weight):
-        # Each direction compares all steps with all twice.
+        # Each direction compares all steps of a sequence with one another twice.
         losses += FLOAT * 4 * part.sequences * recipe.data.sequence_length**2 * recipe.model.embedding
     if parts == 1:
         return encoded + features + losses
@@ -99,7 +101,7 @@ def activation_bytes(recipe: Recipe, part: Part, bf16: bool) -> float:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory of a device: the whole of it, whoever uses it now; for a CPU what the process may have. None where unknown."""
+    """Memory of a GPU, however much of it is in use, or what limits allow this process on a CPU; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     if device.type != "cpu":
@@ -107,8 +109,8 @@ def available_bytes(device: torch.device) -> int | None:
     found = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    found += _of_group(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
-    try:
+    found += _cgroup_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    with suppress(ImportError, OSError, ValueError):  # systems without such limits
         import resource
 
         pages = [int(pages) for pages in Path("/proc/self/statm").read_text().split()]
@@ -116,36 +118,23 @@ def available_bytes(device: torch.device) -> int | None:
             soft = resource.getrlimit(limit)[0]
             if soft != resource.RLIM_INFINITY:
                 found.append(max(0, soft - taken * resource.getpagesize()))
-    except (ImportError, OSError, ValueError):  # no such limits on this system
-        pass
     return min(found, default=None)
 
 
-def _of_group(groups: Path, root: Path) -> list[int]:
-    """Limits of the control groups that this process is in, as batch systems and containers set them."""
-    try:
-        lines = groups.read_text().splitlines()
-    except OSError:
-        return []
-    places = []
-    for line in lines:
-        _, controllers, place = line.split(":", 2)
-        if controllers == "":
-            places += [(root / folder / "memory.max") for folder in _upwards(place)]
-        elif "memory" in controllers.split(","):
-            places += [(root / "memory" / folder / "memory.limit_in_bytes") for folder in _upwards(place)]
+def _cgroup_limits(groups: Path, root: Path) -> list[int]:
+    """Memory limits of this process's control groups, of version 1 or 2, as batch systems and containers set them."""
     limits = []
-    for file in places:
-        try:
-            limits.append(int(file.read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
+    with suppress(OSError):
+        for line in groups.read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            base, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+            group = base / place.lstrip("/")
+            for folder in (group, *group.parents[: len(Path(place).parts) - 1]):
+                with suppress(OSError, ValueError):  # no such file, or "max"
+                    limits.append(int((folder / name).read_text()))
     return limits
-
-
-def _upwards(place: str) -> list[Path]:
-    path = Path(place.lstrip("/"))
-    return [path, *path.parents]
 
 
 def check_memory(
@@ -156,8 +145,8 @@ def check_memory(
     Args:
         recipe: all settings.
         cohort: to train on.
-        tokenizer: whose vocabulary the text encoder has.
-        processes: of the whole run; on a CPU, those of this machine share its memory.
+        tokenizer: sets the size of the vocabulary.
+        processes: of the run; on a CPU, those of this machine share its memory.
         device: where it runs.
 
     Raises:

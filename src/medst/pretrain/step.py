@@ -1,16 +1,17 @@
-"""What carries a training step out: one process or many, on CPUs or GPUs, whole or sharded, in one piece or in parts.
+"""One training step: on one process or many, on CPUs or GPUs, replicated or sharded, at once or in parts.
 
-Unusual here: a step whose batch does not fit is taken in parts without changing what it computes. The encoders run over
-the parts without keeping anything; heads and losses run once over the features of all parts; then each part is encoded
-again and takes its features' gradients back (cached-gradient contrast: Gao et al., 2021, "Scaling deep contrastive learning
-batch size under memory limited setup"). Losses, statistics and negatives are those of the whole batch.
+A batch that does not fit is computed in parts, with the same result. The encoders run over the parts and keep no
+activations; heads and losses run once over the features of all parts; then each part is encoded again, and the gradients of
+its features go back through it (cached-gradient contrast: Gao et al., 2021, "Scaling deep contrastive learning batch size
+under memory limited setup"). Losses, statistics and negatives are those of the full batch.
 """
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import replace
 from importlib.util import find_spec
+from itertools import accumulate
 
 import torch
 import torch.distributed as dist
@@ -28,20 +29,17 @@ from medst.objective import Objective
 from medst.recipes.objective import LOSSES
 from medst.recipes.settings import DataSettings, Recipe
 
-BUCKET = 2**25
-"""Numbers that are reduced over the devices at a time."""
-
 
 class Step(nn.Module):
-    """Model and objective behind one forward call, so that every engine sees all parameters that take part.
+    """Model and objective behind one forward call, so that DDP and FSDP see all parameters.
 
-    Heads and weightings that no loss with a weight looks at are frozen.
+    Heads and weightings that no active loss uses are frozen.
     """
 
     def __init__(self, model: MedST, objective: Objective, data: DataSettings) -> None:
         super().__init__()
         self.model, self.objective, self.crop = model, objective, data.crop
-        # DDP waits for a gradient of everything that could learn; what no loss reaches must not be among it.
+        # DDP waits for a gradient of every parameter that requires one, so those that no loss reaches must not.
         active = [loss for loss in LOSSES if loss.weights(objective.settings)]
         idle = [getattr(objective, loss.name) for loss in LOSSES if loss not in active]
         for heads in {"global", "local"} - {loss.heads for loss in active}:
@@ -57,13 +55,13 @@ class Step(nn.Module):
         encode_only: bool = False,
         features: Features | None = None,
     ) -> dict[str, Tensor]:
-        """The losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
-            batch: pictures and reports; with `features`, only its sequences are looked at.
+            batch: pictures and reports; with `features`, only its sequences are used.
             shares: factors on the losses' weights, see `Objective.forward`.
-            encode_only: stop behind the encoders and return their `Features` by name.
-            features: what the encoders said of the batch, if they already have.
+            encode_only: stop after the encoders, and return their `Features` by name.
+            features: the encoders' output, if it is already known.
         """
         if features is None:
             frontal, lateral = batch.pictures(self.crop, self.model.settings.vision.image_size)
@@ -76,7 +74,7 @@ class Step(nn.Module):
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 by itself, so that it pays."""
+    """Whether the hardware multiplies bf16 natively, so that it is faster."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -86,21 +84,21 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def computes_in_bf16(recipe: Recipe, device: torch.device) -> bool:
-    """Whether the recipe's encoders compute in bf16 on this device."""
+    """Whether the encoders compute in bf16 on this device: if the recipe says so, or with `auto` if that is native."""
     return recipe.run.precision == "bf16" or (recipe.run.precision == "auto" and native_bf16(device))
 
 
 def make_accelerator(recipe: Recipe, folder: str) -> Accelerator:
-    """accelerate's view of all processes, with the trackers that the recipe asks for.
+    """Make accelerate's view of all processes, with the trackers that the recipe asks for.
 
     Raises:
-        MedstError: the logger isn't installed; accelerate would log nowhere and say nothing.
+        MedstError: the logger is not installed, in which case accelerate would silently log nowhere.
     """
     logger = recipe.run.logger
     if logger == "wandb" and find_spec("wandb") is None:
         raise MedstError("--run.logger wandb: wandb is not installed; pip install 'medst[wandb]'.")
     return Accelerator(
-        # Said, for without it several processes on a CPU are taken for as many runs.
+        # Without this, several processes on a CPU count as separate runs.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="no",
         log_with=None if logger == "csv" else logger,
@@ -109,12 +107,13 @@ def make_accelerator(recipe: Recipe, folder: str) -> Accelerator:
 
 
 class Engine:
-    """Takes forward and backward passes.
+    """Runs forward and backward passes on any hardware.
 
     Attributes:
-        bare: the step as it was given, with the names of its parameters unchanged.
-        module: what is called in its place.
-        bf16: whether encoders compute in bf16.
+        bare: the step as given, with unchanged names of parameters.
+        module: the same, wrapped for several processes; called for forward passes.
+        bf16: whether the encoders compute in bf16.
+        parts: batches of a step on this device.
     """
 
     def __init__(self, accelerator: Accelerator, recipe: Recipe, step: Step) -> None:
@@ -136,7 +135,7 @@ class Engine:
         self.bare = step.to(self.device)
         self.module: nn.Module = self.bare
         if self.sharded:
-            # By torch itself: accelerate quietly makes DDP of it on a CPU, where it could not be tested.
+            # Not through accelerate, which silently uses DDP on a CPU, where this could then not be tested.
             for module in self.bare.modules():
                 if isinstance(module, Block) or module in [*self.bare.model.text.bert.encoder.layer]:
                     fully_shard(module)
@@ -145,13 +144,13 @@ class Engine:
             self.module = accelerator.prepare(self.bare)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """bf16 in the encoders, where it is asked for or pays."""
+        """Context in which the encoders compute in bf16, if they should."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def forward(
         self, batches: list[Batch], shares: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], Callable[[], None]]:
-        """Losses of this device's parts of a step, and what computes their gradients."""
+        """Compute the losses of this device's parts of a step; returns them and a function that computes their gradients."""
         if len(batches) == 1:
             with self.autocast():
                 losses = self.module(batches[0], shares)
@@ -173,7 +172,7 @@ class Engine:
                 set_random_state(state, self.device)
                 with self.autocast():
                     again = self.module(batch, encode_only=True)
-                # Features that no loss looked at have no gradient.
+                # Features that no loss uses have no gradient.
                 learn = {name: leaf.grad for name, leaf in vars(part).items() if leaf.grad is not None}
                 torch.autograd.backward([again[name] for name in learn], [*learn.values()])
             set_random_state(after, self.device)
@@ -183,35 +182,23 @@ class Engine:
         return losses, backward
 
     def _average_gradients(self) -> None:
-        """The mean over the devices, as DDP leaves it: once a step, where DDP would do it for each part."""
-        bucket: list[Tensor] = []
+        """Average over the devices, once per step; DDP would do so for each part."""
         for parameter in self.bare.parameters():
             if parameter.grad is not None:
-                bucket.append(parameter.grad)
-            if sum(map(Tensor.numel, bucket)) > BUCKET:
-                self._average_bucket(bucket)
-                bucket = []
-        if bucket:
-            self._average_bucket(bucket)
-
-    def _average_bucket(self, gradients: list[Tensor]) -> None:
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.world
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.world
 
     def clip(self, largest: float) -> float:
-        """Scale the gradient down to a norm of `largest`; the norm that it had."""
+        """Scale the gradient down to a norm of at most `largest`; returns the norm before."""
         norm = torch.nn.utils.clip_grad_norm_(self.bare.parameters(), largest)
         return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
     def mean(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        """Means over the devices, so that all of them see the same numbers, and the same end of a run."""
-        both = torch.stack([value.detach() for value in losses.values()])
+        """Average over the devices, so that all of them see the same numbers and stop at the same step."""
+        values = torch.stack([value.detach() for value in losses.values()])
         if self.world > 1:
-            both = self.accelerator.reduce(both, reduction="mean")
-        return dict(zip(losses, both.tolist(), strict=True))
+            values = self.accelerator.reduce(values, reduction="mean")
+        return dict(zip(losses, values.tolist(), strict=True))
 
     def any_device(self, *answers: bool) -> list[bool]:
         """For each of several answers, whether any device gives it."""
@@ -220,14 +207,14 @@ class Engine:
         return [count > 0 for count in total.tolist()]
 
     def compile(self, pictures: int, always: bool) -> tuple[bool, str]:
-        """Compile the image encoder's blocks, and keep them so if that pays.
+        """Compile the image encoder's blocks if that makes them faster.
 
         Args:
-            pictures: of a batch; one block is timed with so many.
-            always: keep them in any case.
+            pictures: of a batch; one block is timed with this many.
+            always: compile them in any case.
 
         Returns:
-            Whether they stay compiled, and a line that says why.
+            Whether they are compiled, and a note with the reason.
         """
         vision = self.bare.model.vision
         if not always:
@@ -262,7 +249,7 @@ class Engine:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without dropout and gradients, and with the first device's statistics on all."""
+        """Context without dropout and gradients, and with the first device's statistics on all devices."""
         self.bare.eval()
         if self.world > 1:
             for buffer in filter(Tensor.is_floating_point, self.bare.buffers()):
@@ -273,13 +260,8 @@ class Engine:
 
 
 def _sequences(batches: list[Batch]) -> Batch:
-    """The sequences of all parts over the pairs of all parts; everything else is the first part's."""
-    starts, start = [], 0
-    for batch in batches:
-        starts.append(start)
-        start += len(batch.pair)
-    joined = {f.name: getattr(batches[0], f.name) for f in fields(Batch)}
-    joined["steps"] = torch.cat([batch.steps + start for batch, start in zip(batches, starts, strict=True)])
-    for name in ("step_mask", "days", "pair"):
-        joined[name] = torch.cat([getattr(batch, name) for batch in batches])
-    return Batch(**joined)
+    """Join the sequences of all parts, over the pairs of all parts; all other fields are the first part's."""
+    starts = accumulate((len(batch.pair) for batch in batches), initial=0)
+    joined = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in ("step_mask", "days", "pair")}
+    steps = torch.cat([batch.steps + start for batch, start in zip(batches, starts, strict=False)])
+    return replace(batches[0], steps=steps, **joined)
