@@ -16,7 +16,7 @@ from tests.weights import checkpoints
 from tests.weights.checkpoints import bert, deit
 
 import medst
-from medst import ablate, cli
+from medst import cli, jobs
 from medst.cohort.store import open_cohort
 from medst.pretrain.setup import make_tokenizer, notes_on_start
 from medst.recipes import RECIPES
@@ -54,7 +54,7 @@ def test_a_recipe_is_ablated_with_its_flags(
     name: str, phantom_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process: starting others takes longer than training."""
-    monkeypatch.setattr(ablate, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(jobs, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     words = ["ablate", name, str(phantom_cohort), str(tmp_path / "job"), "--seeds", "1", *SHRINK]
     cli.main([*words, "--only", "no-local", "--optimiser.lr", "1e-3"])
@@ -101,7 +101,7 @@ def test_a_run_starts_from_a_bert_and_a_deit_of_the_hub(
             r"weights are for 2 attention heads, not 4; give --model.text.heads 2",
         ),
         (["--start.deit", "{}/bert"], r"pytorch_model.bin does not fit this model; missing: "),
-        (["--start.checkpoint", "{}/alone/medst.ckpt"], r"comes without its tokenizer: .*--data.tokenizer emilyals"),
+        (["--start.checkpoint", "{}/alone/medst.ckpt"], r"has no tokenizer beside it: .*--data.tokenizer emilyals"),
         (
             ["--start.checkpoint", "{}/alone/medst.ckpt", "--data.tokenizer", "{}/other"],
             r"has 40 word .*41 pieces; give",

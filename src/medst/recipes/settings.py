@@ -1,13 +1,14 @@
-"""Every setting of a run as frozen dataclasses; nothing here imports torch, so `medst --help` stays quick.
+"""All settings of a run as frozen dataclasses. Nothing here imports torch, so `medst --help` stays quick.
 
-A recipe is an instance of `Recipe`. Its fields are the flags of `medst pretrain`, and its JSON form is saved with every run
-and every model. Each number declares its range beside its type; `check` refuses what lies outside, and combinations that
-can't work, before anything is read or computed.
+A recipe is an instance of `Recipe`. Its fields are the flags of `medst pretrain`, and its JSON form is saved with every run.
+Each number declares its range beside its type. `check` refuses values out of range, and combinations that can't work,
+before anything is read or computed. The losses and their settings are in `medst.recipes.objective`.
 """
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -34,41 +35,41 @@ class VisionSettings:
     patch_size: Annotated[int, Range(1, 1024)] = 16
     """Side of a patch, in pixels."""
     channels: Annotated[int, Range(1, 64)] = 3
-    """Input channels of the patch embedding; grey is repeated to this many."""
+    """Input channels of the patch embedding; the grey channel is repeated this many times."""
     width: Width = 768
     """Width of a token."""
     depth: Annotated[int, Range(1, 256)] = 12
     """Number of blocks."""
     heads: Width = 12
-    """Attention heads a block."""
+    """Attention heads per block."""
     mlp_ratio: Annotated[float, Range(0, 64, open="low")] = 4.0
-    """Hidden width of an expert over the token width."""
+    """Hidden width of an expert, divided by the token width."""
     lateral_start: Literal["copy", "random"] = "copy"
-    """How lateral experts start: as a copy of the frontal ones, or at random as released."""
+    """Initial weights of the lateral experts: a copy of the frontal ones, or random ones as released."""
 
 
 @dataclass(frozen=True)
 class TextSettings:
-    """The text encoder: a BERT whose word pieces are summed into words."""
+    """The text encoder: a BERT, whose word pieces are summed to words."""
 
     width: Width = 768
     """Width of a token."""
     layers: Annotated[int, Range(1, 256)] = 6
     """Number of BERT layers."""
     heads: Width = 12
-    """Attention heads a layer."""
+    """Attention heads per layer."""
     intermediate: Annotated[int, Range(1, 65536)] = 3072
     """Hidden width of a layer's feed-forward part."""
     pieces: Annotated[int, Range(3, BERT_POSITIONS, why="[CLS], a piece and [SEP]; BERT's positions")] = 112
-    """Most word pieces of a report, [CLS] and [SEP] included; longer reports are cut."""
+    """Maximum number of word pieces per report, including [CLS] and [SEP]; longer reports are cut."""
     positions: bool = True
-    """Whether the encoder sees word order. The released one does not: every token sits at position 0."""
+    """Whether the encoder sees the order of words. The released one does not: every token is at position 0."""
     token_types: bool = True
     """Whether BERT's token-type embedding is added. The released encoder has none."""
     close_cut_reports: bool = True
-    """Whether a cut report keeps its last word and [SEP]; the released aggregation loses both."""
+    """Whether a cut report keeps its last word and [SEP]; the released code loses both."""
     dropout: Annotated[float, Range(0, 0.9)] = 0.1
-    """Dropout in the BERT layers while training."""
+    """Dropout of the BERT layers in training."""
 
 
 @dataclass(frozen=True)
@@ -84,47 +85,48 @@ class ModelSettings:
     embedding: Annotated[int, Range(1, 16384)] = 128
     """Width of every embedding."""
     phantom_tokens: bool = False
-    """Whether a missing lateral is encoded as 196 tokens of a blank picture and every report is filled to `pieces` words,
-    both taking part in the local loss, as released."""
+    """Whether a missing lateral is encoded as the patches of a blank picture, and every report is filled up to `pieces`
+    words, as released."""
 
 
 @dataclass(frozen=True)
 class StartSettings:
-    """Weights to start from, taken in this order, later ones winning; all empty starts from random weights."""
+    """Weights to start from. They are loaded in this order, so later ones win; without any, weights are random."""
 
     deit: str = ""
     """A DeiT or ViT for the image encoder: a checkpoint, a folder, or a hub id such as facebook/deit-base-patch16-224."""
     bert: str = ""
     """A BERT for the text encoder, and its tokenizer: a folder, or a hub id such as emilyalsentzer/Bio_ClinicalBERT."""
     checkpoint: str = ""
-    """Released Med-ST or MGCA checkpoint for everything that it holds; or a model folder of medst, or its hub id."""
+    """A released Med-ST or MGCA checkpoint, or a model folder of medst or its hub id, for all that it contains."""
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What a batch is made of."""
+    """The batches: sequences, pictures and vocabulary."""
 
     sequence_length: Annotated[int, Range(2, 256)] = 4
-    """Most studies a sequence; a patient's studies are cut into consecutive sequences of this length, the last one
-    shorter."""
+    """Maximum number of studies per sequence; a patient's studies are cut into consecutive sequences of this length, and the
+    last one may be shorter."""
     temporal_from: Annotated[int, Range(2, 256)] = 2
-    """Shortest sequence that takes part in the temporal loss; the released code takes full sequences only."""
+    """Minimum number of studies of a sequence for the temporal loss; the released code uses full sequences only."""
     laterals: Literal["own", "none", "mixed"] = "own"
-    """A study's own lateral view; none; or, to measure what it costs, as the released code hands them out: full sequences
-    come first, but laterals stay in the order from before."""
+    """The study's own lateral view; none; or mixed, to measure an error of the released code: there, full sequences are
+    moved to the front of a batch, but laterals are not, and so go to other studies."""
     sequences_per_batch: Annotated[int, Range(2, 65536, why="contrast needs a negative")] = 10
-    """Sequences a batch and device, shorter ones included; with optimiser.accumulate, of each part of it."""
+    """Sequences per device and batch, shorter ones included; with optimiser.accumulate, per part of a batch."""
     balance: bool = True
-    """Whether a step's sequences are dealt out so that all devices and parts have as much to compute; else by chance."""
+    """Whether a step's sequences are distributed so that all devices and parts have equally much to compute."""
     crop: Annotated[int, Range(1, 256, why="the side of a stored picture")] = 224
-    """Side of the random crop from the stored 256 pixels, before it is scaled to the image size."""
+    """Side of the square that is cut from the stored 256 x 256 pixels and scaled to the image size: at random in training,
+    from the centre in validation, evaluation and use."""
     patients: Annotated[float, Range(0, 1, open="low", why="a share")] = 1.0
-    """Share of the training patients to use, drawn by seed before sequences are built."""
+    """Share of the training patients to use, drawn with the seed."""
     tokenizer: str = ""
-    """Folder or hub id of a BERT's tokenizer; its vocabulary is the model's. Empty: that of start.bert or start.checkpoint,
-    and without these one learnt from the training reports."""
+    """Folder or hub id of a BERT's tokenizer. Empty: that of start.bert or start.checkpoint, or, without these, one that is
+    learnt from the training reports."""
     vocabulary: Annotated[int, Range(1, 10**6)] = 1200
-    """Most word pieces of a vocabulary that is learnt."""
+    """Maximum size of a learnt vocabulary, in word pieces."""
 
 
 @dataclass(frozen=True)
@@ -132,66 +134,66 @@ class OptimiserSettings:
     """AdamW and its schedule: linear warm-up, then cosine."""
 
     lr: Annotated[float, Range(0, 1, open="low")] = 4e-5
-    """Highest learning rate."""
+    """Highest learning rate, at the end of the warm-up."""
     lr_min: Annotated[float, Range(0, 1)] = 1e-8
-    """Learning rate at the first and the last step."""
+    """Learning rate at which the warm-up starts, and towards which the cosine falls after it."""
     beta1: Annotated[float, Range(0, 1, open="high")] = 0.9
     """Decay of the first moment."""
     beta2: Annotated[float, Range(0, 1, open="high")] = 0.999
     """Decay of the second moment."""
     weight_decay: Annotated[float, Range(0, 10)] = 0.05
-    """Weight decay, on everything unless `decay_matrices_only`."""
+    """Weight decay, of all parameters unless `decay_matrices_only`."""
     decay_matrices_only: bool = False
-    """Spare biases, norms and embeddings of positions from weight decay."""
+    """Whether biases, norms, and embeddings of positions and token types are exempt from weight decay."""
     warmup: Annotated[float, Range(0, 1, open="high", why="a share of the steps")] = 0.4
     """Share of all steps over which the learning rate rises."""
     accumulate: Annotated[int, Range(1, 65536)] = 1
-    """Parts in which a device takes its batch where it does not fit; contrast and statistics are those of all parts."""
+    """Number of parts in which a device computes its batch, if it does not fit at once; the result is that of one batch."""
     ema: Annotated[float, Range(0, 1, open="high", why="a decay")] = 0.0
-    """Decay of an exponential moving average of the weights, which is then what is validated and kept in best and
-    last; 0 has none. 0.999 remembers about the last thousand steps."""
+    """Decay of an exponential moving average of the weights, which is then validated, and saved in best and last. 0: no
+    average; 0.999 averages about the last thousand steps."""
     clip: Annotated[float, Range(0, 1e6)] = 1.0
-    """Largest norm of the gradient; 0 switches clipping off."""
+    """Norm to which a larger gradient is scaled down; 0 switches clipping off."""
     skip_above: Annotated[float, Range(0, 1e9)] = 0.0
-    """Skip and count a step whose gradient norm is above this; 0 skips only what is no number."""
+    """Gradient norm above which a step is skipped, and counted; 0 skips only steps whose norm is not finite."""
     explode_above: Annotated[float, Range(0, 1e9)] = 100.0
-    """Stop where the loss is so many times its median over the last 50 steps; 0 stops only where it is no number."""
+    """Factor on the median loss of the last 50 steps above which a run stops; 0 stops only if the loss is not finite."""
     epochs: Annotated[int, Range(1, 10**6)] = 8
     """Passes over the training sequences."""
     patience: Count = 5
-    """Stop after so many epochs without a better validation loss; 0 never stops early."""
+    """Epochs without a better validation loss after which a run stops; 0 never stops early."""
     stop_after: Count = 0
-    """Stop (resumably) after so many optimiser steps; 0 runs to the end. The schedule does not change."""
+    """Optimiser steps after which to stop, so that the run can be resumed; 0 runs to the end. The schedule is the same."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a run is carried out; none of it changes what is computed, but for rounding and the seed's draw."""
+    """How a run is carried out. Apart from the seed, this changes results by rounding only."""
 
     seed: Annotated[int, Range(0, 2**32 - 1)] = 42
     """Seed of weights, order, crops and dropout."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the encoders; auto takes bf16 where the hardware multiplies it natively."""
+    """Arithmetic of the encoders; auto uses bf16 if the hardware multiplies it natively."""
     loader_workers: Annotated[int, Range(0, 256)] = 0
-    """Processes that read batches; 0 reads in the main process."""
+    """Processes that load batches; 0 loads them in the main process."""
     save_every: Count = 0
-    """Optimiser steps between resumable checkpoints; 0 saves once an epoch."""
+    """Optimiser steps between checkpoints; 0 saves one after each epoch."""
     save_minutes: Annotated[float, Range(0, 1e6)] = 0.0
-    """Minutes after which a resumable checkpoint is saved in any case; 0 looks at steps and epochs only."""
+    """Minutes since the last checkpoint after which another one is saved; 0 counts steps and epochs only."""
     keep_states: Annotated[int, Range(1, 10**6)] = 2
-    """Resumable checkpoints that stay; with two, a damaged last one costs the steps since the one before."""
+    """Number of checkpoints to keep; with two, a run whose last one is damaged resumes from the one before."""
     engine: Literal["ddp", "fsdp"] = "ddp"
-    """With several processes: every device holds all weights, or weights, gradients and moments are sharded over them."""
+    """With several processes: ddp copies the weights to every device, fsdp shards weights, gradients and moments."""
     compile: Literal["off", "auto", "on"] = "off"
-    """torch.compile of the image encoder's blocks; auto times one block both ways and takes the faster."""
+    """Whether torch.compile compiles the image encoder's blocks; auto times one block both ways and uses the faster."""
     checkpoint_activations: bool = False
-    """Compute the encoders' activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Whether the backward pass recomputes the encoders' activations instead of keeping them: less memory, more time."""
     logger: Literal["tensorboard", "wandb", "csv"] = "tensorboard"
-    """Where metrics go besides metrics.csv."""
+    """Where metrics are written besides metrics.csv."""
     project: str = "medst"
     """Project at Weights & Biases."""
     name: str = ""
-    """Name of the run at Weights & Biases; the run folder's if empty. A run that resumes stays one run there."""
+    """Name of the run at Weights & Biases; empty: the run folder's name. A resumed run stays one run there."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class Recipe:
     """All settings of a run."""
 
     name: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "custom"
-    """Name of the recipe this started from."""
+    """Name of the recipe that these settings started from."""
     model: ModelSettings = field(default_factory=ModelSettings)
     """Encoders and projections."""
     start: StartSettings = field(default_factory=StartSettings)
@@ -214,86 +216,66 @@ class Recipe:
     """Engine, logging and saving."""
 
     def check(self, source: str = "") -> None:
-        """Refuse what can't work.
+        """Refuse settings that can't work.
 
         Args:
-            source: what the settings were read from; the recipe's name if not given.
+            source: where the settings are from; by default, the recipe's name.
 
         Raises:
-            MedstError: a field has another type or is out of its range, or two fields contradict each other.
+            MedstError: a setting has the wrong type or is out of range, or two settings contradict each other.
         """
         source = source or f"settings of recipe '{self.name}'"
         for sentence in outside(self):
             raise MedstError(f"{source}: {sentence}.")
-        vision, text, objective, optimiser = self.model.vision, self.model.text, self.objective, self.optimiser
-        rules = [
-            (
-                vision.image_size % vision.patch_size == 0,
-                f"--model.vision.image-size {vision.image_size} must be a multiple of --model.vision.patch-size "
-                f"{vision.patch_size}",
-            ),
-            (
-                vision.width % vision.heads == 0,
-                f"--model.vision.width {vision.width} must be a multiple of --model.vision.heads {vision.heads}",
-            ),
-            (
-                int(vision.width * vision.mlp_ratio) >= 1,
-                f"--model.vision.mlp-ratio {vision.mlp_ratio} times --model.vision.width {vision.width} leaves an expert "
-                "no hidden unit",
-            ),
-            (
-                text.width % text.heads == 0,
-                f"--model.text.width {text.width} must be a multiple of --model.text.heads {text.heads}",
-            ),
-            (
-                self.data.temporal_from <= self.data.sequence_length,
-                f"--data.temporal-from {self.data.temporal_from} must be at most --data.sequence-length "
-                f"{self.data.sequence_length}",
-            ),
-            (
-                optimiser.lr_min <= optimiser.lr,
-                f"--optimiser.lr-min {optimiser.lr_min} must be at most --optimiser.lr {optimiser.lr}",
-            ),
-            (
-                optimiser.lr * optimiser.weight_decay < 1,
-                f"--optimiser.lr {optimiser.lr} times --optimiser.weight-decay {optimiser.weight_decay} must be below "
-                "1: a step would decay more than the whole weight",
-            ),
-            (
-                optimiser.explode_above == 0 or optimiser.explode_above > 1,
-                f"--optimiser.explode-above {optimiser.explode_above} must be 0 or above 1",
-            ),
-            (
-                any(loss.weights(objective) for loss in LOSSES),
+        for sentence in self._contradictions():
+            raise MedstError(f"{source}: {sentence}.")
+
+    def _contradictions(self) -> Iterator[str]:
+        vision, objective, optimiser = self.model.vision, self.objective, self.optimiser
+
+        def flag(path: str) -> str:
+            return f"--{path.replace('_', '-')} {attrgetter(path)(self)}"
+
+        for a, relation, b in (
+            ("model.vision.image_size", "a multiple of", "model.vision.patch_size"),
+            ("model.vision.width", "a multiple of", "model.vision.heads"),
+            ("model.text.width", "a multiple of", "model.text.heads"),
+            ("data.temporal_from", "at most", "data.sequence_length"),
+            ("optimiser.lr_min", "at most", "optimiser.lr"),
+        ):
+            left, right = attrgetter(a, b)(self)
+            if left > right if relation == "at most" else left % right:
+                yield f"{flag(a)} must be {relation} {flag(b)}"
+        if int(vision.width * vision.mlp_ratio) < 1:
+            yield f"{flag('model.vision.mlp_ratio')} times {flag('model.vision.width')} leaves an expert no hidden unit"
+        if optimiser.lr * optimiser.weight_decay >= 1:
+            product = f"{flag('optimiser.lr')} times {flag('optimiser.weight_decay')}"
+            yield f"{product} must be below 1: a step would decay more than the entire weight"
+        if 0 < optimiser.explode_above <= 1:
+            yield f"{flag('optimiser.explode_above')} must be 0 or above 1"
+        if not any(loss.weights(objective) for loss in LOSSES):
+            yield (
                 "every loss has a weight of 0; set --objective.global-weight, --objective.local-weight, or "
-                "--objective.temporal-weight with --objective.forward-weight or --objective.reverse-weight above 0",
-            ),
-            (
-                objective.masked or self.model.phantom_tokens,
-                "--objective.masked false needs --model.phantom-tokens true: there is nothing in the place of masked tokens",
-            ),
-        ]
-        for holds, sentence in rules:
-            if not holds:
-                raise MedstError(f"{source}: {sentence}.")
+                "--objective.temporal-weight with --objective.forward-weight or --objective.reverse-weight above 0"
+            )
+        if not objective.masked and not self.model.phantom_tokens:
+            yield "--objective.masked false needs --model.phantom-tokens true: otherwise there are no tokens to include"
 
 
 RETIRED = {"TextSettings": {"vocabulary"}}
-"""Fields that earlier versions wrote and that say nothing of their own: the vocabulary is the tokenizer's."""
+"""Fields of earlier versions that are ignored; the size of the vocabulary is the tokenizer's."""
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """A recipe, or a part of one, as plain JSON values."""
+    """Convert a recipe, or a part of one, to plain JSON values."""
     return dataclasses.asdict(settings)
 
 
 def from_dict(kind: type[T], values: Any) -> T:
-    """Settings of type `kind` from what `to_dict` gave.
-
-    Values are taken as they are; `Recipe.check` says what is wrong with them.
+    """Make settings of type `kind` from the result of `to_dict`. Their values are not checked, see `Recipe.check`.
 
     Raises:
-        MedstError: `values` holds a field that `kind` does not have, or one value where several settings belong.
+        MedstError: `values` has a field that `kind` does not have, or a single value in place of several settings.
     """
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(values, dict):
