@@ -1,12 +1,18 @@
-"""The file results.json: written after every task, and added to only where the numbers can stand beside each other."""
+"""The file results.json: written after every benchmark, and added to only if the numbers can stand beside each other."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from medst.errors import MedstError
+from medst.evaluate.task import Outcome, Score
 from medst.files import misfit, read_json, write_json
 
 SCHEMA = 2
+DIGITS = 6
+"""Decimals of every number."""
+_DETAILS = ("classes", "confusion", "calibration", "predictions", "warnings")
 _SAME = {
     "model": "another model",
     "protocol": "another protocol",
@@ -31,7 +37,7 @@ _FORM = {
 
 
 def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any]:
-    """The content of a results.json.
+    """Read a results.json.
 
     Raises:
         MedstError: it is missing, damaged or has another schema.
@@ -41,22 +47,22 @@ def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any
     if "results" not in found and "protocol" not in found:
         raise MedstError(f"{path} is not a results file; {made_by} writes one, results.json beside the model's folder.")
     if schema != SCHEMA:
-        raise MedstError(f"{path} has results schema {schema}, this medst reads {SCHEMA}; {made_by} writes it anew.")
+        raise MedstError(f"{path} has results schema {schema}, this medst reads {SCHEMA}; {made_by} writes it again.")
     wrong = misfit(found, _FORM)
     if wrong:
         raise MedstError(f"{path} is damaged ({wrong}); {made_by} writes it.")
-    return {"numerics": 1, "leaks": {}} | found  # what they were before they were written down
+    return {"numerics": 1, "leaks": {}} | found  # earlier versions did not write them
 
 
 class Results:
-    """What has been measured so far, and the file that holds it.
+    """The numbers measured so far, and the file that holds them.
 
     Args:
         path: the file; None keeps everything in memory.
         head: `schema`, `medst_version`, `numerics`, `protocol`, `switches` and `model` of all numbers.
         cohorts: fingerprint of each data set that is to be measured.
-        leaks: for each data set that names patients, what is known of those in pre-training.
-        keep: whether to add to what the file holds.
+        leaks: for each data set that names patients, its patients in pre-training.
+        keep: whether to add to the numbers in the file.
 
     Raises:
         MedstError: with `keep`, the file is damaged or its numbers can't stand beside the new ones.
@@ -66,23 +72,16 @@ class Results:
         self, path: Path | None, head: dict[str, Any], cohorts: dict[str, str], leaks: dict[str, Any], keep: bool
     ) -> None:
         self.path, self.cohorts, self.leaks = path, cohorts, leaks
-        empty: dict[str, Any] = {
-            "cohorts": {},
-            "leaks": {},
-            "results": [],
-            "left_out": [],
-            "warnings": [],
-            "details": {},
-        }
-        before = (
-            read_results(path, "`medst evaluate --replace`") if keep and path is not None and path.exists() else empty
-        )
-        if before is not empty:
+        empty: dict[str, Any] = {"cohorts": {}, "leaks": {}}
+        empty |= {"results": [], "left_out": [], "warnings": [], "details": {}}
+        before = empty
+        if keep and path is not None and path.exists():
+            before = read_results(path, "`medst evaluate --replace`")
             self._check(head, before)
         self.content = head | {name: before[name] for name in empty}
 
     def _check(self, head: dict[str, Any], before: dict[str, Any]) -> None:
-        other = [said for name, said in _SAME.items() if before[name] != head[name]]
+        other = [what for name, what in _SAME.items() if before[name] != head[name]]
         other += [
             f"another {dataset} cohort"
             for dataset, fingerprint in self.cohorts.items()
@@ -92,48 +91,73 @@ class Results:
             raise MedstError(f"{self.path} holds numbers of {other[0]}; give another --out, or --replace to lose them.")
 
     def holds(self, task: str, dataset: str, asked: dict[str, Any]) -> bool:
-        """Whether a task was measured on a data set in the way that is asked for."""
+        """Whether a benchmark was measured on a data set as `asked`."""
         return bool(self.content["details"].get(f"{task}/{dataset}", {}).get("asked") == asked)
 
     def put(
         self,
         task: str,
         dataset: str,
-        *,
-        rows: list[dict[str, Any]],
-        left_out: list[dict[str, Any]],
-        detail: dict[str, Any] | None = None,
+        outcome: Outcome,
+        untrained: Sequence[Score] = (),
+        asked: dict[str, Any] | None = None,
     ) -> None:
-        """Replace what is known of a task and data set, and write the file.
+        """Replace the numbers of a benchmark and data set, and write the file.
 
         Args:
-            task: name of the task.
+            task: name of the benchmark.
             dataset: name of the data set.
-            rows: its numbers.
-            left_out: what of it could not be measured.
-            detail: its entry in `details`, with `asked` and `warnings`; None where it could not be measured at all.
+            outcome: the outcome of the trained model.
+            untrained: the scores of the untrained ones.
+            asked: how it was measured; None if nothing could be.
         """
         key, old = f"{task}/{dataset}", self.content
-        known = {warning for one in old["details"].values() for warning in one.get("warnings", ())}
-        warnings = [warning for warning in old["warnings"] if warning not in known]
-        details = {name: one for name, one in old["details"].items() if detail is not None or name != key}
-        if detail is not None:
-            details[key] = detail
-        places = {name: place for place, name in enumerate(details)}
+        from_details = {warning for one in old["details"].values() for warning in one.get("warnings", ())}
+        warnings = [warning for warning in old["warnings"] if warning not in from_details]
+        details = dict(old["details"])
+        if asked is None:
+            details.pop(key, None)
+        else:
+            details[key] = {"asked": asked} | {name: getattr(outcome, name) for name in _DETAILS}
+            details[key] |= {"train_rows": outcome.train_rows} if outcome.train_rows else {}
+        warnings += [warning for one in details.values() for warning in one.get("warnings", ())]
+        measured = [("trained", score) for score in outcome.scores] + [("untrained", score) for score in untrained]
+        rows = [{"task": task, "dataset": dataset} | _row(score, model) for model, score in measured]
+        left_out = [{"task": task} | asdict(left) | {"dataset": dataset} for left in outcome.left_out]
+        place = {name: number for number, name in enumerate(details)}
 
-        def ordered(name: str, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        def merged(name: str, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
             others = [row for row in old[name] if (row["task"], row["dataset"]) != (task, dataset)]
-            return sorted([*others, *new], key=lambda row: places.get(f"{row['task']}/{row['dataset']}", len(places)))
+            return sorted([*others, *new], key=lambda row: place.get(f"{row['task']}/{row['dataset']}", len(place)))
 
         self.content = old | {
             "cohorts": old["cohorts"] | {dataset: self.cohorts[dataset]},
             "leaks": old["leaks"] | {name: found for name, found in self.leaks.items() if name == dataset},
-            "results": ordered("results", rows),
-            "left_out": ordered("left_out", left_out),
-            "warnings": list(
-                dict.fromkeys([*warnings, *(w for one in details.values() for w in one.get("warnings", ()))])
-            ),
+            "results": merged("results", rows),
+            "left_out": merged("left_out", left_out),
+            "warnings": list(dict.fromkeys(warnings)),
             "details": details,
         }
         if self.path is not None:
             write_json(self.path, self.content)
+
+
+def _row(score: Score, model: str) -> dict[str, Any]:
+    low, high = score.interval or (None, None)
+    return {
+        "metric": score.metric,
+        "finding": score.finding,
+        "model": model,
+        "value": _rounded(score.value),
+        "std": _rounded(score.std),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "n": score.n,
+        "chance": _rounded(score.chance),
+        "folds": score.folds,
+        "seeds": list(score.seeds),
+    }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, DIGITS)

@@ -5,7 +5,7 @@ The file depends only on the model, the cohorts, the question and the seeds: it 
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ from medst.files import claim
 from medst.progress import Progress
 from medst.use import Model, load
 
-DIGITS = 6
-"""Decimals of every number in results.json."""
+SWITCHES = ("features", "tokens", "laterals", "prompts", "finetune", "precision")
+"""Fields of `Question` that all numbers of a file share, beside the protocol."""
 
 
 def evaluate(
@@ -100,10 +100,10 @@ def evaluate(
                     raise
                 reason = _without_paths(str(error), opened[dataset], question)
                 left_out.append(f"{benchmark.name} on {dataset}: {reason}")
-                rows = _left_out_rows(benchmark.name, dataset, [LeftOut(ALL, 0, reason)])
-                results.put(benchmark.name, dataset, rows=[], left_out=rows)
+                results.put(benchmark.name, dataset, Outcome(left_out=[LeftOut(ALL, 0, reason)]))
             else:
-                _put(results, benchmark.name, dataset, outcomes, list(baseline_seeds), job.asked())
+                untrained = _mean_scores(outcomes, job.seeds)
+                results.put(benchmark.name, dataset, outcomes[0], untrained, job.asked())
         if len(left_out) == len(plan):
             raise MedstError(f"Nothing could be measured ({'; '.join(left_out)}).")
         report_progress(len(plan) * models, f"{len(results.content['results'])} numbers")
@@ -173,14 +173,9 @@ class _Job:
 
 
 def _head(model: Model, question: Question) -> dict[str, Any]:
-    switches = {
-        "features": question.features,
-        "tokens": question.tokens,
-        "laterals": question.laterals is not None,
-        "prompts": "released" if question.prompts is None else read_prompts(question.prompts),
-        "finetune": question.finetune,
-        "precision": question.precision,
-    }
+    switches: dict[str, Any] = {name: getattr(question, name) for name in SWITCHES}
+    switches["laterals"] = question.laterals is not None
+    switches["prompts"] = "released" if question.prompts is None else read_prompts(question.prompts)
     return {
         "schema": SCHEMA,
         "medst_version": __version__,
@@ -200,65 +195,13 @@ def _without_paths(sentence: str, cohort: Cohort, question: Question) -> str:
     return sentence.rstrip(".")
 
 
-def _put(
-    results: Results, task: str, dataset: str, outcomes: list[Outcome], seeds: list[int], asked: dict[str, Any]
-) -> None:
-    """Write the outcome of the trained model, `outcomes[0]`, and the mean of the untrained ones."""
-    trained = outcomes[0]
-    rows = [_row(task, dataset, score) for score in trained.scores]
-    results.put(
-        task,
-        dataset,
-        rows=rows + _untrained_rows(task, dataset, trained, outcomes[1:], seeds),
-        left_out=_left_out_rows(task, dataset, trained.left_out),
-        detail={
-            "asked": asked,
-            "classes": trained.classes,
-            "confusion": trained.confusion,
-            "calibration": trained.calibration,
-            "predictions": trained.predictions,
-            "warnings": trained.warnings,
-        }
-        | ({"train_rows": trained.train_rows} if trained.train_rows else {}),
-    )
-
-
-def _left_out_rows(task: str, dataset: str, left_out: list[LeftOut]) -> list[dict[str, Any]]:
-    return [{"task": task, **asdict(left), "dataset": dataset} for left in left_out]
-
-
-def _row(task: str, dataset: str, score: Score, model: str = "trained") -> dict[str, Any]:
-    low, high = score.interval or (None, None)
-    return {
-        "task": task,
-        "dataset": dataset,
-        "metric": score.metric,
-        "finding": score.finding,
-        "model": model,
-        "value": round(score.value, DIGITS),
-        "std": None if score.std is None else round(score.std, DIGITS),
-        "low": None if low is None else round(low, DIGITS),
-        "high": None if high is None else round(high, DIGITS),
-        "n": score.n,
-        "chance": round(score.chance, DIGITS),
-        "folds": score.folds,
-        "seeds": list(score.seeds),
-    }
-
-
-def _untrained_rows(
-    task: str, dataset: str, trained: Outcome, outcomes: list[Outcome], seeds: list[int]
-) -> list[dict[str, Any]]:
-    """One row for what the untrained models reach on average, where all of them were measured; all on the same rows."""
-    if not outcomes:
-        return []
-    by_key = [{score.key: score for score in outcome.scores} for outcome in outcomes]
-    rows = []
-    for score in trained.scores:
-        if not all(score.key in scores for scores in by_key):
-            continue
-        values = np.array([scores[score.key].value for scores in by_key])
-        row = _row(task, dataset, replace(score, interval=None), "untrained")
-        spread = {"value": round(float(values.mean()), DIGITS), "std": round(float(values.std()), DIGITS)}
-        rows.append(row | spread | {"seeds": seeds})
-    return rows
+def _mean_scores(outcomes: list[Outcome], seeds: tuple[int, ...]) -> list[Score]:
+    """The mean over the untrained models, `outcomes[1:]`, of each score of the trained one that all of them have."""
+    by_key = [{score.key: score.value for score in outcome.scores} for outcome in outcomes[1:]]
+    scores = []
+    for score in outcomes[0].scores:
+        if by_key and all(score.key in values for values in by_key):
+            values = np.array([values[score.key] for values in by_key])
+            mean, std = float(values.mean()), float(values.std())
+            scores.append(replace(score, value=mean, std=std, seeds=seeds, interval=None))
+    return scores
