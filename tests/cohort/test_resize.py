@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from medst.cohort.images import read_grey
-from medst.cohort.resize import SIDE, resize, resize_reduced
+from medst.cohort.resize import SIDE, resize
 
 sides = st.integers(1, 70)
 
@@ -90,4 +90,4 @@ def test_shrinking_a_reduced_picture_is_by_the_pixels_that_it_stands_for(height:
     place = frame(height, width)
     target = [s.stop - s.start for s in place]
     expected = area_mean(area_mean(whole, target[0]).T, target[1]).T
-    assert np.abs(resize_reduced(reduced, part, (height, width))[place] - expected).max() <= 1
+    assert np.abs(resize(reduced, part, (height, width))[place] - expected).max() <= 1

@@ -9,7 +9,6 @@ from medst.cohort.writer import Writer
 from medst.errors import MedstError
 
 COLUMNS = ("patient_id", "image_id", "image", "split", "label")
-NOT_KEPT = ("path", "rows")
 
 
 def write_classification(writer: Writer, root: Path, table: pl.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -40,11 +39,10 @@ def write_classification(writer: Writer, root: Path, table: pl.DataFrame, classe
     )
     stored = writer.write_images(root, images)
     rows = stored.filter(status="ok").select("image_id", image="row")
-    extra = [name for name in table.columns if name not in (*COLUMNS, *NOT_KEPT)]
     labelled = (
         table.join(rows, on="image_id", maintain_order="left")
         .with_columns(pl.col("label").cast(pl.Int64))
-        .select(*COLUMNS, *extra)
+        .select(*COLUMNS, pl.all().exclude(*COLUMNS, "path", "rows"))
     )
     splits = labelled["split"].unique(maintain_order=True).to_list()
     shared = labelled.group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)

@@ -52,7 +52,8 @@ def decode_reduced(data: bytes) -> tuple[np.ndarray, int, tuple[int, int]]:
     """
     jpeg, size = check_header(data)
     part = next((part for part in REDUCED if jpeg and max(size) >= part * SIDE), 1)
-    return _decode(data, part), part, size
+    image = _decode(data, part)
+    return image, part, size if part > 1 else (image.shape[0], image.shape[1])
 
 
 def _decode(data: bytes, reduction: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from medst.cohort.decode_jpeg import decode, decode_reduced
 from medst.cohort.dicom import read_dicom, read_element
-from medst.cohort.resize import resize, resize_reduced
+from medst.cohort.resize import resize
 from medst.cohort.unreadable_image import check_contrast, read_bytes
 from medst.errors import MedstError
 
@@ -67,7 +67,7 @@ def to_square(path: Path, data: bytes, reading: Reading) -> tuple[np.ndarray, tu
     """`read_square` for a file whose content is already there."""
     if reading.decode == "fast" and not is_dicom(path, data):
         reduced, part, size = decode_reduced(data)
-        return resize(reduced) if part == 1 else resize_reduced(reduced, part, size), size
+        return resize(reduced, part, size), size
     image = _grey(path, data, reading)
     return resize(image), (image.shape[0], image.shape[1])
 
