@@ -108,7 +108,7 @@ def test_a_folder_with_something_else_is_refused(
         embed(model, phantom_cohort, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(MedstError, match="holds no embeddings"):
+    with pytest.raises(MedstError, match="does not hold embeddings"):
         embed(model, phantom_cohort, tmp_path / "mine")
     with pytest.raises(MedstError, match="rows is 0"):
         embed(model, phantom_cohort, tmp_path / "new", rows=0)

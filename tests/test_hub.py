@@ -17,7 +17,7 @@ def test_a_path_wins_and_a_folder_stands_for_its_weights(tmp_path: Path) -> None
     assert find_weights(tmp_path, "--x") == tmp_path / "model.safetensors"
     assert find_weights(tmp_path / "pytorch_model.bin", "--x") == tmp_path / "pytorch_model.bin"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MedstError, match=r"--x .*empty: this folder holds no weights; it needs model.safetensors or"):
+    with pytest.raises(MedstError, match=r"--x .*empty: this folder has no weights; it needs model.safetensors or"):
         find_weights(tmp_path / "empty", "--x")
 
 

@@ -87,7 +87,7 @@ def test_a_vocabulary_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_no_folder_and_no_tokenizer_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(MedstError, match="no such file or folder"):
         load_tokenizer(tmp_path / "none")
-    with pytest.raises(MedstError, match=r"holds no tokenizer; it needs tokenizer.json or vocab.txt"):
+    with pytest.raises(MedstError, match=r"has no tokenizer; it needs tokenizer.json or vocab.txt"):
         load_tokenizer(tmp_path)
 
 

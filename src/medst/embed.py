@@ -1,7 +1,7 @@
-"""Embeddings of a whole cohort as Parquet, a file for every few thousand rows, so that a stopped job resumes.
+"""Embeddings of a cohort as Parquet files of a few thousand rows each, so that a stopped job resumes.
 
-OUT is a folder that polars, pandas, DuckDB and Spark read as one table; what is in it is said in embed.json,
-and a file under its final name is whole.
+OUT is a folder that polars, pandas, DuckDB and Spark read as one table. embed.json describes it. A file under its final name
+is complete.
 """
 
 from io import BytesIO
@@ -36,12 +36,12 @@ def embed(
     Args:
         model: folder of a model.
         cohort: a prepared cohort of any kind.
-        out: folder for embed.json and part-00000.parquet and so on; one that was stopped is resumed.
+        out: folder for embed.json and part-00000.parquet and so on; a stopped job resumes.
         rows: rows per file; memory grows with it and not with the cohort.
         progress: called with (rows done, rows in all, a note).
 
     Returns:
-        What embed.json says: fingerprints of model and cohort, `rows`, `dim`, `files`.
+        The content of embed.json: fingerprints of model and cohort, `rows`, `dim`, `files`.
 
     Raises:
         MedstError: no model or cohort there, rows below 1, `out` holds other embeddings or something else, or another
@@ -51,7 +51,7 @@ def embed(
         raise MedstError(f"rows is {rows}; give 1 or more.")
     loaded, opened = load(model, device="cpu"), open_cohort(cohort)
     table = opened.image_table if opened.pairs is None else opened.pairs.select(_PAIRS)
-    said = {
+    description = {
         "schema": SCHEMA,
         "medst_version": __version__,
         "numerics": NUMERICS,
@@ -64,51 +64,50 @@ def embed(
         "files": -(-table.height // rows),
     }
     with claim(out):
-        _begin(out, said)
+        _check_folder(out, description)
         for number, start in enumerate(range(0, table.height, rows)):
-            file = out / f"part-{number:05d}.parquet"
-            if not _is_whole(file, min(rows, table.height - start)):
+            file, part = out / f"part-{number:05d}.parquet", table.slice(start, rows)
+            if not _is_complete(file, part.height):
                 parquet = BytesIO()
-                _embedded(loaded, opened, table, start, rows).write_parquet(parquet)
+                part.with_columns(**_columns(loaded, opened, start, part.height)).write_parquet(parquet)
                 write_bytes(file, parquet.getbuffer())
             if progress is not None:
-                progress(min(start + rows, table.height), table.height, file.name)
-    return said
+                progress(start + part.height, table.height, file.name)
+    return description
 
 
-def _is_whole(file: Path, rows: int) -> bool:
-    """Whether a file of an earlier run is there and can be kept; a damaged one is written again."""
+def _is_complete(file: Path, rows: int) -> bool:
+    """Whether an earlier job wrote this file; a damaged one is written again."""
     try:
         return file.is_file() and read_table(file, {"image": pl.List(pl.Float32)}).height == rows
     except (OSError, ValueError):
         return False
 
 
-def _embedded(loaded: Model, cohort: Cohort, table: pl.DataFrame, start: int, rows: int) -> pl.DataFrame:
-    part = table.slice(start, rows)
+def _columns(loaded: Model, cohort: Cohort, start: int, rows: int) -> dict[str, pl.Series]:
     if cohort.pairs is None:
-        images = np.arange(start, start + part.height)
-        return part.with_columns(image=_column(image_features(loaded, cohort, images).embedding))
-    image, report = embed_pairs(loaded, cohort, cohort.pairs.slice(start, rows))
-    return part.with_columns(image=_column(image), report=_column(report))
+        found = {"image": image_features(loaded, cohort, np.arange(start, start + rows)).embedding}
+    else:
+        image, report = embed_pairs(loaded, cohort, cohort.pairs.slice(start, rows))
+        found = {"image": image, "report": report}
+    return {
+        name: pl.Series(embeddings, dtype=pl.Array(pl.Float32, embeddings.shape[1])).arr.to_list()
+        for name, embeddings in found.items()
+    }
 
 
-def _column(embeddings: np.ndarray) -> pl.Series:
-    return pl.Series(embeddings, dtype=pl.Array(pl.Float32, embeddings.shape[1])).arr.to_list()
-
-
-def _begin(out: Path, said: dict[str, Any]) -> None:
-    """Take a new folder, or one with the same embeddings."""
+def _check_folder(out: Path, description: dict[str, Any]) -> None:
+    """Accept a new folder, or one with the same embeddings."""
     file = out / "embed.json"
     if file.is_file():
-        before = {"numerics": 1} | read_json(file, "give a new folder")  # the only version before it was written down
-        other = [name for name in said if name != "medst_version" and before.get(name) != said[name]]
+        before = {"numerics": 1} | read_json(file, "give a new folder")  # version 1 did not record it
+        other = [name for name in description if name != "medst_version" and before.get(name) != description[name]]
         if other:
             raise MedstError(f"{out} holds embeddings of another {other[0].replace('_', ' ')}; give a new folder.")
     elif is_free(out):
-        write_json(file, said)
+        write_json(file, description)
     else:
-        raise MedstError(f"{out} is not empty and holds no embeddings; give a new folder.")
+        raise MedstError(f"{out} is not empty and does not hold embeddings; give a new folder.")
     for leftover in out.iterdir():
         if is_leftover(leftover):
             leftover.unlink()

@@ -1,8 +1,8 @@
 """The only way from pictures, texts or rows of a cohort to features: batching, precision and device are decided here.
 
-A picture is encoded as the middle of its stored square, `crop` pixels wide. What a picture or a text gives depends on
-nothing else in its batch, up to rounding. Rows and texts that are asked for twice are encoded once. Memory does not grow
-with the number of rows, and the same request gives the same bits.
+A picture is encoded as the middle of its stored square, `crop` pixels wide. The features of a picture or a text don't depend
+on the rest of its batch, up to rounding. Repeated rows and texts are encoded once. Memory does not grow with the number of
+rows, and the same request gives the same bits.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ CACHED = 5 * 2**20
 
 
 class Encoder(Protocol):
-    """What this module needs of a model; `medst.Model` has it."""
+    """The parts of a `medst.Model` that are needed here."""
 
     model: MedST
     tokenizer: PreTrainedTokenizerBase
@@ -53,7 +53,7 @@ class Encoded:
 
     Attributes:
         embedding: rows of unit length.
-        feature: the global feature that the projection head is given.
+        feature: the global feature, input of the projection head.
         tokens: embeddings of patches (frontal ones before lateral ones) or words, of unit length; zero where there is none.
         mask: True where there is a patch or a word.
     """
@@ -70,7 +70,7 @@ class ImageFeatures:
 
     Attributes:
         embedding: rows of unit length.
-        feature: the global feature that the projection head is given.
+        feature: the global feature, input of the projection head.
         patches: the mean of the patches' embeddings.
     """
 
@@ -99,7 +99,7 @@ def batch_size(encoder: Encoder) -> int:
 
 
 def centre_crop(encoder: Encoder, squares: Squares) -> Float[Tensor, "picture 1 size size"]:
-    """Pictures as the image encoder is given them outside of training, on its device."""
+    """Cut out, scale and normalise pictures as the image encoder sees them outside of training; on its device."""
     stored = torch.from_numpy(np.asarray(squares)).to(device_of(encoder))
     return centre(stored, encoder.crop, encoder.model.settings.vision.image_size)
 
@@ -145,7 +145,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Encoded:
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
-    """Embed texts as they are given: a row of unit length for each."""
+    """Embed texts, one row of unit length each, in their order."""
     unique = sorted(set(texts), key=lambda text: (len(text), text))  # by length: less padding in a batch
     place = {text: i for i, text in enumerate(unique)}
     found = np.empty((len(unique), encoder.model.settings.embedding), dtype=np.float32)
@@ -180,7 +180,7 @@ def image_features(
         rows: rows of the cohort's images, in any order and as often as wanted.
         laterals: for each of `rows` the row of its lateral view, -1 where there is none.
         precision: arithmetic of the encoder.
-        cache: a folder. What was once computed for the same rows is read from it, and the features are mapped from a file.
+        cache: a folder. Features of the same rows are computed once, kept in a file there, and mapped from it.
 
     Raises:
         MedstError: the cohort has no such row.
@@ -237,24 +237,16 @@ def embed_pairs(
 
 
 def _cached(file: Path, shape: tuple[int, int], batches: Iterator[np.ndarray]) -> np.ndarray:
-    """The features in a cache file, which is written first where it is missing or damaged."""
-    before = _read_features(file, shape)
-    if before is not None:
-        return before
+    """The features in a cache file, which is written first if it is missing or damaged."""
+    try:
+        found = np.load(file, mmap_mode="r")
+        if isinstance(found, np.ndarray) and (found.shape, found.dtype) == (shape, np.dtype("<f4")):
+            return found
+    except Exception:  # NumPy raises half a dozen types on a damaged header
+        pass
     # Written, not mapped: on a full disk a write fails, where touching a mapped page kills the process.
     with atomic(file) as part, part.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for batch in batches:
             out.write(batch.astype("<f4").tobytes())
     return np.load(file, mmap_mode="r")
-
-
-def _read_features(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    if not file.is_file():
-        return None
-    try:
-        found = np.load(file, mmap_mode="r")
-    except Exception:  # NumPy raises half a dozen types on a damaged header
-        return None
-    fits = isinstance(found, np.ndarray) and (found.shape, found.dtype) == (shape, np.dtype("<f4"))
-    return found if fits else None

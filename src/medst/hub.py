@@ -1,4 +1,4 @@
-"""Weights and tokenizers by name: a path here, or a model of the Hugging Face hub."""
+"""Weights and tokenizers by name: a local path, or a model of the Hugging Face hub."""
 
 import os
 import re
@@ -14,30 +14,30 @@ from medst.files import find_folder
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SHOWN = 200
-"""Characters of a name that a message repeats."""
+"""Most characters of a name that a message repeats."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights in a Hugging Face folder; the first one that is there is read."""
+"""Names of weights in a Hugging Face folder; the first one found is read."""
 
 
 def find(
-    name: Path | str, what: str, patterns: Sequence[str], is_complete: Callable[[Path], bool] | None = None
+    name: Path | str, setting: str, patterns: Sequence[str], is_complete: Callable[[Path], bool] | None = None
 ) -> Path:
-    """The file or folder of this name here, or the local copy of what the hub has under it.
+    """The local file or folder of this name, or the local copy of a model on the hub.
 
-    An unknown name fails at once: the hub is asked one time, and where it can't be reached the local cache decides.
+    An unknown name fails at once: the hub is asked only once, and if it can't be reached the local cache decides.
 
     Args:
-        name: a path, or a hub id OWNER/NAME; a path that exists wins.
-        what: the setting or argument that gave the name; begins the error message.
+        name: a path, or a hub id OWNER/NAME; a path that exists takes precedence.
+        setting: the setting or argument that gave the name; begins the error message.
         patterns: files of the hub's model to fetch, as shell patterns.
-        is_complete: tells a whole folder from half a one, where `name` may be one that is being replaced.
+        is_complete: whether a folder is complete, for folders that another process may be replacing.
 
     Raises:
-        MedstError: there is neither, it is a device or a pipe, or the hub does not give it.
+        MedstError: neither exists, the path is a device or a pipe, or the hub refuses.
     """
-    here = _here(name, what, is_complete)
-    if here is not None:
-        return here
+    local = _local_path(name, setting, is_complete)
+    if local is not None:
+        return local
     try:
         # Not a mixin's from_pretrained, which asks for one file first and tries that six times.
         return Path(snapshot_download(str(name), allow_patterns=list(patterns)))
@@ -50,59 +50,53 @@ def find(
         unreached = "HF_HUB_OFFLINE is set" if offline else "the hub can't be reached"
         reason = f"{unreached}, and its local cache does not have the model"
     raise MedstError(
-        f"{what} {name}: no such file or folder here, and not to be had from the Hugging Face hub ({reason}); "
+        f"{setting} {name}: no such local file or folder, and the Hugging Face hub did not provide it ({reason}); "
         "check the spelling, or give a local folder."
     )
 
 
-def check_name(name: Path | str, what: str) -> None:
-    """Refuse a name that is neither a path here nor a possible hub id, without asking the hub; raises as `find`."""
-    _here(name, what, Path.is_dir)
+def check_name(name: Path | str, setting: str) -> None:
+    """Refuse a name that is neither a local path nor a possible hub id, without asking the hub; raises as `find`."""
+    _local_path(name, setting, Path.is_dir)
 
 
-def _here(name: Path | str, what: str, is_complete: Callable[[Path], bool] | None) -> Path | None:
-    """The path of this name, or None for a possible hub id; a path into a folder that is here is never one."""
+def _local_path(name: Path | str, setting: str, is_complete: Callable[[Path], bool] | None) -> Path | None:
+    """The path of this name, or None for a possible hub id, which no path into an existing folder is."""
     if not isinstance(name, (str, os.PathLike)):
-        raise MedstError(f"{what} is {name!r}; give a path or a hub id.")
-    place, said = Path(name), str(name) if len(str(name)) <= SHOWN else f"{str(name)[:SHOWN]}..."
+        raise MedstError(f"{setting} is {name!r}; give a path or a hub id.")
+    path, shown = Path(name), str(name) if len(str(name)) <= SHOWN else f"{str(name)[:SHOWN]}..."
     try:
-        place = place if is_complete is None else find_folder(place, is_complete)
-        kind = place.stat().st_mode
+        path = path if is_complete is None else find_folder(path, is_complete)
+        kind = path.stat().st_mode
     except FileNotFoundError:
-        pass
+        if HUB_ID.fullmatch(str(name)) and not Path(name).parent.exists():
+            return None
+        raise MedstError(f"{setting} {shown}: no such file or folder.") from None
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "impossible as a file name"
-        raise MedstError(f"{what} {said!r}: {reason}.") from None
-    else:
-        if stat.S_ISDIR(kind) or stat.S_ISREG(kind):
-            return place
-        raise MedstError(f"{what} {said}: not a regular file.")
-    if not HUB_ID.fullmatch(str(name)) or Path(name).parent.exists():
-        raise MedstError(f"{what} {said}: no such file or folder.")
-    return None
+        raise MedstError(f"{setting} {shown!r}: {reason}.") from None
+    if stat.S_ISDIR(kind) or stat.S_ISREG(kind):
+        return path
+    raise MedstError(f"{setting} {shown}: not a regular file.")
 
 
-def find_weights(name: Path | str, what: str, beside: Sequence[str] = ()) -> Path:
-    """The file of weights that a name stands for: itself, or the one in its folder, here or from the hub.
+def find_weights(name: Path | str, setting: str, others: Sequence[str] = ()) -> Path:
+    """The file of weights with this name, or in the folder of this name, local or from the hub.
 
     Args:
         name: a file, a folder, or a hub id OWNER/NAME.
-        what: the setting that gave the name.
-        beside: other files to fetch from the hub with them.
+        setting: the setting that gave the name.
+        others: further files to fetch from the hub with the weights.
 
     Raises:
-        MedstError: there is no such file or folder, or it holds no weights.
+        MedstError: there is no such file or folder, or it has no weights.
     """
-    place = find(name, what, [*beside, WEIGHTS[0]])
-    if place.is_dir() and not _weights_in(place) and not Path(name).exists():
-        place = find(name, what, [*beside, *WEIGHTS])  # a model older than safetensors
-    if place.is_dir():
-        found = _weights_in(place)
-        if found is None:
-            raise MedstError(f"{what} {name}: this folder holds no weights; it needs {' or '.join(WEIGHTS)}.")
-        return found
-    return place
-
-
-def _weights_in(folder: Path) -> Path | None:
-    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    path = find(name, setting, [*others, WEIGHTS[0]])
+    if not path.is_dir():
+        return path
+    if not Path(name).exists() and not (path / WEIGHTS[0]).is_file():
+        path = find(name, setting, [*others, *WEIGHTS])  # a model older than safetensors
+    found = [path / file for file in WEIGHTS if (path / file).is_file()]
+    if not found:
+        raise MedstError(f"{setting} {name}: this folder has no weights; it needs {' or '.join(WEIGHTS)}.")
+    return found[0]

@@ -280,7 +280,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_filled(tmp_path: Path) -> No
 
 def test_a_folder_without_a_bert_and_a_checkpoint_of_something_else_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(
-        MedstError, match=r"this folder holds no weights; it needs model.safetensors or pytorch_model.bin"
+        MedstError, match=r"this folder has no weights; it needs model.safetensors or pytorch_model.bin"
     ):
         load_pretrained(make(), bert=tmp_path)
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")

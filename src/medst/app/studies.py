@@ -163,7 +163,7 @@ class Backend:
         images = self.model.encode_image(study)
         if own is not None:
             images = own.images.join(images)
-        return OpenStudies("", tuple(studies[i] for i in order), images.take(order))
+        return OpenStudies("", tuple(studies[i] for i in order), images.select(order))
 
     def ground(self, opened: OpenStudies, phrase: str) -> list[Grounding]:
         """Heat maps of a phrase on every study.
@@ -182,7 +182,7 @@ class Backend:
         for number in (prior, current):
             opened.check_number(number)
         limited(finding, MOST_PHRASE, "the finding")
-        return self.model.compare(opened.images.take([prior]), opened.images.take([current]), finding)
+        return self.model.compare(opened.images.select([prior]), opened.images.select([current]), finding)
 
     def similar(self, opened: OpenStudies, number: int, count: int = 6) -> list[SimilarStudy]:
         """The most similar studies of other patients.

@@ -1,4 +1,4 @@
-"""From the model's patches back to the pixels of a picture as it was."""
+"""From the model's patches back to the pixels of the original picture."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from medst.cohort.resize import SIDE, fit
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture lies in its 256 x 256 square: in proportion, in the middle, black around it.
+    """Where a picture lies in its 256 x 256 square: scaled in proportion and centred, with black around it.
 
     Attributes:
-        height: of the picture, in pixels.
-        width: the same across.
+        height: of the original, in pixels.
+        width: of the original, in pixels.
     """
 
     height: int
@@ -27,12 +27,12 @@ class Geometry:
 
     @property
     def corner(self) -> tuple[int, int]:
-        """Row and column of the square where the picture begins."""
+        """Row and column of the square where the picture starts."""
         rows, columns = self.inner
         return (SIDE - rows) // 2, (SIDE - columns) // 2
 
     def at(self, longest: int) -> "Geometry":
-        """The same picture, made smaller (never larger) until its longer side is `longest` pixels."""
+        """The size of the picture scaled down so that its longer side is at most `longest` pixels."""
         scale = min(1.0, longest / max(self.height, self.width))
         return Geometry(max(1, round(self.height * scale)), max(1, round(self.width * scale)))
 
@@ -40,27 +40,27 @@ class Geometry:
 def unfold(
     grid: Float32[np.ndarray, "row column"], geometry: Geometry, crop: int, size: Geometry | None = None
 ) -> Float32[np.ndarray, "height width"]:
-    """Values of patches, interpolated bilinearly between their centres, on the pixels of the picture.
+    """Interpolate values of patches bilinearly between their centres, on the pixels of the picture.
 
     Args:
-        grid: a value a patch; the patches cover the middle `crop` x `crop` pixels of the square.
+        grid: one value per patch; the patches cover the middle `crop` x `crop` pixels of the square.
         geometry: of the picture.
         crop: in pixels of the 256 x 256 square.
-        size: draw the result at this size instead of the picture's own.
+        size: of the result, if not that of the picture.
 
     Returns:
-        float32 (height, width); NaN on the pixels that the crop cuts off, of which the model says nothing.
+        float32 (height, width); NaN outside of the crop, which the model did not see.
     """
     drawn = size or geometry
     rows, columns = geometry.inner
     top, left = geometry.corner
-    across = _weights(drawn.height, rows, top, crop, grid.shape[0])
-    down = _weights(drawn.width, columns, left, crop, grid.shape[1])
-    return (across @ grid.astype(np.float64) @ down.T).astype(np.float32)
+    vertical = _weights(drawn.height, rows, top, crop, grid.shape[0])
+    horizontal = _weights(drawn.width, columns, left, crop, grid.shape[1])
+    return (vertical @ grid.astype(np.float64) @ horizontal.T).astype(np.float32)
 
 
 def _weights(pixels: int, inner: int, start: int, crop: int, patches: int) -> Float64[np.ndarray, "pixel patch"]:
-    """Share of each patch in each pixel along one side; a row of NaN for a pixel outside of the crop."""
+    """Weight of each patch in each pixel along one side; NaN for a pixel outside of the crop."""
     in_square = start + (np.arange(pixels) + 0.5) * inner / pixels
     in_crop = (in_square - (SIDE - crop) // 2) / crop
     place = np.clip(in_crop * patches - 0.5, 0, patches - 1)

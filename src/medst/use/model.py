@@ -98,6 +98,10 @@ class Model(
         """Where the weights are."""
         return device_of(self)
 
+    @property
+    def _parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     def untrained(self, seed: int) -> "Model":
         """A model of the same shape with fresh weights, as a baseline."""
         with torch.random.fork_rng(devices=[]):
@@ -143,7 +147,6 @@ class Model(
         return ImageEmbeddings(
             embedding,
             patches.unflatten(1, (2, side, side)),
-            torch.tensor([view is not None for _, view in geometry], dtype=torch.bool),
             tuple(front for front, _ in geometry),
             tuple(view for _, view in geometry),
             self.crop,
@@ -276,9 +279,8 @@ class Model(
 
     def __repr__(self) -> str:
         vision, text = self.model.settings.vision, self.model.settings.text
-        parameters = sum(p.numel() for p in self.model.parameters())
         return (
-            f"<Model: recipe {self.recipe.name}, {parameters / 1e6:.1f} M parameters, "
+            f"<Model: recipe {self.recipe.name}, {self._parameters / 1e6:.1f} M parameters, "
             f"ViT {vision.width} x {vision.depth} at {vision.image_size} px, BERT {text.width} x {text.layers} with "
             f"{len(self.tokenizer)} word pieces, on {self.device}, weights {self.fingerprint[:12] or 'untrained'}>"
         )
@@ -296,16 +298,13 @@ class Model(
 
     def generate_model_card(self, *_: Any, **more: Any) -> ModelCard:
         """The card that `save_pretrained` writes: what the model is and how to use it."""
-        settings = self.model.settings
         return ModelCard.from_template(
             card_data=self._hub_mixin_info.model_card_data,
             template_str=TEMPLATE,
             recipe=self.recipe.name,
+            settings=self.model.settings,
+            parameters=self._parameters,
             version=__version__,
-            parameters=sum(p.numel() for p in self.model.parameters()),
-            vision=settings.vision,
-            text=settings.text,
-            embedding=settings.embedding,
             repo_id=more.get("repo_id", "OWNER/NAME"),
         )
 

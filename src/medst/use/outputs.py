@@ -1,4 +1,4 @@
-"""What a model says, as typed values. Tensors are float32, on the CPU and without gradients."""
+"""Results of a model's calls. Tensors are float32, on the CPU and without gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,20 +17,18 @@ Direction = Literal["improving", "stable", "worsening"]
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbeddings:
-    """Pairs as the model sees them.
+    """Embeddings of pairs.
 
     Attributes:
         embedding: (pair, dim), rows of unit length.
         patches: (pair, view, row, column, dim), unit vectors; view 0 is frontal, view 1 lateral (zero where none).
-        has_lateral: (pair,), whether there is one.
         frontal: geometry of each frontal view.
-        lateral: the same of the laterals; None where there is none.
+        lateral: geometry of each lateral view; None where there is none.
         crop: side of the square that the model saw, in pixels of the stored 256 x 256.
     """
 
     embedding: Float[Tensor, "pair dim"]
     patches: Float[Tensor, "pair view row column dim"] = field(repr=False)
-    has_lateral: Bool[Tensor, " pair"] = field(repr=False)
     frontal: tuple[Geometry, ...]
     lateral: tuple[Geometry | None, ...]
     crop: int
@@ -38,24 +36,27 @@ class ImageEmbeddings:
     def __len__(self) -> int:
         return len(self.embedding)
 
-    def take(self, rows: Sequence[int]) -> "ImageEmbeddings":
+    @property
+    def has_lateral(self) -> Bool[Tensor, " pair"]:
+        """Which pairs have a lateral view."""
+        return torch.tensor([view is not None for view in self.lateral], dtype=torch.bool)
+
+    def select(self, rows: Sequence[int]) -> "ImageEmbeddings":
         """Some of the pairs, in the order of `rows`."""
-        chosen = torch.tensor(rows, dtype=torch.int64)
+        chosen = list(rows)
         return ImageEmbeddings(
             self.embedding[chosen],
             self.patches[chosen],
-            self.has_lateral[chosen],
             tuple(self.frontal[row] for row in rows),
             tuple(self.lateral[row] for row in rows),
             self.crop,
         )
 
     def join(self, other: "ImageEmbeddings") -> "ImageEmbeddings":
-        """The pairs of both, of one model."""
+        """The pairs of both, embedded by the same model."""
         return ImageEmbeddings(
             torch.cat([self.embedding, other.embedding]),
             torch.cat([self.patches, other.patches]),
-            torch.cat([self.has_lateral, other.has_lateral]),
             self.frontal + other.frontal,
             self.lateral + other.lateral,
             self.crop,
@@ -64,12 +65,12 @@ class ImageEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class TextEmbeddings:
-    """Texts as the model reads them.
+    """Embeddings of texts.
 
     Attributes:
         texts: as they were given.
         embedding: (text, dim), rows of unit length.
-        words: (text, word, dim), unit vectors, zero behind a text's last word.
+        words: (text, word, dim), unit vectors, zero after a text's last word.
         word_mask: (text, word), True where a text has a word.
     """
 
@@ -84,7 +85,7 @@ class TextEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """How well a phrase fits each patch of one view.
+    """How well a phrase matches each patch of one view.
 
     Attributes:
         grid: float32 (row, column), mean cosine of the phrase's words and the patch, from -1 to 1.
@@ -100,17 +101,17 @@ class HeatMap:
         """The map on the picture's own pixels, interpolated bilinearly.
 
         Args:
-            longest: draw it smaller, with this many pixels along the longer side.
+            longest: draw the map smaller, with this many pixels along the longer side.
 
         Returns:
-            float32 (height, width) of the picture; NaN where the crop cuts it off.
+            float32 (height, width) of the picture; NaN outside of the crop.
         """
         size = None if longest is None else self.geometry.at(longest)
         return unfold(self.grid, self.geometry, self.crop, size)
 
     @property
     def peak(self) -> tuple[int, int]:
-        """Row and column of the picture in the middle of the best patch (of what part of it lies on the picture)."""
+        """Row and column of the picture at the centre of the best patch, or of the part of it that lies on the picture."""
         patch = np.unravel_index(int(self.grid.argmax()), self.grid.shape)
         alone = np.zeros_like(self.grid)
         alone[patch] = 1
@@ -119,7 +120,7 @@ class HeatMap:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the picture, in pixels."""
+        """Height and width of the picture in pixels."""
         return self.geometry.height, self.geometry.width
 
 
@@ -128,10 +129,10 @@ class Grounding:
     """Where a phrase is in a pair.
 
     Attributes:
-        phrase: what was asked for.
-        frontal: its heat map over the frontal view.
-        lateral: over the lateral view, or None where there is none.
-        similarity: of phrase and pair as wholes, from -1 to 1.
+        phrase: as it was given.
+        frontal: heat map of the frontal view.
+        lateral: heat map of the lateral view; None if there is none.
+        similarity: cosine of the phrase and the whole pair, from -1 to 1.
     """
 
     phrase: str
@@ -142,13 +143,13 @@ class Grounding:
 
 @dataclass(frozen=True)
 class Progression:
-    """What became of a finding between two studies.
+    """How a finding changed between two studies.
 
     Attributes:
-        finding: what was asked for.
+        finding: as it was given.
         improving, stable, worsening: shares that sum to 1; not calibrated probabilities.
-        prior: how present the finding is in the earlier study, a difference of cosines from -2 to 2.
-        current: the same in the later one.
+        prior: presence of the finding in the earlier study, a difference of cosines from -2 to 2.
+        current: presence in the later study.
     """
 
     finding: str
@@ -160,18 +161,14 @@ class Progression:
 
     @property
     def change(self) -> float:
-        """`current` - `prior`; above 0 where there is more of the finding."""
+        """`current` - `prior`; above 0 if there is more of the finding."""
         return self.current - self.prior
 
     @property
     def most_likely(self) -> Direction:
         """The direction with the largest share."""
-        shares: dict[Direction, float] = {
-            "improving": self.improving,
-            "stable": self.stable,
-            "worsening": self.worsening,
-        }
-        return max(shares, key=lambda name: shares[name])
+        directions: tuple[Direction, ...] = ("improving", "stable", "worsening")
+        return max(directions, key=lambda name: getattr(self, name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +176,7 @@ class Timeline:
     """Phrases over a patient's studies.
 
     Attributes:
-        studies: in time order; in the given order where a study has no time.
+        studies: in time order; in the given order if they have no time.
         phrases: as they were given.
         similarity: (study, phrase), cosines of each study's images and each phrase.
         images: the studies' embeddings, in the same order.

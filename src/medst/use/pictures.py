@@ -1,4 +1,4 @@
-"""Pictures from whatever a caller has, through the guarded reader of `medst prepare`."""
+"""Pictures from files, PIL images, arrays and tensors, through the guarded reader of `medst prepare`."""
 
 import os
 from dataclasses import dataclass, field
@@ -21,21 +21,24 @@ from medst.use.geometry import Geometry
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as it was and as a model is given it.
+    """A picture in its original size and as the model sees it.
 
     Attributes:
         square: uint8 (256, 256), as a cohort stores it.
-        original: uint8 (height, width), grey, upright; of a cohort's picture the stored square without its padding.
-        geometry: where pixels of `original` lie in `square`.
+        original: uint8 (height, width), grey, upright; for a cohort's picture the stored square without its padding.
     """
 
     square: UInt8[np.ndarray, "256 256"] = field(repr=False)
     original: UInt8[np.ndarray, "height width"] = field(repr=False)
-    geometry: Geometry
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where pixels of `original` lie in `square`."""
+        return Geometry(*self.original.shape)
 
 
 Source: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Picture
-"""A path (JPEG, PNG, DICOM and what else OpenCV reads, told apart by content), a PIL image, an array (h, w) or (h, w, 3)
+"""A path (JPEG, PNG, DICOM or another format of OpenCV, recognised by content), a PIL image, an array (h, w) or (h, w, 3)
 or a tensor (h, w), (1, h, w) or (3, h, w), both uint8 or floats from 0 to 1; or a `Picture`."""
 
 
@@ -43,11 +46,11 @@ def read_picture(source: Source, reading: Reading = AS_RELEASED) -> Picture:
     """Read one picture.
 
     Args:
-        source: see `Source`; colours become grey as OpenCV weights them.
+        source: see `Source`; colours are converted to grey with OpenCV's weights.
         reading: how DICOM files become 8 bits; `decode` is always exact.
 
     Raises:
-        MedstError: it can't be read or used, and why.
+        MedstError: it can't be read or used; the message says why.
     """
     if isinstance(source, Picture):
         return source
@@ -60,37 +63,37 @@ def read_picture(source: Source, reading: Reading = AS_RELEASED) -> Picture:
         except OSError as error:
             raise MedstError(f"{path}: {error.strerror or error}.") from error
     if isinstance(source, Image.Image):
-        return _picture(_checked(_of_pil(source)))
+        return _picture(_checked(_pil_pixels(source)))
     if isinstance(source, Tensor):
-        return _picture(_checked(_of_tensor(source)))
+        return _picture(_checked(_tensor_pixels(source)))
     if isinstance(source, np.ndarray):
         return _picture(_checked(source))
     raise MedstError(f"a picture is a path, a PIL image, an array or a tensor, not {type(source).__name__}.")
 
 
 def stored_picture(square: UInt8[np.ndarray, "256 256"], height: int, width: int) -> Picture:
-    """A cohort's picture, whose file was `height` x `width`; what is left of the original is the square without padding."""
+    """A picture stored in a cohort, from a file of `height` x `width` pixels; its original is the square without padding."""
     stored = Geometry(height, width)
     rows, columns = stored.inner
     top, left = stored.corner
     inner = np.ascontiguousarray(square[top : top + rows, left : left + columns])
-    return Picture(np.array(square), inner, Geometry(rows, columns))
+    return Picture(np.array(square), inner)
 
 
 def _picture(grey: np.ndarray) -> Picture:
-    return Picture(resize(grey), grey, Geometry(*grey.shape))
+    return Picture(resize(grey), grey)
 
 
-def _of_pil(image: Image.Image) -> np.ndarray:
+def _pil_pixels(image: Image.Image) -> np.ndarray:
     if image.mode in ("1", "LA", "P", "RGBA", "YCbCr", "L", "RGB"):
-        try:  # PIL reads a file only now
+        try:  # PIL reads the file here
             return np.asarray(image.convert("L" if image.mode in ("1", "LA", "L") else "RGB"))
         except (OSError, ValueError, SyntaxError) as error:
             raise UnreadableImage(f"a PIL image that can't be read ({error}).") from None
     raise UnreadableImage(f"a PIL image of mode {image.mode}; convert it to L or RGB, with 8 bits, first.")
 
 
-def _of_tensor(tensor: Tensor) -> np.ndarray:
+def _tensor_pixels(tensor: Tensor) -> np.ndarray:
     try:
         if tensor.ndim == 3 and tensor.shape[0] in (1, 3):
             tensor = tensor.permute(1, 2, 0)
@@ -103,7 +106,7 @@ def _of_tensor(tensor: Tensor) -> np.ndarray:
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
-    """An array's 8-bit grey picture."""
+    """Convert an array to an 8-bit grey picture."""
     if isinstance(pixels, np.ma.MaskedArray):
         raise UnreadableImage("a masked array; fill in its masked pixels with .filled(0) first.")
     if pixels.ndim == 3 and pixels.shape[2] == 1:

@@ -1,4 +1,4 @@
-"""The text of the model card that is written beside weights; Hugging Face's template language."""
+"""Template of the model card that is saved with the weights."""
 
 TEMPLATE = """---
 {{ card_data }}
@@ -7,7 +7,7 @@ TEMPLATE = """---
 # A medst model
 
 Embeds chest X-rays (frontal, with or without the lateral of the same study) and their reports in one space of
-{{ embedding }} dimensions, trained over space (views) and time (a patient's studies) as in *Unlocking the Power of
+{{ settings.embedding }} dimensions, trained over space (views) and time (a patient's studies) as in *Unlocking the Power of
 Spatial and Temporal Information in Medical Multimodal Pre-training* (Med-ST, ICML 2024, arXiv 2405.19654).
 
 | | |
@@ -15,10 +15,10 @@ Spatial and Temporal Information in Medical Multimodal Pre-training* (Med-ST, IC
 | recipe | `{{ recipe }}` |
 | written by | medst {{ version }} |
 | parameters | {{ "{:,}".format(parameters) }} |
-| image encoder | ViT, {{ vision.depth }} blocks of width {{ vision.width }} |
-| pictures | side {{ vision.image_size }}, patches of side {{ vision.patch_size }} |
-| text encoder | BERT, {{ text.layers }} layers of width {{ text.width }} |
-| word order | {{ "seen" if text.positions else "not seen: a report is a bag of words, as released" }} |
+| image encoder | ViT, {{ settings.vision.depth }} blocks of width {{ settings.vision.width }} |
+| pictures | side {{ settings.vision.image_size }}, patches of side {{ settings.vision.patch_size }} |
+| text encoder | BERT, {{ settings.text.layers }} layers of width {{ settings.text.width }} |
+| word order | {{ "seen" if settings.text.positions else "not seen: a report is a bag of words, as released" }} |
 
 ## Use
 
