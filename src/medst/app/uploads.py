@@ -69,7 +69,7 @@ def shrink(picture: Picture, longest: int) -> Picture:
     if small == picture.geometry:
         return picture
     original = cv2.resize(picture.original, (small.width, small.height), interpolation=cv2.INTER_AREA)
-    return replace(picture, original=original, geometry=Geometry(small.height, small.width))
+    return replace(picture, original=original)
 
 
 def _parse_date(date: str) -> datetime:

@@ -1,6 +1,6 @@
-"""Prompts of zero-shot classification: sentences that a model's text encoder turns into a class.
+"""Prompts of zero-shot classification: sentences whose embeddings stand for a class.
 
-A prompt file is JSON. For a cohort of two classes, or one class to tell from all others:
+A prompt file is JSON. For a cohort of two classes, prompts for and against one of them:
 
     {"pneumonia": {"positive": ["There is pneumonia."], "negative": ["There is no pneumonia."]}}
 
@@ -32,32 +32,32 @@ RELEASED = {
         ],
     }
 }
-"""Of the released code, for RSNA."""
+"""The prompts of the released code, for RSNA."""
 
 
 def prompts_for(cohort: Cohort, file: Path | None) -> dict[str, list[str]]:
     """Sentences for each class of a cohort, in the order of its classes.
 
     Raises:
-        MedstError: the file can't be read, names a class that the cohort doesn't have or misses one; or there is no file
-            and the cohort is not one of pneumonia or not.
+        MedstError: the file can't be read, or its classes are not those of the cohort; or there is no file and the
+            cohort's classes are not pneumonia and its absence.
     """
     classes = [str(name) for name in cohort.meta["classes"]]
     if file is None:
         if len(classes) != 2 or classes[1].lower() != "pneumonia":
             raise MedstError(
-                f"{cohort.path} has the classes {', '.join(classes)}; the released prompts tell pneumonia from none. "
-                "Give prompts for its classes with --prompts FILE."
+                f"{cohort.path} has the classes {', '.join(classes)}; the released prompts are for pneumonia and "
+                "its absence. Give prompts for its classes with --prompts FILE."
             )
         return dict(zip(classes, (RELEASED["pneumonia"]["negative"], RELEASED["pneumonia"]["positive"]), strict=True))
     return _by_class(read_prompts(file), classes, file)
 
 
 def read_prompts(file: Path) -> dict[str, Any]:
-    """The content of a prompt file: for each class a list of sentences, or two lists, `positive` and `negative`.
+    """Read a prompt file: for each class a list of sentences, or two lists, `positive` and `negative`.
 
     Raises:
-        MedstError: it is missing, not a regular file, not JSON, or of another shape.
+        MedstError: it is missing, not a regular file, not JSON, or does not have this form.
     """
     found = read_json(file, 'give a prompt file such as {"normal": ["..."], "pneumonia": ["..."]} with --prompts')
     if not found:
@@ -75,7 +75,7 @@ def read_prompts(file: Path) -> dict[str, Any]:
 
 
 def _is_sentence(text: Any) -> bool:
-    # Half of a surrogate pair is valid JSON, but no tokenizer takes it.
+    # Half of a surrogate pair is valid JSON, but tokenizers refuse it.
     return isinstance(text, str) and bool(text.strip()) and not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 

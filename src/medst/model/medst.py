@@ -94,16 +94,9 @@ class MedST(nn.Module):
         enable = getattr(bert, "activation_checkpointing_enable", None) or bert.gradient_checkpointing_enable
         enable({"use_reentrant": False})
 
-    def forward(
-        self,
-        frontal: Float[Tensor, "pair 1 h w"],
-        lateral: Float[Tensor, "lateral 1 h w"],
-        lateral_of: Int64[Tensor, " lateral"],
-        pieces: Int64[Tensor, "pair piece"],
-        attention_mask: Int64[Tensor, "pair piece"],
-    ) -> Embeddings:
-        """Embed a batch of pairs: pictures and reports, globally and locally."""
-        return self.project(self.encode(frontal, lateral, lateral_of, pieces, attention_mask))
+    def forward(self, *pairs: Tensor) -> Embeddings:
+        """Embed a batch of pairs, globally and locally; arguments as of `encode`."""
+        return self.project(self.encode(*pairs))
 
     def encode(
         self,

@@ -15,9 +15,14 @@ from medst.distributed import Devices
 class RowNorm(nn.BatchNorm1d):
     """Batch normalisation over rows, in training over those of all `devices` if these are set.
 
-    A single row, whose variance is zero, is normalised with the running statistics."""
+    A single row, whose variance is zero, is normalised with the running statistics.
+    """
 
     devices: Devices | None = None
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, x: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
         if self.training and self.devices is not None:
@@ -30,13 +35,10 @@ class RowNorm(nn.BatchNorm1d):
         count = devices.sum(x.new_tensor(float(len(x))))
         mean = devices.sum(x.sum(0)) / count
         variance = devices.sum((x - mean).square().sum(0)) / count
-        if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
-            with torch.no_grad():
-                unbiased = variance * count / (count - 1).clamp(min=1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
-                if self.num_batches_tracked is not None:
-                    self.num_batches_tracked.add_(1)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+            self.num_batches_tracked.add_(1)
         normal = (x - mean) * torch.rsqrt(variance + self.eps)
         return normal if self.weight is None else normal * self.weight + self.bias
 

@@ -103,9 +103,8 @@ def as_pairs(
 
 def each_of(given: object) -> Iterator:
     """The items of a list or tuple, or the one thing given; a four-dimensional array or tensor is several pictures."""
-    several = isinstance(given, (np.ndarray, Tensor)) and given.ndim == 4
-    if isinstance(given, Tensor) and given.layout != torch.strided:
-        several = False  # can't be taken apart; the reader refuses it
-    if isinstance(given, (list, tuple)) or several:
+    # A sparse tensor can't be taken apart; the reader refuses it.
+    several = isinstance(given, np.ndarray) or (isinstance(given, Tensor) and given.layout == torch.strided)
+    if isinstance(given, (list, tuple)) or (several and given.ndim == 4):  # type: ignore[attr-defined]
         return iter(given)  # type: ignore[call-overload]
     return iter([given])
