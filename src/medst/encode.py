@@ -27,8 +27,8 @@ from medst.files import atomic, sha256
 from medst.model.medst import MedST
 
 Precision = Literal["fp32", "bf16"]
-Squares = UInt8[np.ndarray, "picture side side"] | Sequence[UInt8[np.ndarray, "side side"]]
-"""Pictures as a cohort stores them, 256 x 256."""
+Square = UInt8[np.ndarray, "side side"]
+"""A picture as a cohort stores it, 256 x 256."""
 BATCH = 64
 """Most pictures or texts per forward pass."""
 CACHED = 5 * 2**20
@@ -98,7 +98,7 @@ def batch_size(encoder: Encoder) -> int:
     return min(BATCH, max(1, CACHED // tokens))
 
 
-def centre_crop(encoder: Encoder, squares: Squares) -> Float[Tensor, "picture 1 size size"]:
+def centre_crop(encoder: Encoder, squares: Sequence[Square] | np.ndarray) -> Float[Tensor, "picture 1 size size"]:
     """Cut out, scale and normalise pictures as the image encoder sees them outside of training; on its device."""
     stored = torch.from_numpy(np.asarray(squares)).to(device_of(encoder))
     return centre(stored, encoder.crop, encoder.model.settings.vision.image_size)
@@ -107,26 +107,25 @@ def centre_crop(encoder: Encoder, squares: Squares) -> Float[Tensor, "picture 1 
 @torch.no_grad()
 def encode_pictures(
     encoder: Encoder,
-    frontal: Squares,
-    lateral: Squares,
-    has_lateral: Bool[np.ndarray, " pair"],
+    frontal: Sequence[Square] | np.ndarray,
+    lateral: Sequence[Square | None],
     precision: Precision = "fp32",
 ) -> Encoded:
     """Encode one batch of pairs of pictures.
 
     Args:
         encoder: the model.
-        frontal: their frontal views.
-        lateral: the lateral views that exist, in the order of the pairs.
-        has_lateral: which pairs have one.
+        frontal: the frontal view of each pair.
+        lateral: the lateral view of each pair, or None.
         precision: arithmetic of the encoder; the heads compute in float32.
     """
     network, device = encoder.model, device_of(encoder)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         pictures = centre_crop(encoder, frontal)
-        if has_lateral.any():
-            lateral_of = torch.from_numpy(np.flatnonzero(has_lateral)).to(device)
-            feature, patches, mask = network.vision(pictures, centre_crop(encoder, lateral), lateral_of)
+        laterals = [square for square in lateral if square is not None]
+        if laterals:
+            lateral_of = torch.tensor([i for i, square in enumerate(lateral) if square is not None], device=device)
+            feature, patches, mask = network.vision(pictures, centre_crop(encoder, laterals), lateral_of)
         else:
             tokens = network.vision.encode_view(pictures)
             feature, patches = tokens[:, 0], tokens[:, 1:]
@@ -196,9 +195,8 @@ def image_features(
     unique, place = np.unique(pairs, axis=0, return_inverse=True)
 
     def encode(batch: np.ndarray) -> Float32[np.ndarray, "image column"]:
-        has_lateral = batch[:, 1] >= 0
-        frontal, lateral = cohort.images[batch[:, 0]], cohort.images[batch[has_lateral, 1]]
-        found = encode_pictures(encoder, frontal, lateral, has_lateral, precision)
+        frontal, lateral = cohort.images[batch[:, 0]], [cohort.images[i] if i >= 0 else None for i in batch[:, 1]]
+        found = encode_pictures(encoder, frontal, lateral, precision)
         mean = found.tokens.sum(1) / found.mask.sum(1, keepdim=True)
         return torch.cat([found.embedding, found.feature, mean], dim=1).float().cpu().numpy()
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
@@ -22,9 +21,8 @@ from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
-from medst.use.geometry import Geometry
 from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, TextEmbeddings, Timeline
-from medst.use.pictures import Picture, Source, read_picture
+from medst.use.pictures import Source, read_picture
 from medst.use.progression import presence_axis, presence_prompts, progression
 from medst.use.studies import Study, as_pairs, each_of, time_order
 from medst.weights.model_card import TEMPLATE
@@ -70,14 +68,14 @@ class Model(
 ):
     """A model with the calls that people use.
 
-    Pictures and texts are encoded in batches of a fixed size on the model's device; what one of them gives depends on
-    nothing beside it, up to rounding. `save_pretrained(folder)`, `from_pretrained(folder or hub id)` and
-    `push_to_hub(hub id)` are Hugging Face's.
+    Pictures and texts are encoded in batches on the model's device; the result for one of them does not depend on the
+    others, up to rounding. `save_pretrained(folder)`, `from_pretrained(folder or hub id)` and `push_to_hub(hub id)` are
+    Hugging Face's.
 
     Attributes:
         model: both encoders and their heads, in evaluation mode.
-        objective: the losses with their learnt weightings; None where the folder has none.
-        tokenizer: the one that the model was trained with.
+        objective: the losses with their learnt weightings; None if the folder has none.
+        tokenizer: of the training.
         recipe: the settings of the run that trained it, as far as this version knows them.
         fingerprint: sha256 of the weights' file, hexadecimal; another text for a model that was never saved.
     """
@@ -90,12 +88,12 @@ class Model(
 
     @property
     def crop(self) -> int:
-        """Side of the square that the image encoder sees, in pixels of the stored 256 x 256: the training's crop."""
+        """Side of the square that the image encoder sees, in pixels of the stored 256 x 256: `data.crop` of the training."""
         return self.recipe.data.crop
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         return device_of(self)
 
     @property
@@ -114,7 +112,7 @@ class Model(
         """Embed pairs.
 
         Args:
-            frontal: one frontal view or several; or one `Study` or several, which bring their laterals along.
+            frontal: one frontal view or several; or one `Study` or several, which have their own lateral views.
             lateral: the lateral view of each, in the same order; None where there is none.
 
         Raises:
@@ -132,28 +130,29 @@ class Model(
         pairs, settings, size = as_pairs(frontal, lateral), self.model.settings, batch_size(self)
         side, dim = settings.vision.image_size // settings.vision.patch_size, settings.embedding
         embedding, patches = torch.empty(len(pairs), dim), torch.zeros(len(pairs), 2 * side * side, dim)
-        geometry: list[tuple[Geometry, Geometry | None]] = []
+        geometry: list[list[Any]] = []
         for start in range(0, len(pairs), size):
-            rows, frontal_squares, lateral_squares = slice(start, start + size), [], []
+            rows, squares = slice(start, start + size), []
             for number, pair in enumerate(pairs[rows], start + 1):
-                front, side_view = _read_pair(f"pair {number} of {len(pairs)}", *pair)
-                geometry.append((front.geometry, None if side_view is None else side_view.geometry))
-                frontal_squares.append(front.square)
-                lateral_squares += [] if side_view is None else [side_view.square]
-            has_lateral = np.array([view is not None for _, view in geometry[rows]])
-            found = encode_pictures(self, frontal_squares, lateral_squares, has_lateral)
+                try:
+                    read = [None if source is None else read_picture(source) for source in pair]
+                except MedstError as error:
+                    raise type(error)(f"pair {number} of {len(pairs)}: {error}") from error
+                geometry.append([None if picture is None else picture.geometry for picture in read])
+                squares.append([None if picture is None else picture.square for picture in read])
+            found = encode_pictures(self, *zip(*squares, strict=True))
             embedding[rows] = found.embedding.cpu()
             patches[rows, : found.tokens.shape[1]] = found.tokens.cpu()
         return ImageEmbeddings(
             embedding,
             patches.unflatten(1, (2, side, side)),
-            tuple(front for front, _ in geometry),
-            tuple(view for _, view in geometry),
+            tuple(frontal_view for frontal_view, _ in geometry),
+            tuple(lateral_view for _, lateral_view in geometry),
             self.crop,
         )
 
     def encode_text(self, texts: Texts) -> TextEmbeddings:
-        """Embed texts, each alone; those longer than the model's `text.pieces` word pieces are cut.
+        """Embed texts; those longer than the model's `text.pieces` word pieces are cut.
 
         Args:
             texts: one or several, none empty.
@@ -187,7 +186,7 @@ class Model(
         )
 
     def similarity(self, image: Images, text: Texts) -> Float[Tensor, "pair text"]:
-        """Cosine of each pair and each text, from -1 to 1.
+        """Cosine similarity of each pair and each text, from -1 to 1.
 
         Raises:
             MedstError: as `encode_image` and `encode_text`.
@@ -198,10 +197,10 @@ class Model(
         return self.encode_image(image).embedding @ self.encode_text(text).embedding.T
 
     def ground(self, image: Images, text: str | TextEmbeddings) -> list[Grounding]:
-        """Where a phrase is in each pair.
+        """Locate a phrase in each pair.
 
-        The local loss (paper, section 3.3) lets words look for their patches; a patch's value is the mean over the phrase's
-        words of their cosine with it.
+        The local loss (paper, section 3.3) lets words attend to patches. The value of a patch is its mean cosine with the
+        phrase's words.
 
         Args:
             image: one pair or several.
@@ -222,13 +221,13 @@ class Model(
             raise MedstError(f"ground takes one phrase, not {len(phrase)}.")
         words = phrase.words[0][phrase.word_mask[0]]
         grids = (images.patches @ words.mean(0)).numpy()
-        whole = (images.embedding @ phrase.embedding[0]).tolist()
+        similarity = (images.embedding @ phrase.embedding[0]).tolist()
         return [
             Grounding(
                 phrase.texts[0],
                 HeatMap(grid[0], images.frontal[i], images.crop),
-                None if (beside := images.lateral[i]) is None else HeatMap(grid[1], beside, images.crop),
-                whole[i],
+                None if (lateral := images.lateral[i]) is None else HeatMap(grid[1], lateral, images.crop),
+                similarity[i],
             )
             for i, grid in enumerate(grids)
         ]
@@ -257,10 +256,10 @@ class Model(
     def timeline(
         self, studies: Source | Study | Sequence[Source | Study], phrases: str | Sequence[str] | TextEmbeddings
     ) -> Timeline:
-        """Phrases over a patient's studies.
+        """Similarity of phrases to a patient's studies over time.
 
         Args:
-            studies: put in time order if each has a time; frontal views alone, such as paths, stay in the order given.
+            studies: sorted by time if each has one; frontal views alone, such as paths, stay in the given order.
             phrases: one or several.
 
         Raises:
@@ -297,7 +296,7 @@ class Model(
         return cls(*weights.read_folder(Path(snapshot_download(model_id, allow_patterns=PATTERNS, **given))))
 
     def generate_model_card(self, *_: Any, **more: Any) -> ModelCard:
-        """The card that `save_pretrained` writes: what the model is and how to use it."""
+        """Make the card that `save_pretrained` writes: what the model is and how to use it."""
         return ModelCard.from_template(
             card_data=self._hub_mixin_info.model_card_data,
             template_str=TEMPLATE,
@@ -307,10 +306,3 @@ class Model(
             version=__version__,
             repo_id=more.get("repo_id", "OWNER/NAME"),
         )
-
-
-def _read_pair(name: str, frontal: Source, lateral: Source | None) -> tuple[Picture, Picture | None]:
-    try:
-        return read_picture(frontal), None if lateral is None else read_picture(lateral)
-    except MedstError as error:
-        raise type(error)(f"{name}: {error}") from error
