@@ -11,7 +11,6 @@ from medst.cohort.guarded_decode import guarded
 from medst.cohort.images import read_grey_and_date
 from medst.errors import MedstError
 from medst.use import Picture, Study, read_picture
-from medst.use.geometry import Geometry
 
 MOST_DATE, MOST_REPORT = 40, 10_000
 """Characters."""
