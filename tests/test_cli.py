@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: help at once, one sentence for what went wrong, an exit code that says so."""
+"""The command line as a person sees it: quick help, one sentence per error, exit codes."""
 
 import errno
 import os
@@ -51,7 +51,7 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
         assert verb in done.stdout
 
 
-def test_without_a_word_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([])
     assert not stop.value.code
@@ -93,14 +93,14 @@ def test_a_path_that_is_not_there_gives_one_sentence_that_names_it(words: tuple[
 
 
 @pytest.mark.parametrize("words", [("evaluate", "all", "model"), ("report",)])
-def test_what_takes_several_paths_asks_for_one(words: tuple[str, ...]) -> None:
+def test_verbs_with_several_paths_need_at_least_one(words: tuple[str, ...]) -> None:
     done = medst(*words)
     assert done.returncode == 1
     assert "at least one" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_end_that_a_scheduler_announces_is_a_sentence(tmp_path: Path) -> None:
+def test_sigterm_ends_in_a_sentence(tmp_path: Path) -> None:
     words = ["phantom", str(tmp_path / "out"), "--patients", "4000", "--workers", "1"]
     with subprocess.Popen([sys.executable, "-m", "medst", *words], stderr=subprocess.PIPE, text=True) as running:
         while not (tmp_path / ".out.lock").exists():
@@ -115,7 +115,7 @@ def test_the_end_that_a_scheduler_announces_is_a_sentence(tmp_path: Path) -> Non
 
 
 def test_what_can_be_refused_at_once_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
-    """A path into a folder that is here is never asked from the hub."""
+    """A path into an existing folder is never looked up at the hub."""
     (tmp_path / "run").mkdir()
     wrong = ["--optimiser.lr-min", "1", "--optimiser.lr", "0.1"]
     expected = [

@@ -1,4 +1,4 @@
-"""What the pages in docs point at is there."""
+"""The pages in docs: links, names, generated parts and the built site."""
 
 import re
 import shutil
@@ -75,7 +75,7 @@ def test_every_page_is_in_the_site_and_its_list(site: Path) -> None:
         assert (site / page.with_suffix(".html").name).is_file()
 
 
-def test_what_the_pages_point_at_is_in_the_site_and_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+def test_the_site_holds_all_it_links_to_and_fetches_nothing_from_elsewhere(site: Path) -> None:
     for page in sorted(site.glob("*.html")):
         if page.name == "404.html":
             continue  # its links are absolute, for wherever the site will be
@@ -96,7 +96,7 @@ def test_what_the_pages_point_at_is_in_the_site_and_nothing_is_fetched_from_else
 
 
 def test_the_questions_are_answered() -> None:
-    """Each of the seven that users of the released code ask."""
+    """The seven questions that users of the released code ask."""
     text = (ROOT / "docs" / "faq.md").read_text()
     for asked in (
         "mimic_cxr_sectioned.csv", "captions.pickle", "reproduce the numbers", "10 epochs", "why do keys not match",

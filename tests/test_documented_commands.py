@@ -54,7 +54,7 @@ SHRINK = {
     "medst app": "--port 0",
     "medst ablate": f"--only no-local --seeds 2 {SMALL}",
 }
-"""Flags that are appended to a command that begins so, to shrink the work, or to find a free port."""
+"""Beginning of a command -> flags that make it quick, or find a free port."""
 
 NOT_RUN = {
     ("README.md", "git clone"): "needs the repository's address; .ci/run runs make demo from a clone",
@@ -78,7 +78,7 @@ NOT_RUN = {
 """Page and beginning of a block -> why it isn't run."""
 
 COMMANDS = r"(\$ )?(\S*/)?(medst|python3?|pip|make|git|wget|curl|torchrun|accelerate|dask|mkdir|tar|cd|export) "
-"""What a block that is given as plain text must not begin a line with."""
+"""Beginnings of lines that are not allowed in blocks of plain text."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Reader:
             self.leave_page()
 
     def _type(self, block: Block) -> None:
-        """A block of medst's commands alone is run in this process, which saves imports; any other one by bash, whole."""
+        """Run a block of medst commands in this process, which saves imports, and any other block in bash."""
         where = f"{block.page}:{block.line}"
         lines = _lines(block.text)
         commands = [shlex.split(line, comments=True) for line in lines]
@@ -168,7 +168,7 @@ class Reader:
             assert not status, f"{where}: {line} (exit {status})"
 
     def _open_page(self, arguments: list[str], where: str) -> None:
-        """Start the page, look at it once, and leave it running for what the same document does with it."""
+        """Start the web page, fetch it once, and leave it running for the rest of the document."""
         self.leave_page()
         command = [sys.executable, "-m", "medst", *arguments]
         self.page_server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -197,7 +197,7 @@ class Reader:
 
 
 def _lines(text: str) -> list[str]:
-    """The commands of a block: a line that ends with a backslash goes on in the next one."""
+    """The commands of a block; a backslash at the end of a line continues it on the next."""
     whole = re.sub(r"\\\n\s*", "", text)
     return [line for line in whole.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
@@ -212,7 +212,7 @@ def reader(
     small_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Reader]:
-    """In a folder with what a user has before the first page: data sets as downloaded, a finished demo, own pictures."""
+    """A reader in a folder with data sets as downloaded, a finished demo and own pictures."""
     folder = tmp_path_factory.mktemp("user")
     mimic = folder / "trees" / "mimic"
     # Enough patients in the test split to measure what changed, and a batch of others to learn from.
@@ -269,7 +269,7 @@ def _own_pictures(folder: Path, mimic: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_says_to_type_works(reader: Reader, page: str) -> None:
+def test_the_commands_of_a_page_work(reader: Reader, page: str) -> None:
     reader.read_to(page)
 
 

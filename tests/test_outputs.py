@@ -33,7 +33,7 @@ def places(
     phantom_tree: Path, phantom_cohort: Path, phantom_comparisons: Path, small_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:  # fmt: skip
-    """What the verbs read, by name."""
+    """Inputs of the verbs, by name."""
     home = tmp_path_factory.mktemp("outputs")
     shutil.copytree(small_model, home / "run" / "best")
     given = {"raw": phantom_tree / "mimic-cxr-jpg", "cohort": phantom_cohort, "comparisons": phantom_comparisons}
@@ -77,7 +77,7 @@ Refused = Callable[[list[str]], str]
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a command that must end with exit code 1 and one sentence; that sentence."""
+    """Run a command that must end with exit code 1 and one sentence, and return the sentence."""
 
     def run(words: list[str]) -> str:
         capsys.readouterr()
@@ -201,7 +201,7 @@ def _file(place: Path, name: str) -> Path:
 
 
 def damaged(content: bytes, draw: random.Random) -> Iterator[bytes]:
-    """Emptied, cut off, of another type, deeply nested, and with bytes flipped."""
+    """The file emptied, truncated, of another type, deeply nested, and with flipped bytes."""
     yield b""
     yield content[: draw.randrange(1, len(content))]
     yield b"[" * 100_000
@@ -226,7 +226,7 @@ def test_a_file_damaged_anywhere_ends_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
-    """Or in none, where nothing can tell the damage from other content; a state falls back to the one before."""
+    """Or in none, where the damage can't be told from other content; a checkpoint falls back to the one before."""
     given, out, whole = dict(places), tmp_path / "out", tmp_path / "whole"
     if place in places:
         where = given[place] = tmp_path / places[place].name

@@ -87,7 +87,7 @@ def write_cohort(tmp_path: Path) -> Callable[..., Path]:
 
 
 def comparisons_of(**counts: tuple[int, int, int]) -> pl.DataFrame:
-    """So many improving, stable and worsening rows of each finding, one after the other in turn."""
+    """Comparisons with these numbers of improving, stable and worsening rows per finding, in random order."""
     rows = []
     for finding, (better, same, worse) in counts.items():
         progressions = np.repeat(CHANGES, (better, same, worse))

@@ -1,4 +1,4 @@
-"""Zero-shot and probes on a cohort of two classes whose brightness says the class, and what they refuse."""
+"""Zero-shot and probes on a cohort of two classes, and the inputs that they refuse."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def cohort(write_cohort: Callable[..., Path]) -> Cohort:
 
 @pytest.fixture
 def seen(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """In place of a model: features in which the label can be read, but not without errors."""
+    """Replace the model: features that predict the label, with some errors."""
     rng = np.random.default_rng(1)
     world = rng.normal(size=(48, 8)).astype(np.float32)
     world[:, 0] += 1.6 * (2 * cohort.labelled["label"].to_numpy() - 1)
@@ -64,7 +64,7 @@ def values(outcome: Outcome) -> dict[tuple[str, str], float]:
     return {(score.metric, score.finding): score.value for score in outcome.scores}
 
 
-def test_zero_shot_as_released_is_scikit_learn_s(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
+def test_zero_shot_as_released_agrees_with_scikit_learn(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
     label, score = cohort.labelled["label"].to_numpy()[36:], (seen[:, 0] - seen[:, 1])[36:]
     found = values(zero_shot(loaded, cohort))
     assert found["accuracy", "all"] == pytest.approx(accuracy_score(label, score > 0))
@@ -73,7 +73,7 @@ def test_zero_shot_as_released_is_scikit_learn_s(loaded: Model, cohort: Cohort, 
     assert found["auroc", "all"] == pytest.approx(roc_auc_score(label, score))
 
 
-def test_strict_takes_its_threshold_from_the_validation_split(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
+def test_strict_chooses_the_threshold_on_the_validation_split(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
     label, score = cohort.labelled["label"].to_numpy(), (seen[:, 0] - seen[:, 1]).astype(np.float64)
     outcome = zero_shot(loaded, cohort, STRICT)
     found = values(outcome)
@@ -193,7 +193,7 @@ def test_a_share_with_one_class_is_left_out_by_name(loaded: Model, cohort: Cohor
     assert outcome.train_rows == {"100 %": 24}
 
 
-def test_a_share_with_one_row_of_a_class_says_how_many_would_do(
+def test_a_share_with_one_row_of_a_class_says_how_many_rows_suffice(
     loaded: Model, cohort: Cohort, seen: np.ndarray
 ) -> None:
     label = cohort.labelled["label"].to_numpy()[:24]

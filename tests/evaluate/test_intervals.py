@@ -1,4 +1,4 @@
-"""Statistics under weights against scikit-learn and by hand, and what an interval is of."""
+"""Weighted statistics against scikit-learn and by hand; intervals against theory."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ ROWS = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)),
 
 @settings(max_examples=200, deadline=None)
 @given(ROWS)
-def test_weighted_statistics_are_those_of_scikit_learn(rows: list[tuple[bool, int, int]]) -> None:
+def test_weighted_statistics_agree_with_scikit_learn(rows: list[tuple[bool, int, int]]) -> None:
     positive = np.array([row[0] for row in rows])
     score = np.array([row[1] for row in rows]) / 4
     weights = np.array([row[2] for row in rows], dtype=np.float64)
@@ -35,7 +35,7 @@ def test_weighted_statistics_are_those_of_scikit_learn(rows: list[tuple[bool, in
     assert macro_accuracy(positive == decided, positive, weights) == pytest.approx(expected)
 
 
-def test_an_interval_of_a_mean_is_that_of_theory() -> None:
+def test_the_interval_of_a_mean_agrees_with_theory() -> None:
     # 400 patients with one row each: the standard error of a share of one half is 0.025.
     hit = np.arange(400) % 2 == 0
     low, high = bootstrap(lambda weights: accuracy(hit, weights), np.arange(400)) or (0, 0)
@@ -53,5 +53,5 @@ def test_rows_of_one_patient_are_drawn_together() -> None:
     assert together[1] - together[0] > 3 * (alone[1] - alone[0])
 
 
-def test_what_can_t_be_computed_in_half_of_the_draws_has_no_interval() -> None:
+def test_there_is_no_interval_if_half_of_the_draws_give_nan() -> None:
     assert bootstrap(lambda weights: np.nan, np.arange(5), rounds=20) is None

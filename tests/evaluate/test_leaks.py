@@ -1,4 +1,4 @@
-"""Patients of a benchmark that the model was pre-trained on: counted, named, refused, and left out beside."""
+"""Patients of a benchmark who were in pre-training: counted, named, refused, and left out of extra numbers."""
 
 import shutil
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def trained_on(folder: Path, dataset: str = "mimic-cxr", complete: bool = True, 
 
 @pytest.fixture(autouse=True)
 def one_regularisation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves three of four SVMs."""
+    """Fit one SVM instead of four."""
     monkeypatch.setattr(temporal_image, "CHOICES_OF_C", (1.0,))
 
 
@@ -89,7 +89,7 @@ def test_paper_warns_and_changes_no_number(leaky: Path, benchmark_cohort: Path, 
     assert (plain["leaks"], plain["warnings"]) == ({"ms-cxr-t": "unknown"}, [])
 
 
-def test_unknown_patients_are_said_to_be_unknown(model_folder: Path, benchmark_cohort: Path, leaky: Path) -> None:
+def test_unknown_patients_are_reported_as_unknown(model_folder: Path, benchmark_cohort: Path, leaky: Path) -> None:
     found = evaluate(
         model_folder, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baseline_seeds=()
     )

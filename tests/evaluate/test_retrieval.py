@@ -1,4 +1,4 @@
-"""Ranks against a loop, and by hand."""
+"""Ranks against a loop and by hand."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +39,7 @@ def test_ranks_are_those_of_a_loop(block: int, monkeypatch: pytest.MonkeyPatch) 
     assert dict(zip(rows.tolist(), rank.tolist(), strict=True)) == slow_ranks(queries, targets, report, groups)
 
 
-def test_chance_is_what_random_embeddings_reach() -> None:
+def test_random_embeddings_reach_chance() -> None:
     rng = np.random.default_rng(1)
     report, groups = rng.integers(0, 25, 60), np.arange(60) // 30
     hits = []

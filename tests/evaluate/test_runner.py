@@ -1,4 +1,4 @@
-"""results.json: complete, the same bytes for the same input, and refused where a task can't be run."""
+"""results.json: complete, the same bytes for the same input, and an error where a benchmark can't be run."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def test_the_same_input_gives_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir() if not is_leftover(path)] == [out.name]
 
 
-def test_results_say_what_they_are_of_and_nothing_of_this_machine(
+def test_results_name_their_inputs_and_nothing_of_this_machine(
     results_file: Path, loaded: Model, benchmark_cohort: Path
 ) -> None:
     text = results_file.read_text()
@@ -148,7 +148,7 @@ def test_a_file_is_added_to_and_never_mixed(model_folder: Path, benchmark_cohort
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the tasks that are measured from now on, once for every model."""
+    """Record the names of benchmarks as they are measured, once per model."""
     names: list[str] = []
 
     def watched(name: str, task: Task) -> Task:

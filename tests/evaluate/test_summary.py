@@ -27,7 +27,7 @@ def words(line: str) -> str:
     return " ".join(line.split())
 
 
-def test_each_number_stands_in_a_line_with_its_interval_the_untrained_models_chance_and_rows() -> None:
+def test_one_line_per_number_with_interval_untrained_chance_and_rows() -> None:
     rows = [
         row("temporal-image", "a", "macro accuracy", "edema", 0.4, folds=5, low=0.3, high=0.5),
         row("temporal-image", "a", "macro accuracy", "average", 0.6, folds=5, std=0.01),
@@ -55,7 +55,7 @@ def test_only_what_this_call_asked_for_is_shown() -> None:
     assert found == rows[2:]
 
 
-def test_the_largest_groups_are_cut_down_to_what_sums_them_up() -> None:
+def test_the_largest_groups_are_reduced_to_their_summaries() -> None:
     labels = [f"{share} %{label}" for share in (1, 10) for label in ("", *(f" label {n}" for n in range(MOST_ROWS)))]
     rows = [row("probe", "a", "auroc", label) for label in labels]
     rows += [row("temporal-image", "a", "macro accuracy", name, folds=5) for name in ("edema", "average")]
@@ -63,7 +63,7 @@ def test_the_largest_groups_are_cut_down_to_what_sums_them_up() -> None:
     assert [each["finding"] for each in found] == ["1 %", "10 %", "average", "edema"]
 
 
-def test_what_is_missing_is_one_sentence_for_a_benchmark() -> None:
+def test_one_sentence_per_benchmark_for_missing_numbers() -> None:
     left = {"task": "probe", "dataset": "a", "folds": 0, "reason": "too few rows"}
     left_out = [left | {"finding": "1 %"}, left | {"finding": "10 %"}, left | {"finding": "1 %", "dataset": "c"}]
     left_out += [left | {"task": "temporal-image", "finding": "edema", "folds": 5}]

@@ -1,4 +1,4 @@
-"""The released protocol of temporal image classification, by hand and against scikit-learn."""
+"""Both protocols of temporal image classification, by hand and against scikit-learn."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ def by_key(outcome: module.Outcome) -> dict[tuple[str, str, int | None], module.
     return {score.key: score for score in outcome.scores}
 
 
-def test_accuracy_by_hand() -> None:
+def test_accuracy_matches_a_calculation_by_hand() -> None:
     # Each class has a place of its own, ten rows each; one row of class 0 is labelled 1. Whatever the folds, an SVM says
     # the place's class, so that this row alone is wrong: 29 of 30, and a recall of 10 of 11 for class 1.
     places = np.repeat(np.arange(3), 10)
@@ -47,7 +47,7 @@ def test_accuracy_by_hand() -> None:
 
 
 @pytest.mark.parametrize("folds", [5, 10])
-def test_accuracy_is_scikit_learn_s_on_shuffled_rows(folds: int) -> None:
+def test_accuracy_agrees_with_scikit_learn_on_shuffled_rows(folds: int) -> None:
     rng = np.random.default_rng(1)
     classes = rng.integers(0, 3, 97)
     features = (rng.normal(size=(97, 6)) + 1.5 * np.eye(3, 6)[classes]).astype(np.float32)
@@ -72,7 +72,7 @@ def test_permuted_labels_give_about_chance() -> None:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of a model: the embedding of image i is its own number in a small random world."""
+    """Replace the model: a random embedding for each image."""
     world = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32)
     seen = lambda loaded, cohort, rows, **_: ImageFeatures(*[world[np.asarray(rows)]] * 3)  # noqa: E731
     monkeypatch.setattr(module, "image_features", seen)
@@ -148,14 +148,14 @@ def test_a_cohort_without_comparisons_is_refused(loaded: Model, benchmark: Cohor
 
 
 def of_patients(rng: np.random.Generator, patients: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Three rows a patient, all of one class; features that say who it is and nothing of the class."""
+    """Three rows per patient, all of one class; features that identify the patient and not the class."""
     patient = np.repeat(np.arange(patients), 3)
     classes = rng.permutation(np.arange(patients) % 3)[patient]
     own = rng.normal(size=(patients, 40))
     return (own[patient] + 0.05 * rng.normal(size=(3 * patients, 40))).astype(np.float32), classes, patient
 
 
-def test_strict_does_not_know_patients_again_and_the_released_protocol_does() -> None:
+def test_strict_can_not_recognise_patients_but_the_released_protocol_can() -> None:
     rng = np.random.default_rng(0)
     released, strict = [], []
     for _ in range(3):
@@ -188,7 +188,7 @@ def test_permuted_labels_give_chance_in_strict(loaded: Model, benchmark: Cohort,
     assert 0.22 < np.mean(found) < 0.44
 
 
-def test_strict_says_intervals_and_the_recall_of_each_class(loaded: Model, benchmark: Cohort, seen: None) -> None:
+def test_strict_reports_intervals_and_the_recall_of_each_class(loaded: Model, benchmark: Cohort, seen: None) -> None:
     outcome = temporal_image(loaded, benchmark, Question(protocol="strict"))
     scores = by_key(outcome)
     for metric in ("accuracy", "macro accuracy", "swap consistency"):
@@ -211,9 +211,7 @@ def test_strict_needs_as_many_patients_as_folds(
 
 
 @pytest.mark.parametrize(("features", "width"), [("concat", 16), ("difference", 8), ("both", 24)])
-def test_features_and_tokens_are_what_was_asked_for(
-    features: str, width: int, loaded: Model, benchmark: Cohort
-) -> None:
+def test_features_and_tokens_follow_the_question(features: str, width: int, loaded: Model, benchmark: Cohort) -> None:
     table = benchmark.comparisons
     question = Question(features=features)  # type: ignore[arg-type]
     now, swapped = module.features_of(loaded, benchmark, table, question)

@@ -1,4 +1,4 @@
-"""Thresholds by brute force, the released one's flaw on noise, and what reaches the text encoder."""
+"""Thresholds against brute force, the flaw of the released one on noise, and the texts given to the encoder."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_the_best_threshold_is_the_best_of_all(pairs: list[tuple[int, bool]]) ->
     assert accuracy == max(every)
 
 
-def test_both_accuracies_by_hand() -> None:
+def test_both_accuracies_match_a_calculation_by_hand() -> None:
     # Two folds of four in order: {-.2 -, .4 -, .1 +, .9 +} and {0 -, .1 -, .6 +, .8 +}. The second sets the threshold
     # .35 for the first, which gets 2 of 4 right (.4 and .1 are wrong). The first sets -.05 (3 of 4 right) for the
     # second, which gets 2 of 4. Neither test fold is better, so the first threshold, .35, is scored on all: 6 of 8.
