@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 from tests.app.page_helpers import Page
 
 from medst.app import serve
-from medst.app.guard import ROUTES, Guard
+from medst.app.guard import ALLOWED_ROUTES, Guard
 from medst.app.private_files import KEPT_SECONDS, LOCK, bytes_used
 from medst.app.serve import new_token
 from medst.errors import MedstError
@@ -162,7 +162,7 @@ def test_a_browser_is_told_what_the_page_may_do(page: Page) -> None:
 )  # fmt: skip
 def test_gradios_other_routes_are_closed(page: Page, path: str) -> None:
     assert page.ask(path)[0] == 404
-    assert path.strip("/") not in ROUTES or path.startswith("/")
+    assert path.strip("/") not in ALLOWED_ROUTES or path.startswith("/")
 
 
 def form(size: int) -> tuple[bytes, dict[str, str]]:
@@ -175,7 +175,7 @@ def test_a_file_that_is_too_large_is_not_taken(page: Page) -> None:
     body, kind = form(3 * 2**20)
     status, _, said = page.ask("gradio_api/upload", body, **kind)
     assert status == 413
-    assert "the request has 3.0 MB; at most 2 MB are taken" in said
+    assert "the request has 3.0 MB; at most 2 MB are allowed" in said
 
 
 def test_all_files_together_are_limited(page: Page) -> None:
@@ -251,10 +251,10 @@ def test_a_refused_upload_leaves_no_file(page: Page) -> None:
 
 def test_an_upload_that_stalls_gives_its_share_back() -> None:
     sent: list[dict[str, Any]] = []
-    tidied: list[int] = []
+    removed: list[int] = []
 
     async def receive() -> dict[str, Any]:
-        if not sent and not tidied:
+        if not sent and not removed:
             await asyncio.sleep(60)
         return {"type": "http.request", "body": b"", "more_body": True}
 
@@ -266,13 +266,13 @@ def test_an_upload_that_stalls_gives_its_share_back() -> None:
         assert (await receive())["type"] == "http.disconnect"
         raise ConnectionError("the visitor is gone")
 
-    tidy = lambda: tidied.append(1)  # noqa: E731
-    guard = Guard(app, frozenset({"a"}), None, "", 1000, 1000, lambda: 0, tidy, patience=0.01)
+    remove = lambda: removed.append(1)  # noqa: E731
+    guard = Guard(app, frozenset({"a"}), None, "", 1000, 1000, lambda: 0, remove, timeout=0.01)
     headers = [(b"host", b"a"), (b"content-length", b"100")]
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
     run(guard(scope, receive, send))  # type: ignore[arg-type]
     assert guard._receiving == 0
-    assert tidied == [1]
+    assert removed == [1]
     assert sent[0]["status"] == 400
 
 
@@ -313,6 +313,7 @@ def test_another_page_of_this_computer_reads_nothing(browser: Browser, page: Pag
         context = browser.new_context()
         tab = context.new_page()
         tab.goto(page.opened)
+        tab.wait_for_url(page.address)  # the reload without the token
         assert [cookie["name"] for cookie in context.cookies()] == [f"medst-{page.port}"]
         tab.goto(f"http://127.0.0.1:{other.server_address[1]}/")
         read = "u => fetch(u, {credentials: 'include'}).then(a => a.text(), () => 'refused')"

@@ -1,7 +1,7 @@
-"""Who may talk to the page, decided before gradio sees a request: the right host name, the page's own origin, the token.
+"""Admit or refuse requests before gradio sees them, by host name, origin and token.
 
-A web site can make a browser send requests here, through DNS rebinding under a name of its own, and so can another program
-on this computer that serves pages on another port. Neither gets past the host name, the origin and the token.
+A web site can make a browser send requests here, through DNS rebinding under its own name. So can another program on this
+computer that serves pages on another port. Checking host name, origin and token stops both.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ROUTES = {
+ALLOWED_ROUTES = {
     "", "assets", "static", "svelte", "config", "theme.css", "favicon.ico", "manifest.json", "gradio_api/info",
     "gradio_api/call", "gradio_api/run", "gradio_api/queue", "gradio_api/cancel", "gradio_api/reset",
     "gradio_api/heartbeat", "gradio_api/upload", "gradio_api/upload_progress", "gradio_api/startup-events",
     "gradio_api/app_id", "gradio_api/theme.css",
 }  # fmt: skip
-"""What the page and its API use; gradio has more, among them routes that read files and that change its source."""
-UPLOADS = "/gradio_api/upload"
-BODY = 2**20
-"""Bytes of any request that is not an upload."""
-FORM = 2**16
+"""The routes that the page and its API use. Gradio has others, which read files or change its source."""
+UPLOAD_PATH = "/gradio_api/upload"
+MOST_BODY = 2**20
+"""Bytes of a request that is not an upload."""
+FORM_OVERHEAD = 2**16
 """Bytes that a form adds to the file in it."""
 POLICY = (
-    # gradio compiles its HTML components in the browser, hence `unsafe-eval`; a script written into the page does not run.
+    # Gradio compiles HTML components in the browser, hence `unsafe-eval`; a script written into the page does not run.
     "default-src 'self'; script-src 'self' 'unsafe-eval' 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
     "form-action 'self'; frame-src 'none'; frame-ancestors 'none'"
@@ -41,8 +41,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-# A redirect would not do: after a click on another site's link, a browser sends no SameSite=Strict cookie along with it.
-ENTER = '<!doctype html><title>medst</title><meta http-equiv="refresh" content="0; url=./">'
+# Not a redirect: after a click on another site's link, a browser sends no SameSite=Strict cookie with a redirect.
+RELOAD_PAGE = '<!doctype html><title>medst</title><meta http-equiv="refresh" content="0; url=./">'
 
 
 @dataclass
@@ -52,24 +52,24 @@ class Guard:
     Attributes:
         app: the page.
         names: host names that it answers to, in lower case.
-        token: what a request must bring; None asks for none.
+        token: every request must carry it; None asks for none.
         cookie: name of the cookie that keeps the token.
-        upload: bytes of one file.
-        uploads: bytes of all visitors' files together.
-        used: says how many bytes visitors' files have now.
-        tidy: removes what refused uploads left; called when no upload is under way.
-        patience: seconds without data after which a request that is not complete is given up.
+        most_upload: bytes of one file.
+        most_uploads: bytes of all visitors' files together.
+        bytes_used: returns the bytes of visitors' files now.
+        remove_unfinished: removes the remains of broken uploads; called when no upload is under way.
+        timeout: seconds without data after which an incomplete request is dropped.
     """
 
     app: ASGIApp
     names: frozenset[str]
     token: str | None
     cookie: str
-    upload: int
-    uploads: int
-    used: Callable[[], int]
-    tidy: Callable[[], None] = lambda: None
-    patience: float = 60.0
+    most_upload: int
+    most_uploads: int
+    bytes_used: Callable[[], int]
+    remove_unfinished: Callable[[], None] = lambda: None
+    timeout: float = 60.0
     _receiving: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,31 +81,31 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers, nonce = Headers(scope=scope), secrets.token_urlsafe(16)
-        send = _hardened(send, nonce, is_fixed=_route(scope["path"]) in ("assets", "static"))
-        if refused := self._refused(scope, headers):
+        send = _with_headers(send, nonce, is_fixed=_route(scope["path"]) in ("assets", "static"))
+        if refused := self._reason_to_refuse(scope, headers):
             await PlainTextResponse(f"medst: {refused}\n", 403)(scope, receive, send)
-        elif self._enters(scope, headers):
-            await self._entered(scope)(scope, receive, send)
-        elif _route(scope["path"]) not in ROUTES:
-            await PlainTextResponse("medst: the page has nothing of this name.\n", 404)(scope, receive, send)
+        elif self._has_token_in_address(scope, headers):
+            await self._keep_token(scope)(scope, receive, send)
+        elif _route(scope["path"]) not in ALLOWED_ROUTES:
+            await PlainTextResponse("medst: this page has no such address.\n", 404)(scope, receive, send)
         else:
-            await self._pass_on(scope, headers, receive, send, nonce)
+            await self._forward(scope, headers, receive, send, nonce)
 
-    def _refused(self, scope: Scope, headers: Headers) -> str:
-        """Why a request is refused; empty where it isn't."""
+    def _reason_to_refuse(self, scope: Scope, headers: Headers) -> str:
+        """The reason to refuse a request; empty if there is none."""
         hosts = [headers.get("host", "")]
         hosts += [name.strip() for value in headers.getlist("x-forwarded-host") for name in value.split(",")]
         for host in hosts:
-            if _name(host) not in self.names:
-                return f"this page does not answer to the name {_name(host)[:80]!r}; --allow-host adds a name."
+            if _host_name(host) not in self.names:
+                return f"this page does not answer to the name {_host_name(host)[:80]!r}; --allow-host adds a name."
         for origin in headers.getlist("origin"):
-            if not any(_same(origin, host) for host in hosts):
+            if not any(_is_same_origin(origin, host) for host in hosts):
                 return "requests from other origins are refused."
-        opens = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not opens:
+        is_opening = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_opening:
             return "requests from other sites are refused."
         if self.token is not None and not any(self._is_token(given) for given in self._tokens(scope, headers)):
-            return "the token is missing or wrong; open the whole address that `medst app` printed."
+            return "the token is missing or wrong; open the complete address that `medst app` printed."
         return ""
 
     def _tokens(self, scope: Scope, headers: Headers) -> list[str]:
@@ -119,31 +119,31 @@ class Guard:
     def _is_token(self, given: str) -> bool:
         return self.token is not None and secrets.compare_digest(given.encode(), self.token.encode())
 
-    def _enters(self, scope: Scope, headers: Headers) -> bool:
+    def _has_token_in_address(self, scope: Scope, headers: Headers) -> bool:
         is_page = scope["method"] == "GET" and scope["path"] == "/" and "text/html" in headers.get("accept", "")
         return is_page and any(self._is_token(given) for given in _query(scope))
 
-    def _entered(self, scope: Scope) -> Response:
-        """Keep the token in a cookie and open the page again without it in its address."""
-        response = HTMLResponse(ENTER)
+    def _keep_token(self, scope: Scope) -> Response:
+        """Put the token into a cookie and reload the page without it in the address."""
+        response = HTMLResponse(RELOAD_PAGE)
         response.set_cookie(
             self.cookie, self.token or "", httponly=True, samesite="strict", secure=scope["scheme"] == "https"
         )
         return response
 
-    async def _pass_on(self, scope: Scope, headers: Headers, receive: Receive, send: Send, nonce: str) -> None:
-        is_upload = scope["path"] == UPLOADS
-        most, length = (self.upload if is_upload else BODY), int(headers.get("content-length", 0))
-        receive = _impatient(receive, self.patience)
+    async def _forward(self, scope: Scope, headers: Headers, receive: Receive, send: Send, nonce: str) -> None:
+        is_upload = scope["path"] == UPLOAD_PATH
+        most, length = (self.most_upload if is_upload else MOST_BODY), int(headers.get("content-length", 0))
+        receive = _with_timeout(receive, self.timeout)
         refused = ""
         if "transfer-encoding" in headers:
             refused = "send the request with its Content-Length."
-        elif length > most + FORM:
-            refused = f"the request has {length / 2**20:.1f} MB; at most {most / 2**20:.0f} MB are taken."
-        elif is_upload and self.used() + self._receiving + length > self.uploads:
-            refused = f"visitors' files already fill their {self.uploads / 2**20:.0f} MB; try again later."
+        elif length > most + FORM_OVERHEAD:
+            refused = f"the request has {length / 2**20:.1f} MB; at most {most / 2**20:.0f} MB are allowed."
+        elif is_upload and self.bytes_used() + self._receiving + length > self.most_uploads:
+            refused = f"visitors' files already fill their {self.most_uploads / 2**20:.0f} MB; try again later."
         if refused:
-            while (await receive()).get("more_body"):  # a browser reads the answer only after it has sent everything
+            while (await receive()).get("more_body"):  # a browser reads the response only after sending everything
                 pass
             await PlainTextResponse(f"medst: {refused}\n", 413)(scope, receive, send)
             return
@@ -152,34 +152,34 @@ class Guard:
         scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in dropped]}
         self._receiving += length if is_upload else 0
         try:
-            await _answered(self.app, scope, receive, _with_nonce(send, nonce) if scope["path"] == "/" else send)
+            await _answer(self.app, scope, receive, _with_nonce(send, nonce) if scope["path"] == "/" else send)
         finally:
             self._receiving -= length if is_upload else 0
             if is_upload and not self._receiving:
-                self.tidy()
+                self.remove_unfinished()
 
 
-def _impatient(receive: Receive, patience: float) -> Receive:
-    """The same, but a body that stalls counts as a connection that is lost."""
+def _with_timeout(receive: Receive, timeout: float) -> Receive:
+    """Treat a body that stalls as a lost connection."""
     complete = False
 
-    async def impatient() -> Message:
+    async def receive_in_time() -> Message:
         nonlocal complete
         if complete:
             return await receive()
         try:
-            message = await asyncio.wait_for(receive(), patience)
+            message = await asyncio.wait_for(receive(), timeout)
         except TimeoutError:
             message = {"type": "http.disconnect"}
         complete = not message.get("more_body")
         return message
 
-    return impatient
+    return receive_in_time
 
 
-async def _answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Let the page answer; what it raises becomes one line in the log and one sentence for the visitor."""
-    held: list[Message] = []  # an answer of status 500, which an exception may follow
+async def _answer(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Forward to the page; an exception becomes one line in the log and one sentence for the visitor."""
+    held: list[Message] = []  # a response with status 500, which an exception may follow
     started = False
 
     async def watched(message: Message) -> None:
@@ -195,26 +195,27 @@ async def _answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send) ->
     except Exception as error:
         log_failure(f"{scope['method']} {scope['path'][:80]!r}", error)
         if not started:
-            asked = isinstance(error, (ValueError, LookupError, OSError)) or "gradio" in type(error).__module__
-            said = "the page can't make sense of this request." if asked else "the page failed; its log says why."
-            await PlainTextResponse(f"medst: {said}\n", 400 if asked else 500)(scope, receive, send)
+            status, text = 500, "the page failed; its log says why."
+            if isinstance(error, (ValueError, LookupError, OSError)) or "gradio" in type(error).__module__:
+                status, text = 400, "the page can't make sense of this request."
+            await PlainTextResponse(f"medst: {text}\n", status)(scope, receive, send)
         return
     for message in held:
         await send(message)
 
 
-def log_failure(what: str, error: Exception) -> None:
-    """Note what failed, in one line without a traceback."""
+def log_failure(name: str, error: Exception) -> None:
+    """Log a failure in one line, without a traceback."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = "" if trace is None else f", at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
     words = " ".join(str(error).split())[:200]
-    logging.getLogger("medst.app").warning("medst: %s failed (%s: %r%s)", what, type(error).__name__, words, place)
+    logging.getLogger("medst.app").warning("medst: %s failed (%s: %r%s)", name, type(error).__name__, words, place)
 
 
 def _route(path: str) -> str:
-    """The path's first part; its first two below gradio's prefix."""
+    """The first part of the path; below gradio's prefix, the first two."""
     parts = path.split("/")[1:]
     if not parts or (parts[0] == "" and path != "/"):
         return "?"
@@ -225,37 +226,37 @@ def _query(scope: Scope) -> list[str]:
     return parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
 
 
-def _name(host: str) -> str:
+def _host_name(host: str) -> str:
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
 
 
-def _same(origin: str, host: str) -> bool:
-    """Whether a page of this origin was served under this value of Host."""
+def _is_same_origin(origin: str, host: str) -> bool:
+    """Whether this origin is that of a page under this value of Host."""
     scheme, _, place = origin.lower().partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme)
     return default is not None and place.removesuffix(default) == host.lower().removesuffix(default)
 
 
-def _hardened(send: Send, nonce: str, is_fixed: bool) -> Send:
-    async def hardened(message: Message) -> None:
+def _with_headers(send: Send, nonce: str, is_fixed: bool) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.update(HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)})
             headers.setdefault("Cache-Control", "no-cache" if is_fixed else "no-store")
         await send(message)
 
-    return hardened
+    return send_with_headers
 
 
 def _with_nonce(send: Send, nonce: str) -> Send:
-    """Mark the scripts of gradio's own page; what comes from data has no `<` in it there."""
+    """Add the nonce to the scripts of gradio's own page; data in it contains no `<`."""
     start: Message | None = None
     page = b""
 
-    async def marked(message: Message) -> None:
+    async def send_with_nonce(message: Message) -> None:
         nonlocal start, page
         if message["type"] == "http.response.start":
             start = message
@@ -268,4 +269,4 @@ def _with_nonce(send: Send, nonce: str) -> Send:
         await send(start)
         await send({"type": "http.response.body", "body": page})
 
-    return marked
+    return send_with_nonce

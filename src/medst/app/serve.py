@@ -92,10 +92,10 @@ def serving(
                 names=allowed_names,
                 token=token,
                 cookie=f"medst-{listener.getsockname()[1]}",  # cookies don't know ports, and there may be several pages
-                upload=upload * 2**20,
-                uploads=MOST_UPLOADS * upload * 2**20,
-                used=lambda: bytes_used(private),
-                tidy=lambda: remove_unfinished(private),
+                most_upload=upload * 2**20,
+                most_uploads=MOST_UPLOADS * upload * 2**20,
+                bytes_used=lambda: bytes_used(private),
+                remove_unfinished=lambda: remove_unfinished(private),
             )
             with _running(guard, page, listener):
                 yield address if token is None else f"{address}?token={token}"

@@ -17,11 +17,11 @@ def report(
     patients: int = 4,
     synthetic: bool = False,
 ) -> None:
-    """Write an HTML page of results: several runs side by side, or one with its learning curves and patients.
+    """Write an HTML page of results: one run with its learning curves and patients, or several side by side.
 
     Args:
         runs: folders of runs, or files that `medst evaluate` wrote.
-        cohort: cohort of the single run; adds its learning curves and patients to the page.
+        cohort: cohort of the single run; adds some of its patients to the page.
         results: results file of the single run; RUN/results.json if not given.
         comparisons: the ms-cxr-t cohort of these results, for the true progressions.
         out: page to write; RUN/report.html with --cohort, comparison.html in the first folder without.

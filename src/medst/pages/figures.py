@@ -10,32 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from medst.pages import figure_style as style
 from medst.pages.collect_results import Line, spread
-from medst.pages.figure_style import (
-    ACCENT,
-    CALIBRATION_CURVE_COLOUR,
-    INK,
-    LINE,
-    MEAN_CURVE_COLOUR,
-    MUTED,
-    RUN_COLOURS,
-    RUN_MARKERS,
-    TRAINING_CURVE_COLOUR,
-    VALIDATION_CURVE_COLOUR,
-    finding_colour,
-    name_rows,
-    new_figure,
-    to_svg,
-)
 from medst.pages.wording import metric_format, metric_name, readable
 from medst.recipes.objective import TERMS
 
 CURVES = {"loss": "Total, weighted"} | {column: term.curve for column, term in TERMS.items()}
 """The columns of metrics.csv that are drawn, with the titles of their curves."""
 CURVE_LEGEND = (
-    ("training step", TRAINING_CURVE_COLOUR),
-    ("running mean", MEAN_CURVE_COLOUR),
-    ("validation, once per epoch", VALIDATION_CURVE_COLOUR),
+    ("training step", style.TRAINING_CURVE_COLOUR),
+    ("running mean", style.MEAN_CURVE_COLOUR),
+    ("validation, once per epoch", style.VALIDATION_CURVE_COLOUR),
 )
 _RUN_HEIGHT, _LINE_GAP = 20, 16
 
@@ -59,16 +44,16 @@ def learning_curves(metrics: Sequence[Mapping[str, str]]) -> list[tuple[str, Mar
         }
         if not len(split["train"]):
             continue
-        figure, axes = new_figure(250, 160, grid="y")
+        figure, axes = style.new_figure(250, 160, grid="y")
         step, loss = split["train"].T
-        axes.plot(step, loss, color=TRAINING_CURVE_COLOUR, alpha=0.3, linewidth=0.8)
-        axes.plot(step, running_mean(loss, max(1, len(loss) // 25)), color=MEAN_CURVE_COLOUR, linewidth=1.4)
-        axes.plot(*split["valid"].T, color=VALIDATION_CURVE_COLOUR, linewidth=1.6, marker="o", markersize=3.6)
+        axes.plot(step, loss, color=style.TRAINING_CURVE_COLOUR, alpha=0.3, linewidth=0.8)
+        axes.plot(step, running_mean(loss, max(1, len(loss) // 25)), color=style.MEAN_CURVE_COLOUR, linewidth=1.4)
+        axes.plot(*split["valid"].T, color=style.VALIDATION_CURVE_COLOUR, linewidth=1.6, marker="o", markersize=3.6)
         axes.set_ylim(*_limits(loss, split["valid"][:, 1]))
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        figures.append((title, to_svg(figure, _curve_alt(title, loss, split["valid"][:, 1]), f"curve-{name}")))
+        figures.append((title, style.to_svg(figure, _curve_alt(title, loss, split["valid"][:, 1]), f"curve-{name}")))
     return figures
 
 
@@ -105,19 +90,19 @@ def intervals(lines: Sequence[Line], names: Sequence[str], key: str) -> Markup:
         key: names the figure's ids.
     """
     block = len(names) * _RUN_HEIGHT + _LINE_GAP
-    figure, axes = new_figure(480, 40 + block * len(lines), grid="x")
+    figure, axes = style.new_figure(480, 40 + block * len(lines), grid="x")
     values: list[float] = []
     for number, line in enumerate(lines):
         top, bottom = number * block, number * block + len(names) * _RUN_HEIGHT
         for run, (row, untrained) in enumerate(zip(line.trained, line.untrained, strict=True)):
             if row is not None:
                 values += _draw_run(axes, top + (run + 0.5) * _RUN_HEIGHT, run, row, untrained)
-        axes.plot([line.chance] * 2, [top, bottom], color=INK, linewidth=1.4, linestyle=(0, (1.5, 1)))
+        axes.plot([line.chance] * 2, [top, bottom], color=style.INK, linewidth=1.4, linestyle=(0, (1.5, 1)))
         for published in line.published:
-            axes.plot(published.value, (top + bottom) / 2, marker="*", markersize=11, color=ACCENT)
+            axes.plot(published.value, (top + bottom) / 2, marker="*", markersize=11, color=style.ACCENT)
         values += [line.chance, *(published.value for published in line.published)]
-        axes.axhline(bottom + _LINE_GAP / 2, color=LINE, linewidth=0.6)
-    name_rows(
+        axes.axhline(bottom + _LINE_GAP / 2, color=style.LINE, linewidth=0.6)
+    style.name_rows(
         axes,
         [readable(line.finding) for line in lines],
         [number * block + len(names) * _RUN_HEIGHT / 2 for number in range(len(lines))],
@@ -128,18 +113,18 @@ def intervals(lines: Sequence[Line], names: Sequence[str], key: str) -> Markup:
     written = metric_format(lines[0].metric)
     axes.xaxis.set_major_formatter(lambda value, _: written(value).replace(".0 %", " %"))
     text = "; ".join(f"{readable(line.finding)}: {_line_alt(line, names)}" for line in lines)
-    return to_svg(figure, f"{metric_name(lines[0].metric)} of each run. {text}.", key)
+    return style.to_svg(figure, f"{metric_name(lines[0].metric)} of each run. {text}.", key)
 
 
 def _draw_run(axes: Axes, y: float, run: int, row: dict[str, Any], untrained: dict[str, Any] | None) -> list[float]:
     """Draw one number, its interval and the untrained model's; returns the values that must fit in."""
-    colour, marker = RUN_COLOURS[run % len(RUN_COLOURS)], RUN_MARKERS[run % len(RUN_MARKERS)]
+    colour, marker = style.RUN_COLOURS[run % len(style.RUN_COLOURS)], style.RUN_MARKERS[run % len(style.RUN_MARKERS)]
     ends = spread(row) or (row["value"], row["value"])
     axes.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
     axes.plot(row["value"], y, marker=marker, markersize=7, color=colour)
     if untrained is None:
         return [*ends]
-    axes.plot(untrained["value"], y, marker=marker, markersize=6, color=MUTED, markerfacecolor="none")
+    axes.plot(untrained["value"], y, marker=marker, markersize=6, color=style.MUTED, markerfacecolor="none")
     return [*ends, untrained["value"]]
 
 
@@ -159,18 +144,18 @@ def calibration(bins: Sequence[tuple[float, float, int]], key: str, name: str) -
         key: names the figure's ids.
         name: of the run and the finding.
     """
-    figure, axes = new_figure(260, 260, grid="both")
+    figure, axes = style.new_figure(260, 260, grid="both")
     predicted, positive, count = np.array(bins, dtype=np.float64).T
-    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    axes.plot(predicted, positive, color=CALIBRATION_CURVE_COLOUR, linewidth=1.5)
-    axes.scatter(predicted, positive, s=16 + 120 * count / count.max(), color=CALIBRATION_CURVE_COLOUR, zorder=3)
+    axes.plot([0, 1], [0, 1], color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot(predicted, positive, color=style.CALIBRATION_CURVE_COLOUR, linewidth=1.5)
+    axes.scatter(predicted, positive, s=16 + 120 * count / count.max(), color=style.CALIBRATION_CURVE_COLOUR, zorder=3)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.set_xlabel("predicted probability")
     axes.set_ylabel("share of positives")
     text = "; ".join(f"of {int(n)} at about {p:.2f}, {share:.0%} positive" for p, share, n in bins)
-    return to_svg(figure, f"Calibration of {name}: {text}.", key)
+    return style.to_svg(figure, f"Calibration of {name}: {text}.", key)
 
 
 def confusion(
@@ -185,9 +170,9 @@ def confusion(
         key: names the figure's ids.
         name: of the run and the finding.
     """
-    figure, axes = new_figure(250, 250)
+    figure, axes = style.new_figure(250, 250)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    _cells(axes, share, [[str(count) for count in row] for row in matrix], finding_colour(finding))
+    _cells(axes, share, [[str(count) for count in row] for row in matrix], style.finding_colour(finding))
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
     axes.set_xlabel("predicted")
@@ -196,7 +181,7 @@ def confusion(
         f"of {row.sum()} {label}, " + ", ".join(f"{n} predicted {c}" for n, c in zip(row, classes, strict=True))
         for label, row in zip(classes, matrix, strict=True)
     )
-    return to_svg(figure, f"Confusion matrix of {name}: {text}", key)
+    return style.to_svg(figure, f"Confusion matrix of {name}: {text}", key)
 
 
 def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, key: str, alt: str) -> Markup:
@@ -209,27 +194,29 @@ def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, 
         key: names the figure's ids.
         alt: what it shows, in a sentence.
     """
-    figure, axes = new_figure(270, 270)
+    figure, axes = style.new_figure(270, 270)
     shown = [[f"{100 * weight:.0f}" if weight >= 0.005 else "" for weight in row] for row in weights]
-    _cells(axes, weights, shown, ACCENT)
+    _cells(axes, weights, shown, style.ACCENT)
     steps = range(len(weights))
     for step in steps:
-        axes.add_patch(Rectangle((step - 0.47, step - 0.47), 0.94, 0.94, fill=False, edgecolor=INK, linewidth=1.3))
+        axes.add_patch(
+            Rectangle((step - 0.47, step - 0.47), 0.94, 0.94, fill=False, edgecolor=style.INK, linewidth=1.3)
+        )
     numbers = [str(step + 1) for step in steps]
     axes.set_xticks(steps, numbers)
     axes.set_yticks(steps, numbers)
     axes.set_xlabel(across)
     axes.set_ylabel(down)
-    return to_svg(figure, alt, key)
+    return style.to_svg(figure, alt, key)
 
 
 def _cells(axes: Axes, share: Float[np.ndarray, "row column"], texts: list[list[str]], colour: str) -> None:
     """A heat map whose cells are as opaque as their share, so that it suits light and dark paper."""
     rows, columns = share.shape
     for (y, x), opacity in np.ndenumerate(share):
-        for face, alpha in ((LINE, 0.35), (colour, float(opacity))):
+        for face, alpha in ((style.LINE, 0.35), (colour, float(opacity))):
             axes.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, facecolor=face, alpha=alpha, linewidth=0))
-        ink = "white" if opacity > 0.7 else INK
+        ink = "white" if opacity > 0.7 else style.INK
         axes.text(x, y, texts[y][x], ha="center", va="center", color=ink, fontsize=13 if columns <= 4 else 11)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)

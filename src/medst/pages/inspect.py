@@ -3,11 +3,13 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from markupsafe import Markup
 
 from medst import __version__
@@ -168,24 +170,17 @@ def _figures(summary: dict[str, Any]) -> dict[str, Markup]:
 
 def _studies_per_patient(by_split: dict[str, dict[str, int]]) -> dict[str, int]:
     """Patients by their number of studies, over all splits; large numbers together."""
-    total: dict[int, int] = {}
-    for lengths in by_split.values():
-        for studies, patients in lengths.items():
-            total[int(studies)] = total.get(int(studies), 0) + patients
-    found = {str(n): total[n] for n in sorted(total) if n <= MOST_STUDIES}
-    more = sum(patients for n, patients in total.items() if n > MOST_STUDIES)
-    return found | ({f"over {MOST_STUDIES}": more} if more else {})
+    total: Counter[int] = Counter()
+    for patients in by_split.values():
+        for studies, count in patients.items():
+            total[min(int(studies), MOST_STUDIES + 1)] += count
+    return {str(n) if n <= MOST_STUDIES else f"over {MOST_STUDIES}": total[n] for n in sorted(total)}
 
 
 def _label_shares(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The share of each answer by label, over all splits; the most frequent label first."""
-    totals: dict[str, dict[str, int]] = {}
-    for row in rows:
-        counts = totals.setdefault(row["label"], dict.fromkeys([*ANSWERS, "not mentioned"], 0))
-        for answer in counts:
-            counts[answer] += row[answer]
-    shares = {
-        label: {answer: count / sum(counts.values()) for answer, count in counts.items()}
-        for label, counts in totals.items()
-    }
-    return dict(sorted(shares.items(), key=lambda item: -item[1]["present"]))
+    answers = [*ANSWERS, "not mentioned"]
+    totals = pl.DataFrame(rows).group_by("label", maintain_order=True).agg(pl.col(answers).sum())
+    shares = totals.with_columns(pl.col(answers) / pl.sum_horizontal(answers))
+    ordered = shares.sort("present", descending=True, maintain_order=True)
+    return {row.pop("label"): row for row in ordered.to_dicts()}
