@@ -64,10 +64,10 @@ def test_computing_activations_again_shards_and_averages_show(phantom_cohort: Pa
     text = str(estimate(phantom_cohort, small_recipe, processes=2))
     for word in (
         "million that learn",
-        "TFLOPs a step on each of 2 devices",
+        "TFLOPs per step on each of 2 devices",
         "GiB",
         "GB of stored pixels",
-        "a checkpoint",
+        "GB per checkpoint",
         "16 GB yes",
         "h on this cpu (",
         "at 40% of the bf16 peak",
@@ -93,7 +93,7 @@ def test_what_a_gpu_holds_is_fixed_memory_and_its_share_of_sequences(
 
 def test_an_hour_is_an_hour(phantom_cohort: Path, small_recipe: Recipe) -> None:
     found = replace(estimate(phantom_cohort, small_recipe), steps=3600, seconds_a_step=2.0, flops_a_step=4 * 312e12)
-    assert "2.0 h on this cpu (624 TFLOPs a second" in found.hours()
+    assert "2.0 h on this cpu (624 TFLOPs per second" in found.hours()
     assert "10.0 h on an A100" in found.hours()
 
 

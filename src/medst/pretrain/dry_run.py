@@ -1,4 +1,4 @@
-"""What a run would take, before it takes it: measured on a few sequences of the cohort itself, then scaled up."""
+"""Estimate what a run costs before it starts: measured on a few sequences of the cohort, then scaled up."""
 
 import os
 import time
@@ -21,73 +21,77 @@ from medst.recipes.settings import Recipe
 SAMPLE = 2
 """Sequences that are measured."""
 GPUS = (16, 24, 40, 80)
-"""Sizes of GPU memory to hold the batch against, in GiB, which is what makers call GB."""
+"""Sizes of GPU memory to compare with, in GiB, which makers call GB."""
 SPARE = 0.1
-"""Share of the memory that fragments take; a guess on the safe side, not measured."""
+"""Share of the memory that is lost to fragmentation; a cautious guess, not measured."""
 CONTEXT = 2**30
 """Bytes that CUDA and its kernels take; likewise."""
 PEAKS = {"A100": 312e12, "H100": 989e12}
-"""FLOPs a second of the dense bf16 peak, as the maker states it."""
+"""FLOPs per second of the dense bf16 peak, as the maker states it."""
 REACHED = 0.4
 """Share of the peak that training reaches; usual for transformers, not measured here."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one run would be. A device's numbers are those of one of `processes`."""
+    """The cost of a run. Numbers of a device are those of one of `processes`.
+
+    Attributes:
+        parameters: those that learn.
+        processes: of the run.
+        steps: of the entire run.
+        pairs_a_step: average over all devices and parts.
+        flops_a_step: forward and backward, of a device, counted by torch.
+        fixed_bytes: weights, gradients, moments and averages on a device.
+        activation_bytes: kept on a device for the backward pass of one part, for a batch with the average number of tokens.
+        read_bytes: stored pixels that an epoch reads.
+        checkpoint_bytes: of one checkpoint.
+        disk_bytes: all checkpoints that are kept, the next one, and two models.
+        pieces: word pieces of an average report.
+        laterals: share of pairs with a lateral.
+        seconds_a_step: on this device, from batches of `SAMPLE` sequences.
+        device: type of this device.
+        sequence_bytes: activations of one sequence in the largest batch, in the precision of a GPU.
+        sequences: of a batch on a device.
+        notes: those that the run would show when it starts.
+    """
 
     parameters: int
-    """That learn."""
     processes: int
     steps: int
-    """Of the whole run."""
     pairs_a_step: float
-    """Over all devices and parts, on average."""
     flops_a_step: float
-    """Forward and backward, of a device, counted by torch."""
     fixed_bytes: int
-    """Weights, gradients, moments and averages, on a device."""
     activation_bytes: float
-    """Kept for the backward pass of one part, on a device, for a batch of average tokens."""
     read_bytes: float
-    """Stored pixels that an epoch reads."""
     checkpoint_bytes: int
-    """Of one resumable state."""
     disk_bytes: int
-    """All states that stay, the next one, and two models."""
     pieces: float
-    """Word pieces of an average report."""
     laterals: float
-    """Share of pairs with a lateral."""
     seconds_a_step: float
-    """On the device here, by a batch of `SAMPLE` sequences."""
     device: str
-    """Type of that device."""
     sequence_bytes: float
-    """Activations of one sequence in the largest batch, in the precision of a GPU."""
     sequences: int
-    """Of a batch and device."""
     notes: tuple[str, ...]
-    """What the run would say when it begins."""
 
     def room_for(self, gibibytes: int) -> int:
-        """Sequences per batch that a GPU of this memory holds, weights and moments included."""
+        """Sequences per batch that fit on a GPU of this memory, beside weights and moments."""
         left = gibibytes * 2**30 * (1 - SPARE) - CONTEXT - self.fixed_bytes
         return max(0, int(left / self.sequence_bytes))
 
     def hours(self) -> str:
-        """How long all steps would take, and on what basis that is said."""
+        """Describe how long all steps take, and how that is known."""
         flops = self.flops_a_step * self.steps
         here = self.seconds_a_step * self.steps / 3600
         rate = self.flops_a_step / self.seconds_a_step / 1e12
-        reckoned = ", ".join(f"{_hours(flops / REACHED / peak / 3600)} on an {name}" for name, peak in PEAKS.items())
+        calculated = ", ".join(f"{_hours(flops / REACHED / peak / 3600)} on an {name}" for name, peak in PEAKS.items())
         return (
-            f"{_hours(here)} on this {self.device} ({rate:.3g} TFLOPs a second, measured on {SAMPLE} sequences); "
-            f"{reckoned}, reckoned at {REACHED:.0%} of the bf16 peak; without validation, saving and what devices exchange"
+            f"{_hours(here)} on this {self.device} ({rate:.3g} TFLOPs per second, measured on {SAMPLE} sequences); "
+            f"{calculated}, calculated at {REACHED:.0%} of the bf16 peak; without validation, saving and communication"
         )
 
     def gpus(self) -> str:
-        """Which GPUs hold the batch."""
+        """Describe on which GPUs the batch fits."""
         verdicts = []
         for size in GPUS:
             most = self.room_for(size)
@@ -106,38 +110,37 @@ class Estimate:
             (
                 "steps",
                 f"{self.steps} of {self.pairs_a_step:.1f} pairs ({self.laterals:.0%} with a lateral, {self.pieces:.0f} "
-                "word pieces a report)",
+                "word pieces per report)",
             ),
             (
                 "arithmetic",
-                f"{self.flops_a_step / 1e12:.4g} TFLOPs a step{every}, {self.flops_a_step * self.steps / 1e15:.4g} PFLOPs "
-                "in all, without what is computed a second time to save memory",
+                f"{self.flops_a_step / 1e12:.4g} TFLOPs per step{every}, {self.flops_a_step * self.steps / 1e15:.4g} PFLOPs "
+                "in total, without what is recomputed to save memory",
             ),
             (
                 "memory",
                 f"about {memory / 2**30:.2f} GiB{every}: {self.fixed_bytes / 2**30:.2f} for weights, gradients and moments, "
-                f"{self.activation_bytes / 2**30:.2f} for activations of an average batch; "
-                f"the largest ones take more",
+                f"{self.activation_bytes / 2**30:.2f} for activations of an average batch; the largest ones take more",
             ),
             ("fits", self.gpus()),
             ("time", self.hours()),
-            ("data", f"{self.read_bytes / 1e9:.3g} GB of stored pixels an epoch"),
-            ("disk", f"{self.checkpoint_bytes / 1e9:.3g} GB a checkpoint, {self.disk_bytes / 1e9:.3g} GB in all"),
+            ("data", f"{self.read_bytes / 1e9:.3g} GB of stored pixels per epoch"),
+            ("disk", f"{self.checkpoint_bytes / 1e9:.3g} GB per checkpoint, {self.disk_bytes / 1e9:.3g} GB in total"),
         ]
         rows += [("note", note) for note in self.notes]
         return "\n".join(f"{name + ':':<12}{text}" for name, text in rows)
 
 
 def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Estimate:
-    """Say what `pretrain` with the same arguments would take; nothing is written.
+    """Estimate the cost of `pretrain` with the same arguments; writes nothing.
 
     Args:
         cohort: folder of a prepared cohort with pairs.
         recipe: all settings.
-        processes: how many there would be; those of torchrun if not given.
+        processes: number of processes; by default, that of torchrun.
 
     Raises:
-        MedstError: what `pretrain` would refuse.
+        MedstError: as `pretrain`.
     """
     recipe.check()
     data = open_training_cohort(cohort, recipe)
@@ -162,10 +165,11 @@ def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Esti
     learn = sum(p.numel() for p in step.parameters() if p.requires_grad)
     fixed = sum(p.numel() for p in step.parameters() if not p.requires_grad)
     views = 1 + (batches.lateral >= 0)
-    # Where every pair is filled up to the same tokens, pairs are what costs.
+    # With phantom tokens, every pair has the same number of tokens and so the same cost.
     costs = np.ones_like(batches.cost) if recipe.model.phantom_tokens else batches.cost
     sequences = np.array([costs[rows].sum() for rows in batches.sequences])
-    size, measured = recipe.data.sequences_per_batch, sum(costs[row] for row in _rows(sample))
+    size = recipe.data.sequences_per_batch
+    measured = sum(costs[sample.sequences[sequence]].sum() for sequence in sample.members(0))
     scale = size * sequences.mean() / measured
     plan = sequences[batches.plan()][: len(sequences) // size * size]
     largest = plan.reshape(-1, size).sum(1).max() / measured
@@ -199,20 +203,15 @@ def _hours(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 0.1 else "less than 0.1 h"
 
 
-def _rows(sample: Batches) -> list[int]:
-    return [row for sequence in sample.members(0) for row in sample.sequences[sequence]]
-
-
 @dataclass(frozen=True)
 class _Measured:
-    """Of forward and backward over the sample's first batch."""
+    """Cost of forward and backward over the sample's first batch; `kept` are the bytes kept in between."""
 
     flops: float
     seconds: float
     kept: float
-    """Bytes that are kept in between."""
     kept_on_gpu: float
-    """The same in the precision that a GPU would take."""
+    """The same in the precision of a GPU."""
     device: str
 
 
@@ -228,7 +227,7 @@ def _measure(step: Step, sample: Batches, recipe: Recipe) -> _Measured:
     with FlopCounterMode(display=False) as counter:
         _, kept_on_gpu = _forward(step, batch, recipe.run.precision != "fp32")
     seconds = []
-    for _ in range(2):  # the first one is slower
+    for _ in range(2):  # the first time is slower
         began = time.perf_counter()
         loss, _ = _forward(step, batch, bf16)
         loss.backward()
@@ -238,7 +237,7 @@ def _measure(step: Step, sample: Batches, recipe: Recipe) -> _Measured:
 
 
 def _forward(step: Step, batch: Batch, bf16: bool) -> tuple[Tensor, float]:
-    """The loss of a batch, and the bytes that are kept for the backward pass."""
+    """Compute the loss of a batch; returns it, and the bytes that are kept for the backward pass."""
     own = {p.untyped_storage().data_ptr() for p in step.parameters()}
     kept: dict[int, int] = {}
 
