@@ -13,21 +13,22 @@ import pytest
 
 from medst import NUMERICS, pretrain
 from medst import ablate as module
-from medst.ablate import VARIANTS, Variant, ablate, as_table, choose, differences
+from medst.ablate import ablate, as_table, differences
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.files import claim
-from medst.recipes import RECIPES
+from medst.recipes import RECIPES, variants
 from medst.recipes.settings import Recipe
+from medst.recipes.variants import VARIANTS, Variant, choose_variants
 
 
 @pytest.mark.parametrize("name", ["paper", "modern", "tiny"])
 def test_every_variant_is_a_recipe_that_can_be_run_and_changes_something(name: str) -> None:
     base = RECIPES[name]
-    chosen = choose(base, ())
+    chosen = choose_variants(base, ())
     assert len(chosen) >= 9
     for variant in chosen:
-        made = variant.of(base)
+        made = variant.apply(base)
         made.check()
         assert made != base
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
@@ -81,7 +82,7 @@ def job(quick: Recipe, phantom_cohort: Path, tmp_path_factory: pytest.TempPathFa
     (out / "job.json").write_text("")
     fails = Variant("too-large", "batches that the cohort can't fill", {"data.sequences_per_batch": 4000})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "VARIANTS", (*VARIANTS, fails))
+        patch.setattr(variants, "VARIANTS", (*VARIANTS, fails))
         said: list[tuple[int, int, str]] = []
         ablate(
             phantom_cohort, out, recipe=quick, seeds=1, only=("too-large", "mixed-laterals"), jobs=2,
@@ -194,7 +195,7 @@ def test_what_fails_is_one_run_and_what_ends_is_the_job(
             raise what
 
         monkeypatch.setattr(pretrain, "pretrain", fails)
-        cohort = module._Measured(tmp_path, "mimic-cxr", "print", ("retrieval",))
+        cohort = module._Measured(tmp_path, "mimic-cxr", "print", ["retrieval"])
         return module._carry_out(module._Run("reference", 0, tmp_path, quick, [cohort]), 1)
 
     assert raising(error) == str(error).splitlines()[0]
@@ -232,7 +233,7 @@ def test_comparisons_that_can_not_be_measured_are_refused_before_the_first_run(
     ("comparisons", "sentences", "task", "said"),
     [
         (3, 2000, "temporal-text", "temporal-image, because no finding has 5 patients of each progression."),
-        (2000, 9, "temporal-image", "temporal-text, because there are not 10 pairs of sentences of each category."),
+        (2000, 9, "temporal-image", "temporal-text, because a category has fewer than 10 pairs of sentences."),
     ],
 )
 def test_a_task_that_comparisons_are_too_few_for_is_left_out_and_named(

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medst.batch import Batch, Batches, centre, crop_and_scale, cut_gathered, cut_slices, deal, tokenize
+from medst.batch import Batch, Batches, centre, crop_and_scale, cut_gathered, cut_slices, distribute, tokenize
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.recipes.settings import DataSettings
@@ -185,7 +185,7 @@ def test_texts_are_cut_and_padded() -> None:
 def test_dealt_sequences_are_each_there_once_in_parts_of_equal_number(parts: int, costs: list[int]) -> None:
     size = len(costs) // parts
     given_costs = np.array(costs[: size * parts])
-    dealt = deal(given_costs, parts)
+    dealt = distribute(given_costs, parts)
     assert sorted(itertools.chain(*dealt)) == list(range(size * parts))
     assert {len(part) for part in dealt} == {size}
     assert all(part == sorted(part) for part in dealt)

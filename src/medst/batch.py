@@ -1,9 +1,9 @@
-"""A cohort on disk to batches of pairs. Only this file knows what a batch is.
+"""Batches of pairs from a cohort on disk. Only this file defines what a batch is.
 
-Unusual here: item i of `Batches` is the whole i-th batch of an epoch, and everything random about it (order, crops) is a
-function of seed, epoch and i alone. So the batches are the same for any number of loader processes, and a run can go on
-in the middle of an epoch. Pictures leave the loader as stored, 8-bit and uncropped; cropping, scaling and
-normalisation happen on the device, for all pictures of a batch at once.
+Item i of `Batches` is the i-th batch of an epoch, and everything random about it (order, crops) is a function of seed, epoch
+and i alone. So the batches are the same for any number of loader processes, and a run can resume in the middle of an epoch.
+Pictures leave the loader as stored, 8-bit and uncropped; they are cropped, scaled and normalised on the device, all pictures
+of a batch at once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,44 +23,44 @@ from medst.errors import MedstError
 from medst.recipes.settings import DataSettings
 
 VIEW_TOKENS = 196
-"""What a picture costs beside a word piece, in tokens; of the paper's ViT."""
+"""Cost of a picture in tokens, each as costly as a word piece; as for the paper's ViT."""
 
 
 @dataclass
 class Batch:
-    """Pairs of a few patients, with the sequences that they form."""
+    """Pairs of several patients, and the sequences that they form."""
 
     pair: Int64[Tensor, " pair"]
     """Row of each pair in the cohort's table."""
     frontal: UInt8[Tensor, "pair side side"]
     """Frontal pictures as stored."""
     lateral: UInt8[Tensor, "lateral side side"]
-    """The laterals that exist."""
+    """Lateral pictures as stored, for the pairs that have one."""
     lateral_of: Int64[Tensor, " lateral"]
-    """The pair, by its place in the batch, that each lateral belongs to."""
+    """Index in the batch of the pair that each lateral belongs to."""
     corners: Int64[Tensor, "picture 2"]
     """Top and left of each picture's crop, frontal pictures before lateral ones."""
     pieces: Int64[Tensor, "pair piece"]
     """Word pieces of the reports, padded to the longest in the batch."""
     attention_mask: Int64[Tensor, "pair piece"]
-    """1 where there is a piece."""
+    """1 where a report has a piece."""
     steps: Int64[Tensor, "sequence step"]
-    """For each sequence of the temporal loss, the places of its pairs in time order; 0 where the mask is False."""
+    """For each sequence of the temporal loss, the indices of its pairs in time order; 0 where the mask is False."""
     step_mask: Bool[Tensor, "sequence step"]
     """True where a sequence has a study."""
     days: Float[Tensor, "sequence step"]
     """Days since the sequence's first study; 0 where the mask is False."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
+        """Copy the batch to a device."""
         return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory; the loader calls this where there is a GPU."""
+        """Copy the batch to page-locked memory; the loader calls this if there is a GPU."""
         return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
     def pictures(self, crop: int, size: int) -> tuple[Float[Tensor, "pair 1 s s"], Float[Tensor, "lateral 1 s s"]]:
-        """Frontal and lateral pictures, cropped to `crop`, scaled to `size`, normalised to [-1, 1]."""
+        """Crop frontal and lateral pictures to `crop`, scale them to `size` and normalise them to [-1, 1]."""
         pairs = len(self.frontal)
         both = crop_and_scale(torch.cat([self.frontal, self.lateral]), self.corners, crop, size)
         return both[:pairs], both[pairs:]
@@ -81,7 +81,7 @@ def crop_and_scale(
 def cut_gathered(
     pictures: UInt8[Tensor, "picture side side"], corners: Int64[Tensor, "picture 2"], crop: int
 ) -> UInt8[Tensor, "picture crop crop"]:
-    """All squares by one indexing, as a GPU likes it."""
+    """Cut all squares by one indexing operation, which is fast on a GPU."""
     reach = torch.arange(crop, device=pictures.device)
     rows = (corners[:, 0, None] + reach)[:, :, None]
     columns = (corners[:, 1, None] + reach)[:, None, :]
@@ -92,7 +92,7 @@ def cut_gathered(
 def cut_slices(
     pictures: UInt8[Tensor, "picture side side"], corners: Int64[Tensor, "picture 2"], crop: int
 ) -> UInt8[Tensor, "picture crop crop"]:
-    """Square after square, which on a CPU is many times as fast as indexing pixels."""
+    """Cut one square at a time, which is many times faster than indexing on a CPU."""
     cut = pictures.new_empty(len(pictures), crop, crop)
     for square, picture, (top, left) in zip(cut, pictures, corners.tolist(), strict=True):
         square.copy_(picture[top : top + crop, left : left + crop])
@@ -100,7 +100,7 @@ def cut_slices(
 
 
 def centre(pictures: UInt8[Tensor, "picture side side"], crop: int, size: int) -> Float[Tensor, "picture 1 size size"]:
-    """The middle of each picture, scaled and normalised as in evaluation."""
+    """Cut the centre of each picture, scaled and normalised, as in evaluation."""
     corner = (pictures.shape[1] - crop) // 2
     corners = torch.full((len(pictures), 2), corner, dtype=torch.int64, device=pictures.device)
     return crop_and_scale(pictures, corners, crop, size)
@@ -109,32 +109,32 @@ def centre(pictures: UInt8[Tensor, "picture side side"], crop: int, size: int) -
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], pieces: int
 ) -> tuple[Int64[Tensor, "text piece"], Int64[Tensor, "text piece"]]:
-    """Word pieces and attention mask of texts, cut at `pieces` and padded to the longest."""
+    """Convert texts to word pieces and an attention mask, cut to `pieces` and padded to the longest."""
     encoded = tokenizer(texts, truncation=True, max_length=pieces, padding="longest", return_tensors="pt")
     return encoded["input_ids"], encoded["attention_mask"]
 
 
-def deal(costs: np.ndarray, parts: int) -> list[list[int]]:
-    """Deal sequences out to parts of equal number so that their costs are about equal.
+def distribute(costs: np.ndarray, parts: int) -> list[list[int]]:
+    """Distribute sequences over parts of equal size and about equal cost.
 
-    The costliest goes first, each to the part that has least so far and is not full (longest processing time first); within
-    a part the given order is kept.
+    The costliest sequence goes first, each to the cheapest part that is not full (longest processing time first). Within a
+    part the given order is kept.
 
     Args:
-        costs: of each sequence; a multiple of `parts` of them.
-        parts: how many.
+        costs: of each sequence; their number is a multiple of `parts`.
+        parts: number of parts.
 
-    >>> deal(np.array([9, 1, 1, 1, 5, 5]), 2)
+    >>> distribute(np.array([9, 1, 1, 1, 5, 5]), 2)
     [[0, 1, 2], [3, 4, 5]]
     """
     size = len(costs) // parts
-    dealt: list[list[int]] = [[] for _ in range(parts)]
+    filled: list[list[int]] = [[] for _ in range(parts)]
     sums = [0.0] * parts
     for sequence in np.argsort(-costs, kind="stable").tolist():
-        part = min((p for p in range(parts) if len(dealt[p]) < size), key=lambda p: (sums[p], p))
-        dealt[part].append(sequence)
+        part = min((p for p in range(parts) if len(filled[p]) < size), key=lambda p: (sums[p], p))
+        filled[part].append(sequence)
         sums[part] += float(costs[sequence])
-    return [sorted(part) for part in dealt]
+    return [sorted(part) for part in filled]
 
 
 class Batches(Dataset[Batch]):
@@ -155,21 +155,18 @@ class Batches(Dataset[Batch]):
         """Args:
             cohort: an opened cohort with pairs.
             split: train, valid or test.
-            tokenizer: makes word pieces of the reports, once, here.
+            tokenizer: converts the reports to word pieces, once, here.
             data: sequence length, batch size, crop and share of patients.
-            pieces: most word pieces of a report.
+            pieces: maximum number of word pieces per report.
             seed: draws patients, order and crops.
-            training: shuffle, crop at random and leave an incomplete last batch out; else keep the order, crop the centre
-                and keep everything.
-            parts: batches of one step, over devices and accumulation together; batch i is part i % parts of step i // parts.
+            training: shuffle, crop at random and drop an incomplete last batch; else keep order and pairs, and crop
+                the centre.
+            parts: batches of one step, over all devices and parts; batch i is part i % parts of step i // parts.
 
         Raises:
-            MedstError: the cohort has no pairs, or too few in this split.
+            MedstError: the cohort has too few pairs in this split.
         """
-        if cohort.pairs is None:
-            raise MedstError(
-                f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on."
-            )
+        assert cohort.pairs is not None
         self.images, self.data, self.seed, self.training = cohort.images, data, seed, training
         self.parts = parts if training else 1
         pairs = cohort.pairs.with_row_index("pair").filter(split=split)
@@ -204,7 +201,7 @@ class Batches(Dataset[Batch]):
         return full if self.training else full + (rest > 0)
 
     def plan(self) -> np.ndarray:
-        """Order of the sequences in this epoch."""
+        """Draw the order of the sequences in this epoch."""
         if not self.training:
             return np.arange(len(self.sequences))
         return np.random.default_rng([self.seed, 2, self.epoch]).permutation(len(self.sequences))
@@ -235,19 +232,19 @@ class Batches(Dataset[Batch]):
             yield batch.to(device)
 
     def members(self, number: int) -> list[int]:
-        """The sequences of a batch."""
+        """Find the sequences of a batch."""
         size, parts = self.data.sequences_per_batch, self.parts
         if parts == 1 or not self.data.balance:
             return self.plan()[number * size : (number + 1) * size].tolist()
         step, part = divmod(number, parts)
         together = self.plan()[step * parts * size : (step + 1) * parts * size]
-        if len(together) < parts * size:  # the end of an epoch, which no step takes
+        if len(together) < parts * size:  # the end of an epoch, which no step uses
             return together[part * size : (part + 1) * size].tolist()
         costs = np.array([self.cost[self.sequences[s]].sum() for s in together])
-        return together[deal(costs, parts)[part]].tolist()
+        return together[distribute(costs, parts)[part]].tolist()
 
     def collate(self, sequences: list[list[int]], number: int) -> Batch:
-        """Sequences of rows (places in this split's table) to the batch of that number."""
+        """Make the batch of that number from sequences of rows, which are indices in this split's table."""
         length = self.data.sequence_length
         of_lateral = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
         if self.data.laterals == "mixed":

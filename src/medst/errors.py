@@ -1,9 +1,9 @@
-"""The one exception that a user is meant to see.
+"""The exception that users are meant to see.
 
-A `MedstError` is a sentence: what is wrong, where, and what to do about it. The command line prints it
-without a traceback and exits non-zero; library users catch it like any other exception.
+The message of a `MedstError` is a sentence: what is wrong, where, and what to do about it. The command line prints it
+without a traceback and exits with a non-zero status.
 """
 
 
 class MedstError(Exception):
-    """Something the user can mend: a wrong path, a damaged file, an impossible setting."""
+    """An error that the user can fix: a wrong path, a damaged file, an impossible setting."""

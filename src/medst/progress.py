@@ -8,13 +8,13 @@ from rich import progress as bars
 from rich.console import Console
 
 Progress = Callable[[int, int, str], None]
-"""Called with (done, total, note) while something long is under way."""
+"""Called with (done, total, note) during long work."""
 
 
 class Display:
     """Progress of one or more named stages.
 
-    On a terminal the bars move; elsewhere (a log file, CI) each stage prints a line when it begins and when it ends.
+    On a terminal, bars move; elsewhere (a log file, CI), each stage prints a line when it starts and when it ends.
 
     >>> with Display(["count"]) as display:  # doctest: +ELLIPSIS
     ...     report = display.stage("count")
@@ -55,7 +55,7 @@ class Display:
         self.progress.stop()
 
     def stage(self, name: str) -> Callable[..., None]:
-        """Begin a stage; what is returned takes (done, total, note)."""
+        """Start a stage; returns a function that is called with (done, total, note)."""
         for other in list(self.began):
             self.finish(other)
         self.began[name] = time.monotonic()
@@ -70,11 +70,11 @@ class Display:
         return report
 
     def finish(self, name: str) -> None:
-        """End a stage that has begun."""
+        """End a stage."""
         seconds = time.monotonic() - self.began.pop(name)
         done, total, note = self.last.get(name, (1, 1, ""))
         self.progress.update(self.tasks[name], completed=done, total=total, note=note)
         self.progress.stop_task(self.tasks[name])
         if not self.live:
-            said = f"{name}: {done} of {total}" + (f", {note}" if note else "")
-            self.console.print(f"{said} ({seconds:.0f} s)", highlight=False)
+            line = f"{name}: {done} of {total}" + (f", {note}" if note else "")
+            self.console.print(f"{line} ({seconds:.0f} s)", highlight=False)

@@ -1,4 +1,4 @@
-"""The optimiser, its learning rate and, as a switch, the averaged weights."""
+"""The optimiser, its learning rate, the warm-up of losses, and optionally averaged weights."""
 
 import contextlib
 import math
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from medst.recipes.objective import LOSSES, ObjectiveSettings
 from medst.recipes.settings import OptimiserSettings
 
-SPARED = ("pos_embed", "cls_token", "position_embeddings", "token_type_embeddings")
-"""Parts of the names of tables that are added to tokens, as biases are; they decay no more than biases do."""
+NO_DECAY = ("pos_embed", "cls_token", "position_embeddings", "token_type_embeddings")
+"""Parts of the names of tables that are added to tokens, and so are treated like biases."""
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """Linear warm-up from `lr_min`, then cosine down to `lr_min` (method as released).
+    """Learning rate at a step: linear warm-up from `lr_min`, then cosine decay towards `lr_min` (as released).
 
     Args:
         step: number of the step, from 0.
@@ -46,24 +46,23 @@ def loss_shares(step: int, steps: int, settings: ObjectiveSettings) -> dict[str,
 
 
 def make_optimiser(step: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
-    """AdamW over all parameters that learn; on everything the same weight decay, unless only matrices decay."""
-    learn = [(name, p) for name, p in step.named_parameters() if p.requires_grad]
-    spared = [p for name, p in learn if p.ndim < 2 or any(part in name for part in SPARED)]
-    if not settings.decay_matrices_only:
-        spared = []
-    ids = {id(p) for p in spared}
-    groups = [{"params": [p for _, p in learn if id(p) not in ids], "weight_decay": settings.weight_decay}]
-    if spared:
-        groups.append({"params": spared, "weight_decay": 0.0})
+    """AdamW over all parameters that learn, with weight decay on all of them, or on matrices only."""
+    decayed, others = list[nn.Parameter](), list[nn.Parameter]()
+    for name, parameter in step.named_parameters():
+        if parameter.requires_grad:
+            is_matrix = parameter.ndim > 1 and not any(part in name for part in NO_DECAY)
+            (decayed if is_matrix or not settings.decay_matrices_only else others).append(parameter)
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(float(settings.beta1), float(settings.beta2)), fused=True)
 
 
 class Average:
-    """An exponential moving average of all parameters that learn and of the heads' running statistics.
+    """Exponential moving average of all parameters that learn and of the heads' running statistics.
 
-    The averaged model has statistics of its own: the average of those that the model had over the same steps. Early on it
-    forgets faster, by (1 + step) / (10 + step) a step where that is below its decay, so that the random weights of the
-    beginning leave it soon.
+    The averaged statistics are those of the model over the same steps. At the start the decay is (1 + step) / (10 + step),
+    if that is lower, so that the average soon forgets the initial weights.
 
     Attributes:
         live: the model's own tensors by name.
@@ -76,12 +75,12 @@ class Average:
         statistics = {name: b for name, b in module.named_buffers() if b.is_floating_point()}
         self.live: dict[str, Tensor] = learn | statistics
         self.values: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in self.live.items()}
-        # Apart, for parameters may be sharded and statistics never are.
+        # Separate, because parameters may be sharded and statistics never are.
         self._groups = [[*learn], [*statistics]]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the model after `step` steps in."""
+        """Include the model after `step` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for names in filter(None, self._groups):
             values, live = [self.values[name] for name in names], [self.live[name] for name in names]
@@ -89,7 +88,7 @@ class Average:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model have the averages while the block runs."""
+        """Give the model the averaged values while the block runs."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a run begins with, found and checked before anything is written: the cohort, the vocabulary, the start weights."""
+"""Open and check what a run starts from, before anything is written: cohort, tokenizer, start weights."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from medst import weights
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.files import disk_errors
+from medst.files import disk_errors, part_of, replace_folder
 from medst.model.medst import MedST
 from medst.pretrain.checkpoint import RunFolder
 from medst.recipes import EXPECTED
@@ -16,25 +16,26 @@ from medst.tokenizer import learn_tokenizer, load_tokenizer
 
 
 def open_training_cohort(path: Path, recipe: Recipe) -> Cohort:
-    """Open a cohort that the recipe can train on.
+    """Open a cohort to train on.
 
     Raises:
-        MedstError: it has no pairs, or no dates where the recipe asks for days.
+        MedstError: it has no pairs, or no dates although the time axis is days.
     """
     cohort = open_cohort(path)
     if cohort.pairs is None:
         raise MedstError(f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on.")
     if recipe.objective.time_axis == "days" and cohort.meta.get("time") == "order":
-        said = "knows only the order of a patient's studies, not their dates; give --objective.time-axis steps."
-        raise MedstError(f"{cohort.path} {said}")
+        raise MedstError(
+            f"{cohort.path} knows only the order of a patient's studies, not their dates; give --objective.time-axis steps."
+        )
     return cohort
 
 
 def make_tokenizer(cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The tokenizer that the recipe names, or that of its start weights; without either, one learnt from the reports.
+    """Load the tokenizer that the recipe names, or that of its start weights; without either, learn one from the reports.
 
     Raises:
-        MedstError: the tokenizer can't be read, or the start weights come without theirs.
+        MedstError: the tokenizer can't be read, or the start weights have none.
     """
     data, start = recipe.data, recipe.start
     if data.tokenizer:
@@ -50,7 +51,7 @@ def make_tokenizer(cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def find_tokenizer(cohort: Cohort, recipe: Recipe, folder: RunFolder) -> tuple[PreTrainedTokenizerBase, str]:
-    """The tokenizer of the run in `folder`, or a new one; and, if that of the run was damaged, a note on it.
+    """Load the tokenizer of the run in `folder`, or make a new one. Also returns a note if the run's was damaged, else "".
 
     Raises:
         MedstError: as `make_tokenizer`; or the run's tokenizer is damaged and no model of the run has it.
@@ -69,16 +70,15 @@ def find_tokenizer(cohort: Cohort, recipe: Recipe, folder: RunFolder) -> tuple[P
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:
-    """Write the tokenizer as a folder, whole, unless it is there."""
+    """Write the tokenizer as a folder, unless that exists."""
     if not place.is_dir():
-        part = place.with_suffix(".part")
         with disk_errors(place):
-            tokenizer.save_pretrained(str(part))
-        part.rename(place)
+            tokenizer.save_pretrained(str(part_of(place)))
+        replace_folder(place)
 
 
 def load_start_weights(model: MedST, recipe: Recipe) -> None:
-    """Fill a fresh model with the weights that the recipe names, if it names any.
+    """Load the weights that the recipe names, if any, into a new model.
 
     Raises:
         MedstError: they can't be read or don't fit.
@@ -89,9 +89,8 @@ def load_start_weights(model: MedST, recipe: Recipe) -> None:
 
 
 def notes_on_start(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What the user should know about a run that begins: where its vocabulary is from, and what the cohort lacks."""
-    found = []
-    start = recipe.start
+    """Notes for the user on a new run: where its vocabulary is from, and how the cohort differs from what is expected."""
+    found, start = [], recipe.start
     if not (recipe.data.tokenizer or start.bert or start.checkpoint):
         found.append(
             f"the vocabulary is learnt from the training reports ({len(tokenizer)} pieces, at most --data.vocabulary "
@@ -100,11 +99,8 @@ def notes_on_start(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenize
             f"{weights.RELEASED_TOKENIZER}."
         )
     options = cohort.meta.get("options", {})
-    unlike = {
-        name: (value, reason)
-        for name, (value, reason) in EXPECTED.get(recipe.name, {}).items()
-        if options.get(name, value) != value
-    }
+    expected = EXPECTED.get(recipe.name, {})
+    unlike = {name: pair for name, pair in expected.items() if options.get(name, pair[0]) != pair[0]}
     if unlike:
         has = " ".join(f"--{name} {options[name]}" for name in unlike)
         wants = " ".join(f"--{name} {value}" for name, (value, _) in unlike.items())

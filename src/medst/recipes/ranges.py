@@ -1,4 +1,4 @@
-"""What a setting may be: a range beside its type, and what lies outside."""
+"""Ranges of settings, declared beside their types, and a check of all values."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 @dataclass(frozen=True)
 class Range:
-    """Where a number must lie; both ends are finite, so NaN and infinity never do.
+    """Range of a number; both ends are finite, so NaN and infinity are always outside.
 
     Attributes:
         low: lower end.
         high: upper end.
-        open: ends that don't belong to the range: "low", "high" or neither.
-        why: reason for an end that isn't obvious; ends the sentence of a refusal.
+        open: end that is not part of the range: "low", "high" or neither.
+        why: reason for an end that is not obvious, for the error message.
 
     >>> 1 in Range(0, 1), 1 in Range(0, 1, open="high"), float("nan") in Range(0, 1)
     (True, False, False)
@@ -42,7 +42,7 @@ def _plain(number: float) -> str:
 
 
 def outside(settings: Any, prefix: str = "") -> Iterator[str]:
-    """A clause for each field whose value has another type than declared, or lies outside its range."""
+    """Yield a clause for each setting whose value has the wrong type or is out of range."""
     for each in dataclasses.fields(settings):
         value, kind, path = getattr(settings, each.name), each.type, prefix + each.name
         if dataclasses.is_dataclass(kind):
