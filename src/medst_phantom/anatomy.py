@@ -1,8 +1,8 @@
-"""A patient's own body: plain numbers, and from them a 3-D map of how much X-rays each point takes away.
+"""A patient's body: a few numbers, and a 3-D map of X-ray attenuation made from them.
 
-Coordinates are centimetres: x to the patient's left (the right of a frontal picture), y to the back, z to the head. The
-map is coarse (about 4 mm) because it holds only what is smooth; bones and vessels, whose edges matter, are curves in the
-same coordinates (`skeleton.py`) and are projected along with it.
+Coordinates are centimetres: x to the patient's left (the right of a frontal image), y to the back, z to the head. The
+map is coarse (about 4 mm) because it holds only smooth structures. Bones and vessels, whose edges matter, are curves in the
+same coordinates (`skeleton.py`) and are projected with it.
 """
 
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def soft(inside: np.ndarray) -> np.ndarray:
-    """Signed distance to a border, in cm and positive inside, to a share between 0 and 1."""
+    """Convert a signed distance to a border (cm, positive inside) to a share from 0 to 1."""
     return np.clip(inside * np.float32(1 / EDGE) + np.float32(0.5), 0, 1)
 
 
@@ -108,13 +108,13 @@ class Chest:
     """The body of one study, before any finding.
 
     Attributes:
-        anatomy: whose it is.
+        anatomy: of the patient.
         cavity: share of each voxel inside the ribs and above the diaphragm, float32 `SHAPE`.
-        solid: share taken by heart, great vessels and mediastinum.
+        solid: share of heart, great vessels and mediastinum.
         body: share inside the skin.
         airway: share of trachea, main bronchi and gastric bubble.
         floor: height of the diaphragm, float32 (x, y, 1).
-        rise: how far the diaphragm stands above its place at full inspiration, cm.
+        rise: height of the diaphragm above its position at full inspiration, cm.
     """
 
     anatomy: Anatomy
@@ -132,17 +132,17 @@ class Chest:
 
 
 def rib_cage_width(a: Anatomy, z: np.ndarray | float) -> np.ndarray:
-    """Half-width of the inside of the rib cage at a height: wide at the base, rounded off at the apex."""
+    """Inner half-width of the rib cage at a height: wide at the base, rounded at the apex."""
     t = np.clip((np.asarray(z, dtype=np.float32) + 13.0) / (a.apex + 13.0), 0, 0.999)
     return a.width * np.sqrt(1 - t**3.2) * (0.97 + 0.03 * np.cos(t * np.pi))
 
 
 def build_chest(a: Anatomy, inspiration: float, heart_growth: float = 0.0) -> Chest:
-    """The chest at a depth of breath.
+    """Build the chest at a depth of inspiration.
 
     Args:
         a: the body.
-        inspiration: 1 is full; at 0 the diaphragm stands 4 cm higher.
+        inspiration: 1 is full; at 0 the diaphragm is 4 cm higher.
         heart_growth: added to the heart's size, for edema.
     """
     x, y, z = grid()

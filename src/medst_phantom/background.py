@@ -1,7 +1,7 @@
-"""What else a report speaks of: the patient behind the findings, tubes and lines, heart, bones, technique.
+"""Everything in a report besides the findings: the patient, tubes and lines, heart, bones, technique.
 
-None of it changes from study to study by itself and, but for the size of the heart, none of it is drawn: these
-sentences are the distractors that a learner has to see past, and they carry CheXpert labels of their own.
+These sentences do not depend on the findings and, except for the size of the heart, are not drawn. They are distractors
+that a model must learn to ignore, and have CheXpert labels of their own.
 """
 
 from dataclasses import dataclass
@@ -101,12 +101,12 @@ _QUESTIONS = (
 
 @dataclass(frozen=True)
 class Background:
-    """What stays the same over a patient's studies.
+    """Properties that are constant over a patient's studies.
 
     Attributes:
         sex: 'man' or 'woman'.
         large_heart: whether reports call the heart enlarged.
-        implant, remnant, vessels: sentences, or '' where there is none.
+        implant, remnant, vessels: sentences, or '' if there is none.
         bones: index into the bone sentences, or -1 for unremarkable bones.
     """
 
@@ -119,7 +119,7 @@ class Background:
 
 
 def sample_background(rng: np.random.Generator, *, large_heart: bool = False) -> Background:
-    """Draw a patient; the size of the heart is given, because it shows on the images."""
+    """Draw a patient; the size of the heart is given because it shows in the images."""
     return Background(
         sex=pick(("man", "woman"), rng),
         large_heart=large_heart,
@@ -131,7 +131,7 @@ def sample_background(rng: np.random.Generator, *, large_heart: bool = False) ->
 
 
 def device_statements(study: StudyTruth, background: Background, rng: np.random.Generator) -> list[Statement]:
-    """Implants of the patient, and at the bedside the tubes and lines of the day."""
+    """Implants, and in a bedside study the tubes and lines of that day."""
     texts = []
     if background.implant and rng.random() < 0.8:
         texts.append(background.implant)
@@ -144,7 +144,7 @@ def device_statements(study: StudyTruth, background: Background, rng: np.random.
 
 
 def other_statements(background: Background, rng: np.random.Generator) -> list[Statement]:
-    """Heart, vessels, bones and what surgery left behind: one to three sentences."""
+    """Heart, vessels, bones and surgical remnants: one to three sentences."""
     heart = _LARGE_HEART if background.large_heart else _NORMAL_HEART
     statements = []
     if rng.random() < 0.88:
@@ -163,7 +163,7 @@ def other_statements(background: Background, rng: np.random.Generator) -> list[S
 
 
 def technique_remark(study: StudyTruth, rng: np.random.Generator) -> str:
-    """How the images were taken, as a report's technique section says it."""
+    """Technique of the examination, as in a report's technique section."""
     if study.portable:
         return pick(
             (
@@ -188,7 +188,7 @@ def technique_remark(study: StudyTruth, rng: np.random.Generator) -> str:
 
 
 def indication(background: Background, rng: np.random.Generator) -> str:
-    """Why the study was asked for; ages and names are blanked as in the de-identified originals."""
+    """Reason for the study; ages and names are blanked as in the de-identified originals."""
     complaint, question = pick(_COMPLAINTS, rng), pick(_QUESTIONS, rng)
     return pick(
         (

@@ -1,4 +1,4 @@
-"""Phantom patients as CheXpert Plus has them: one table of reports and paths, PNG and DICOM pictures, labels."""
+"""Write phantom patients in the layout of CheXpert Plus: a table of reports and paths, PNG and DICOM images, labels."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ VALID_SHARE = 0.1
 
 
 def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Write a patient's pictures; the rows of the table, and the labels of each report."""
+    """Write a patient's images; return rows of the table, and the labels of each report."""
     patient = f"patient{index + 1:05d}"
     split = "valid" if rng.random() < VALID_SHARE else "train"
     anatomy = sample_anatomy(rng)
@@ -82,7 +82,7 @@ def _write_both(root: Path, stem: str, picture: np.ndarray, number: int, view: s
 
 
 def write_tables(root: Path, records: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, int]:
-    """Write the table and the labels; what there is of all."""
+    """Write the table and the labels; return counts."""
     rows = [row for record in records for row in record["rows"]]
     write_csv(root / TABLE, COLUMNS, [tuple(row.get(name, "") for name in COLUMNS) for row in rows])
     lines = "".join(json.dumps(label) + "\n" for record in records for label in record["labels"])

@@ -1,6 +1,6 @@
-"""Phantom pictures as COVIDx has them: lists of patient, file, class and source, and PNG and JPEG files of many kinds.
+"""Write phantom images in the layout of COVIDx: lists of patient, file, class and source, and PNG and JPEG files.
 
-COVID-19 is drawn as consolidations on both sides, pneumonia as one on one side; nothing more is meant by it.
+COVID-19 is drawn as consolidations on both sides, pneumonia as one on one side; this is a simplification.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ TEST_SHARE = 0.2
 
 
 def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Write a patient's pictures, one to three; what the lists say of them."""
+    """Write a patient's one to three images; return their lines for the lists."""
     kind = CLASSES[int(rng.choice(3, p=[0.35, 0.3, 0.35]))]
     part = "test" if rng.random() < TEST_SHARE else "train"
     anatomy, findings = sample_anatomy(rng), _findings(kind, rng)
@@ -50,7 +50,7 @@ def _findings(kind: str, rng: np.random.Generator) -> list[Finding]:
 
 
 def write_tables(root: Path, records: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, int]:
-    """Write both lists; what there is of all."""
+    """Write both lists; return counts."""
     lists: dict[str, list[str]] = {"train": [], "test": []}
     for record in records:
         lists[record["part"]] += record["lines"]

@@ -1,7 +1,7 @@
-"""Writes phantom pictures as DICOM files in the many ways that real ones come: syntaxes, bits, windows, inversion.
+"""Write phantom images as DICOM files with the variety of real ones: syntaxes, bits, windows, inversion.
 
-Unusual here: the files hold no clock time and no random identifier, so that the same seed writes the same bytes; and a
-patient's name that nobody bears, so that tests can see that it goes nowhere.
+The files hold no clock time and no random identifier, so that the same seed writes the same bytes. They hold a made-up
+patient's name, so that tests can check that it is never copied.
 """
 
 import tempfile
@@ -29,14 +29,14 @@ ROOT = "1.2.826.0.1.3680043.10.511"  # any prefix will do: these files never lea
 
 @dataclass(frozen=True)
 class Style:
-    """How a picture is stored.
+    """How an image is stored.
 
     Attributes:
-        syntax: one of `SYNTAXES`; JPEG, which alone loses something, stores 8 bits.
+        syntax: one of `SYNTAXES`; JPEG, the only lossy one, stores 8 bits.
         bits: 8, 10, 12 or 16.
-        inverted: MONOCHROME1: stored the other way round.
+        inverted: stored as MONOCHROME1, bone dark.
         windows: 0, 1 or 2 VOI windows.
-        rescaled: whether stored values are to be multiplied and shifted.
+        rescaled: whether the file has a rescale slope and intercept.
     """
 
     syntax: str = EXPLICIT
@@ -47,7 +47,7 @@ class Style:
 
 
 def style_of(number: int) -> Style:
-    """The style of the n-th file: all syntaxes in turn, and all else in other turns, so that every combination comes."""
+    """Style of the n-th file: syntaxes and other attributes alternate at different rates, so that all combinations occur."""
     syntax = SYNTAXES[number % len(SYNTAXES)]
     turn = number // len(SYNTAXES)
     bits = 8 if syntax == JPEG else (12, 16, 10, 8)[turn % 4]
@@ -55,10 +55,10 @@ def style_of(number: int) -> Style:
 
 
 def deepen(picture: np.ndarray, bits: int, rng: np.random.Generator) -> np.ndarray:
-    """An 8-bit picture with as many bits: what lies between its grey levels is made up.
+    """Extend an 8-bit image to `bits` bits; the additional bits are random.
 
     Returns:
-        uint8 where `bits` is 8, else uint16, of the same shape.
+        uint8 if `bits` is 8, else uint16, of the same shape.
     """
     if bits == 8:
         return picture
@@ -71,10 +71,10 @@ def write_dicom(path: Path, pixels: np.ndarray, style: Style, *, number: int, vi
 
     Args:
         path: the file.
-        pixels: uint8 or uint16 (height, width), bone bright, an even number of them, for GDCM takes the byte that fills
-            up an odd number for an error; inverted here where the style says so.
+        pixels: uint8 or uint16 (height, width), bone bright; inverted here if the style says so. Their number must be
+            even, because GDCM reports the padding byte of an odd number as an error.
         style: how to store them.
-        number: of the file, for its identifiers.
+        number: the file's number, for its identifiers.
         view: ViewPosition.
 
     Raises:
@@ -170,7 +170,7 @@ def _to_bytes(dataset: "FileDataset") -> bytes:
 
 
 def _by_gdcm(data: bytes, syntax: str) -> bytes:
-    """The file with lossless JPEG, which pydicom reads but doesn't write."""
+    """Compress a file with lossless JPEG, which pydicom can't write."""
     import gdcm
 
     kind = {JPEG_LOSSLESS: "JPEGLosslessProcess14_1", JPEG_LS: "JPEGLSLossless"}[syntax]

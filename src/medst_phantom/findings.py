@@ -1,7 +1,7 @@
-"""What is true of a phantom study: the findings in it. Images and reports are both made from this.
+"""The findings of a phantom study, from which both its images and its report are made.
 
-Nothing here knows how a finding looks or how it is written down, so that pictures and sentences cannot
-drift apart: both read the same `Finding`.
+This module defines neither how a finding looks nor how it is described. Images and sentences agree because both are made
+from the same `Finding`.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Finding:
         zone: one of `ZONES`; where in the lung. `retrocardiac` lies in the left lower lobe behind the heart,
             so a frontal view nearly hides it and a lateral view shows it over the spine.
             Effusion is always `lower`, pneumothorax always `upper`, edema always `mid` (perihilar).
-        severity: 0 (absent) to 1 (as bad as it gets); about 0.15 is just visible to a trained eye.
-        seed: fixes the shape of this lesion (outline, texture), so that the same lesion is seen again, larger
-            or smaller, in the patient's next study.
+        severity: 0 (absent) to 1 (worst); about 0.15 is just visible to a trained eye.
+        seed: fixes the shape of this lesion (outline, texture), so that the next study shows the same lesion, larger or
+            smaller.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""What findings do to a chest: they fill lung with fluid, or replace it by air.
+"""Put findings into a chest: they fill lung with fluid or replace it with air.
 
-Every lesion is a field of added density (0: as aerated as lung is, 1: as dense as water) whose outline is fixed by the
-finding's seed, and which grows with severity. At severity 0 nothing at all is changed.
+Every lesion is a field of added density (0: aerated like lung, 1: dense like water). Its outline is fixed by the finding's
+seed, and it grows with severity. At severity 0 nothing changes.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ SIGN = {"right": -1.0, "left": 1.0}
 
 @dataclass
 class Changes:
-    """What all findings of a study do together.
+    """Combined effect of all findings of a study.
 
     Attributes:
         density: share of each lung voxel that is filled, float32 (x, y, z).
         free_air: share of the cavity that is air outside the lung (pneumothorax).
-        shift: how far the mediastinum is pushed, in cm to the left.
-        congestion: 0 to 1, how much wider the vessels are.
+        shift: displacement of the mediastinum, in cm to the left.
+        congestion: widening of the vessels, 0 to 1.
         heart_growth: added to the size of the heart.
     """
 
@@ -35,13 +35,13 @@ class Changes:
 
 
 def heart_growth(findings: Sequence[Finding]) -> float:
-    """How much larger the heart is with these findings: edema comes with a larger one."""
+    """Enlargement of the heart by these findings; edema comes with a larger heart."""
     return 0.10 * max((f.severity for f in findings if f.name == "edema"), default=0.0)
 
 
 def apply(chest: Chest, findings: Sequence[Finding]) -> Changes:
     """Put findings into a chest."""
-    clear = np.ones_like(chest.cavity)  # what is left of the air after each lesion
+    clear = np.ones_like(chest.cavity)  # remaining air after each lesion
     free_air = np.zeros_like(chest.cavity)
     shift = congestion = 0.0
     for finding in findings:
@@ -83,7 +83,7 @@ def _half(sign: float) -> np.ndarray:
 
 
 def _zone_centre(chest: Chest, finding: Finding, sign: float, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Where in the lung a lesion sits."""
+    """Centre of a lesion in the lung."""
     rise, apex = chest.rise, chest.anatomy.apex
     height = {
         "upper": apex - 5.5,
@@ -130,7 +130,7 @@ def _airspace(chest: Chest, finding: Finding, sign: float, rng: np.random.Genera
 
 
 def _edema(chest: Chest, sign: float, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Bat wings: haze around the hila that spreads outwards and down, streaky; with it the bases."""
+    """Bat wings: streaky haze around the hila that spreads outwards and down to the bases."""
     x, y, z = grid()
     away = np.sqrt(
         np.square((x - sign * 4.5) / 1.15) + np.square(y * 0.7) + np.square((z + 0.5 - 0.4 * chest.rise) / 1.25)
@@ -143,7 +143,7 @@ def _edema(chest: Chest, sign: float, severity: float, rng: np.random.Generator)
 
 
 def _effusion(chest: Chest, sign: float, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Fluid that lies on the diaphragm, first in the angle at the back, and climbs the wall as a meniscus."""
+    """Fluid on the diaphragm, first in the posterior angle, rising along the wall as a meniscus."""
     x, y, z = grid()
     wall = np.clip(
         np.square(x / np.float32(chest.anatomy.width)) + 0.55 * np.clip(y / chest.anatomy.depth, 0, 1), 0, 1.3
@@ -154,7 +154,7 @@ def _effusion(chest: Chest, sign: float, severity: float, rng: np.random.Generat
 
 
 def _pneumothorax(chest: Chest, sign: float, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Air between wall and lung, widest at the apex; the lung draws back towards its hilum."""
+    """Air between wall and lung, widest at the apex; the lung retracts towards its hilum."""
     x, y, z = grid()
     a = chest.anatomy
     wide = np.maximum(rib_cage_width(a, z), 0.5)

@@ -14,7 +14,7 @@ from medst_phantom.anatomy import sample_anatomy
 from medst_phantom.atomic import write_bytes
 from medst_phantom.background import sample_background
 from medst_phantom.mimic_files import FRONTAL, LATERAL, PatientRecord, write_study, write_tables
-from medst_phantom.output_folder import finish_tree, growing, open_tree, part, write_all
+from medst_phantom.output_folder import finish_tree, claimed, open_tree, record_path, write_all
 from medst_phantom.radiograph import render_study, sample_acquisition
 from medst_phantom.reports import write_report
 from medst_phantom.trajectory import MAX_STUDIES, StudyTruth, sample_trajectory
@@ -68,7 +68,7 @@ def write_phantom(
     out = Path(out)
     options = {"patients": patients, "seed": seed, "test_share": test_share, "valid_share": valid_share}
     _check_options(options, workers)
-    with growing(out):
+    with claimed(out):
         finished = open_tree(out, options)
         if finished and progress:
             progress(patients, patients)
@@ -98,7 +98,7 @@ def _check_options(options: dict, workers: int) -> None:
 def _write_patients(out: Path, seed: int, subjects: np.ndarray, studies: np.ndarray, indices: list[int]) -> None:
     for index in indices:
         record = _write_patient(out / JPG_FOLDER, seed, index, int(subjects[index]), studies[index].tolist())
-        write_bytes(part(out, index), record.to_json())
+        write_bytes(record_path(out, index), record.to_json())
 
 
 def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids: list[int]) -> PatientRecord:
@@ -120,7 +120,7 @@ def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids
 
 
 def _views_taken(study: StudyTruth, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """(view to draw, view position to record); a few rows have a position that no reader knows, as in MIMIC."""
+    """(view to draw, view position to record); a few positions are unknown to any reader, as in MIMIC."""
     taken = [(view, view) for view in study.views]
     if rng.random() < _ODD_VIEW_SHARE:
         taken.append(("AP", "" if rng.random() < 0.7 else "AP AXIAL"))
@@ -133,7 +133,7 @@ def _cohort_rng(seed: int, stream: int) -> np.random.Generator:
 
 
 def _draw_ids(options: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Subject ids (patients,), ascending, and study ids (patients, 8), in no order, all different."""
+    """Subject ids (patients,), ascending, and study ids (patients, 8), unordered; all different."""
     rng = _cohort_rng(options["seed"], 0)
     count = options["patients"]
     subjects = 10_000_000 + np.sort(rng.choice(10_000_000, count, replace=False))
@@ -155,7 +155,7 @@ def _finish(out: Path, options: dict) -> dict:
 
     def records() -> Iterator[tuple[PatientRecord, str]]:
         for index, split in enumerate(splits):
-            yield PatientRecord.from_json(part(out, index).read_bytes()), split
+            yield PatientRecord.from_json(record_path(out, index).read_bytes()), split
 
     write_tables(out / JPG_FOLDER, records)
     folder = out / MS_CXR_T_FOLDER

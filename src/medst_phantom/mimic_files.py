@@ -1,7 +1,7 @@
-"""Writes studies as MIMIC-CXR-JPG stores them: folders, JPEG files, report files and three gzipped tables.
+"""Write studies in the layout of MIMIC-CXR-JPG: folders, JPEG files, report files and three gzipped tables.
 
-The tables are not collected in memory. Each patient leaves a small record, and the tables are
-written from those records at the end, in one pass and in the patients' order.
+The tables are not collected in memory. Each patient leaves a small record, and the tables are written from the records at
+the end, in one pass and in the patients' order.
 """
 
 import csv
@@ -56,7 +56,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """All that the tables say of one study.
+    """Everything that the tables hold about a study.
 
     Attributes:
         study_id: eight digits starting with 5.
@@ -64,7 +64,7 @@ class StudyRecord:
         procedure: description of the examination.
         images: in the order of the metadata table.
         labels: the CheXpert row, by label.
-        truth: one entry a present or just-resolved finding: finding, side, zone, severity, progression.
+        truth: one entry per present or just-resolved finding: finding, side, zone, severity, progression.
     """
 
     study_id: int
@@ -117,8 +117,8 @@ def write_study(
 
     Args:
         root: the mimic-cxr-jpg folder.
-        images: (view position as recorded, uint8 array (height, width)) in the order taken.
-        rng: draws the dicom ids, by which the study's rows are sorted, as in the original.
+        images: (view position as recorded, uint8 array (height, width)), in the order they were taken.
+        rng: draws the dicom ids; the study's rows are sorted by them, as in the original.
 
     Raises:
         OSError: a file cannot be written.
@@ -159,7 +159,7 @@ def write_tables(root: Path, patients: Callable[[], Iterator[tuple[PatientRecord
     """Write the metadata, split and CheXpert tables from (patient, split) in patient order.
 
     Args:
-        patients: starts a new pass over all patients; called once a table.
+        patients: starts a new pass over all patients; called once per table.
     """
     tables = (
         ("metadata", METADATA_COLUMNS, _metadata_rows),
@@ -172,7 +172,7 @@ def write_tables(root: Path, patients: Callable[[], Iterator[tuple[PatientRecord
 
 
 def write_csv_gz(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a gzipped CSV whose bytes depend on nothing but its rows."""
+    """Write a gzipped CSV file whose bytes depend only on its rows."""
     with (
         atomic(path) as part,
         part.open("wb") as raw,

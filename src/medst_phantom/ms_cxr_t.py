@@ -1,8 +1,8 @@
-"""Writes the two tables of MS-CXR-T: progression labels of image pairs, and pairs of sentences.
+"""Write the two tables of MS-CXR-T: progression labels of image pairs, and pairs of sentences.
 
-Unusual here: the sentence pairs come in twins. A paraphrase and a contradiction share their first sentence, and
-their second sentences differ in one word of progression only, so neither word overlap nor length tells one from
-the other: what a bag of unlearnt words can reach is chance, by construction.
+The sentence pairs come in twins: a paraphrase and a contradiction share their first sentence, and their second sentences
+differ only in one word of progression. So neither word overlap nor length distinguishes them, and a bag of untrained words
+is at chance by construction.
 """
 
 import csv
@@ -30,7 +30,7 @@ IMAGE_COLUMNS = (
     *(f"{finding}_progression" for finding in FINDINGS),
 )
 SENTENCE_COLUMNS = ("sentence_1", "sentence_2", "category", "subset_name")
-# The data set knows three classes: what has appeared is worse, what has gone is better.
+# The data set has three classes: a new finding is worsening, a resolved one improving.
 CLASS_OF = {
     "new": "worsening",
     "worsening": "worsening",
@@ -68,7 +68,7 @@ _FRAMES = {
         "there has been interval {word} of the {np}",
     ),
 }
-# What contradicts what, and how often it is asked.
+# Contradicting progressions, and how often each is used.
 _OPPOSITES = {"improving": "worsening", "worsening": "improving", "resolved": "worsening"}
 _STABLE_SHARE = 0.15
 # Words of one stem are never set against each other as paraphrases: they would share word pieces.
@@ -76,7 +76,7 @@ _STEMS = ("decreas", "improv", "diminish", "reduc", "increas", "wors", "progress
 
 
 def image_rows(patient: PatientRecord) -> Iterator[tuple]:
-    """One row for every two consecutive studies in which some finding was there before or is there now."""
+    """One row for every two consecutive studies with a finding in either of them."""
     for before, now in pairwise(patient.studies):
         severities = {entry["finding"]: entry["severity"] for entry in now.truth}
         earlier = {entry["finding"]: entry["severity"] for entry in before.truth}
@@ -96,9 +96,9 @@ def image_rows(patient: PatientRecord) -> Iterator[tuple]:
 
 
 def sentence_rows(rng: np.random.Generator) -> list[tuple[str, str, str, str]]:
-    """360 different pairs of sentences: (sentence 1, sentence 2, category, subset).
+    """Make 360 different pairs of sentences: (sentence 1, sentence 2, category, subset).
 
-    'RadGraph': two sentences of different wording on one finding. 'swaps': one sentence with one word exchanged.
+    'RadGraph': two sentences on one finding, in different words. 'swaps': one sentence with one word replaced.
     """
     rows = []
     for subset, twins in _TWINS.items():
@@ -114,7 +114,7 @@ def sentence_rows(rng: np.random.Generator) -> list[tuple[str, str, str, str]]:
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> int:
-    """Write a CSV and return its number of rows, the header not counted."""
+    """Write a CSV file and return its number of rows, without the header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -175,7 +175,7 @@ def _sample_finding(rng: np.random.Generator) -> Finding:
 
 
 def _sample_classes(rng: np.random.Generator) -> tuple[str, str]:
-    """What the first sentence says, and what contradicts it."""
+    """Progression of the first sentence, and one that contradicts it."""
     if rng.random() < _STABLE_SHARE:
         change = pick(("improving", "worsening"), rng)
         return ("stable", change) if rng.random() < 0.5 else (change, "stable")

@@ -1,4 +1,4 @@
-"""Phantom studies as Open-i has them: an XML report a study, PNG and DICOM pictures, and the table of views on Kaggle."""
+"""Write phantom studies in the layout of Open-i: XML reports, PNG and DICOM images, and Kaggle's table of views."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ LARGE_HEART = 1.12
 
 
 def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Write a study's pictures and report; the views of its pictures."""
+    """Write a study's images and report; return the views of the images."""
     number = index + 1
     anatomy = sample_anatomy(rng)
     background = sample_background(rng, large_heart=anatomy.heart > LARGE_HEART)
@@ -76,7 +76,7 @@ def _xml(number: int, findings: str, impression: str, images: list[str]) -> str:
 
 
 def write_tables(root: Path, records: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, int]:
-    """Write the table of views; what there is of all."""
+    """Write the table of views; return counts."""
     rows = [(record["uid"], name, view) for record in records for name, view in record["images"]]
     write_csv(root / "indiana_projections.csv", ("uid", "filename", "projection"), rows)
     return {

@@ -13,7 +13,7 @@ import numpy as np
 from medst.errors import MedstError
 from medst_phantom import OTHER_TREES
 from medst_phantom.atomic import write_bytes
-from medst_phantom.output_folder import finish_tree, growing, open_tree, part, write_all
+from medst_phantom.output_folder import finish_tree, claimed, open_tree, record_path, write_all
 
 MOST_PATIENTS = 100_000  # so that five-digit ids suffice
 
@@ -49,13 +49,13 @@ def write_tree(
     if not 1 <= patients <= MOST_PATIENTS or seed < 0 or workers < 0:
         raise MedstError(f"Give 1 to {MOST_PATIENTS} patients, and a seed and a number of workers of 0 or more.")
     options = {"tree": name, "patients": patients, "seed": seed}
-    with growing(out):
+    with claimed(out):
         counts = open_tree(out, options)
         if counts and progress:
             progress(patients, patients)
         if counts is None:
             write_all(out, patients, workers, progress, partial(_write_patients, name, out.absolute(), seed))
-            records = [json.loads(part(out, index).read_bytes()) for index in range(patients)]
+            records = [json.loads(record_path(out, index).read_bytes()) for index in range(patients)]
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_stream(name), 1)))
             counts = finish_tree(out, options, _module(name).write_tables(out, records, rng))
     return counts
@@ -73,4 +73,4 @@ def _write_patients(name: str, out: Path, seed: int, indices: list[int]) -> None
     for index in indices:
         rng = np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=(_stream(name),)))
         record: dict[str, Any] = _module(name).write_patient(out, index, rng)
-        write_bytes(part(out, index), json.dumps(record, sort_keys=True).encode())
+        write_bytes(record_path(out, index), json.dumps(record, sort_keys=True).encode())

@@ -89,7 +89,7 @@ def write_all(out: Path, total: int, workers: int, progress: Callable[[int, int]
         MedstError: a worker died.
     """
     workers = workers or joblib.cpu_count()
-    missing = [index for index in range(total) if not _read_json(part(out, index))]
+    missing = [index for index in range(total) if not _read_json(record_path(out, index))]
     done = total - len(missing)
     if progress:
         progress(done, total)
@@ -143,7 +143,7 @@ def _one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def part(out: Path, index: int) -> Path:
+def record_path(out: Path, index: int) -> Path:
     """Path of a patient's record."""
     return out / PARTS / f"{index:07d}.json"
 
@@ -159,7 +159,7 @@ def finish_tree(out: Path, options: dict, counts: dict) -> dict:
 
 
 @contextmanager
-def growing(out: Path) -> Iterator[None]:
+def claimed(out: Path) -> Iterator[None]:
     """Claim the folder while it is written; remove the records on success.
 
     Raises:

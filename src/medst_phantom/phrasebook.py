@@ -1,11 +1,11 @@
-"""The words and sentence frames of a phantom report; data only, `sentences.py` puts them together.
+"""Words and sentence frames of phantom reports; data only, `sentences.py` combines them.
 
-Frames are `str.format` strings; what stands in brackets is left out of a sentence that does not speak of severity,
-and a frame with {size} outside of brackets is not used for one. The slots: {full} the finding with its present
-severity ("small right pleural effusion"), {a} the same with an article where English wants one, {bare} without
+Frames are `str.format` strings. The text in brackets is omitted from a sentence without severity, and a frame with {size}
+outside brackets is not used for such a sentence. The slots: {full} the finding with its present
+severity ("small right pleural effusion"), {a} the same with an article if English needs one, {bare} without
 severity, {the} bare with article, {noun} one word for it, {size} the severity alone, {verb}, {change},
-{comparative}, {changing} and {same} the words of `CHANGE` ({change_of} and {same_since} with what must follow
-them), {adv} and {slight} how much, {since} what it is compared with or nothing, {against} the same but never
+{comparative}, {changing} and {same} the words of `CHANGE` ({change_of} and {same_since} with the words that must
+follow them), {adv} and {slight} how much, {since} the comparison or nothing, {against} the same but never
 nothing, {opening} the same as the start of a sentence, {has} {is} {was} {remains} {appears} verbs that agree in
 number, {where} and {angle} anatomy.
 """

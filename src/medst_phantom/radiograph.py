@@ -1,7 +1,7 @@
-"""From a body with findings to a radiograph: line integrals, detector, noise, display.
+"""Render a body with findings as a radiograph: line integrals, detector, noise, display.
 
-Frontal and lateral pictures of a study are projections of one attenuation map, so what lies behind the heart in one is in
-front of the spine in the other. The map is taken at the breath of the study's first picture.
+Frontal and lateral images of a study are projections of one attenuation map, so a lesion behind the heart in one is in
+front of the spine in the other. The map is at the inspiration of the study's first image.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ LATERAL_VIEWS = ("LATERAL", "LL")
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How one picture is taken.
+    """How an image is taken.
 
     Attributes:
         view: PA, AP, LATERAL or LL.
@@ -39,11 +39,11 @@ class Acquisition:
         contrast: slope of the display.
         noise: standard deviation of the quantum noise in well-exposed lung, in log units.
         rotation: of the body about its long axis, degrees.
-        tilt: of the picture, degrees.
+        tilt: of the image, degrees.
         offset: sideways and up, cm.
-        inspiration: depth of breath, 0 to 1.
-        magnification: of the heart's shadow beside a usual PA picture.
-        field: share of the usual field that is in the picture; below 1 is closer.
+        inspiration: depth, 0 to 1.
+        magnification: of the heart's shadow relative to a usual PA image.
+        field: share of the usual field that is in the image; below 1 is closer.
         seed: of noise, marker and devices.
     """
 
@@ -61,17 +61,17 @@ class Acquisition:
 
     @property
     def lateral(self) -> bool:
-        """Whether it is seen from the side."""
+        """Whether it is a lateral view."""
         return self.view in LATERAL_VIEWS
 
     @property
     def portable(self) -> bool:
-        """Whether the patient is in bed, the plate behind the back."""
+        """Whether it is taken in bed, with the detector behind the back."""
         return self.view == "AP"
 
 
 def sample_acquisition(view: str, rng: np.random.Generator) -> Acquisition:
-    """Draw how a picture is taken; portable AP pictures vary more, are noisier and less deeply breathed."""
+    """Draw how an image is taken; portable AP images vary more, are noisier and have less inspiration."""
     portable = view == "AP"
     return Acquisition(
         view=view,
@@ -89,19 +89,19 @@ def sample_acquisition(view: str, rng: np.random.Generator) -> Acquisition:
 
 
 def render(anatomy: Anatomy, findings: Sequence[Finding], acquisition: Acquisition) -> np.ndarray:
-    """One radiograph; see `render_study`."""
+    """Render one radiograph; see `render_study`."""
     return render_study(anatomy, findings, [acquisition])[0]
 
 
 def render_study(
     anatomy: Anatomy, findings: Sequence[Finding], acquisitions: Sequence[Acquisition]
 ) -> list[np.ndarray]:
-    """All pictures of a study.
+    """Render all images of a study.
 
     Args:
         anatomy: the patient's body.
-        findings: what is in the chest at this study; those of severity 0 change nothing.
-        acquisitions: how each picture is taken.
+        findings: findings of this study; those of severity 0 change nothing.
+        acquisitions: how each image is taken.
 
     Returns:
         uint8 (height, width) each, bone white and air black, the patient's right on the left of frontal pictures.
@@ -124,7 +124,7 @@ def render_study(
 
 
 def _moved(share: np.ndarray, shift: float) -> np.ndarray:
-    """A map moved along x by so many cm."""
+    """Move a map along x, in cm."""
     step = 2 * HALF_WIDTH / SHAPE[0]
     whole, part = divmod(shift / step, 1.0)
     return (1 - part) * np.roll(share, int(whole), axis=0) + part * np.roll(share, int(whole) + 1, axis=0)
@@ -191,7 +191,7 @@ def _view(anatomy: Anatomy, acquisition: Acquisition, rise: float) -> View:
 
 
 def _placed(image: np.ndarray, view: View, acquisition: Acquisition) -> np.ndarray:
-    """A coarse map (z from the head, then x or y) sampled at the picture's pixels."""
+    """A coarse map (z from the head, then x or y) sampled at the image's pixels."""
     half = HALF_DEPTH if view.lateral else HALF_WIDTH
     coarse_x = image.shape[1] / (2 * half) / view.scale
     coarse_z = image.shape[0] / (2 * HALF_HEIGHT) / view.scale
@@ -209,7 +209,7 @@ def _placed(image: np.ndarray, view: View, acquisition: Acquisition) -> np.ndarr
 
 
 def _texture(seed: int, view: View) -> np.ndarray:
-    """The lung's fine grain, the patient's own."""
+    """Fine texture of the patient's lung."""
     rng = np.random.Generator(np.random.PCG64([seed, int(view.lateral)]))
     total = np.zeros((view.height, view.width), dtype=np.float32)
     for cells, weight in ((56, 0.55), (110, 0.45)):
@@ -228,7 +228,7 @@ def _tilted(total: np.ndarray, acquisition: Acquisition, view: View) -> np.ndarr
 
 
 def _develop(total: np.ndarray, acquisition: Acquisition, rng: np.random.Generator) -> np.ndarray:
-    """Path to detector signal, with scatter and noise, to grey: the display of a digital radiograph."""
+    """Convert path lengths to a detector signal with scatter and noise, then to display values."""
     signal = np.exp(-total)
     small = cv2.resize(signal, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
     scatter = cv2.resize(cv2.GaussianBlur(small, (0, 0), 6), signal.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -252,7 +252,7 @@ def _develop(total: np.ndarray, acquisition: Acquisition, rng: np.random.Generat
 
 
 def _finish(grey: np.ndarray, acquisition: Acquisition, view: View, rng: np.random.Generator) -> np.ndarray:
-    """To 8 bits, with the collimator's edge and a side marker as they come."""
+    """Convert to 8 bits, with the collimator's edge and a side marker in some images."""
     pixels = np.round(np.clip(grey * 255 * 1.12 - 22, 0, 255)).astype(np.uint8)
     if rng.random() < 0.35:
         edge = int(rng.integers(3, 16))

@@ -1,7 +1,7 @@
-"""A whole radiology report in MIMIC-CXR's layout, written from what is true of the study.
+"""Write a radiology report in MIMIC-CXR's layout from the findings of a study.
 
-Unusual here: the CheXpert labels are not read off the text but collected from the very sentences that went into
-it, so a report without a findings section is labelled by its impression alone, as the real labeller would.
+The CheXpert labels are not extracted from the text but collected from the sentences that are in it. So a report without a
+findings section has the labels of its impression only, as the real labeller would give.
 """
 
 import textwrap
@@ -77,7 +77,7 @@ class Report:
     """The text of a report file and its CheXpert row.
 
     Attributes:
-        text: the whole file, headers and all.
+        text: the complete file, with headers.
         findings, impression: the sentences of the two sections, '' for one that is missing; in a report without
             headers both are in `findings`.
         labels: by name of `CHEXPERT_LABELS`, 1.0, 0.0 or -1.0; names that are not mentioned are absent.
@@ -90,9 +90,9 @@ class Report:
 
 
 def write_report(study: StudyTruth, background: Background, rng: np.random.Generator) -> Report:
-    """Write the report of one study; every present finding is stated in every section that there is."""
+    """Write the report of one study; every section states every present finding."""
     kind = _sample_kind(rng)
-    # Decided once a finding, so that the two sections of a report do not differ in what they claim.
+    # Decided once per finding, so that the two sections of a report agree.
     manner = {
         state.finding.name: {
             "hedged": may_hedge(state) and rng.random() < 0.25,
@@ -103,7 +103,7 @@ def write_report(study: StudyTruth, background: Background, rng: np.random.Gener
     findings = _findings(study, background, manner, rng)
     impression = _impression(study, manner, rng)
     if kind == "impression only":
-        # Nothing else says what is absent, so the impression does.
+        # No other section denies findings, so the impression does.
         impression, findings = [*impression, *_denials(study, rng)[:1]], []
     elif kind == "findings only":
         impression = []
@@ -120,7 +120,7 @@ def write_report(study: StudyTruth, background: Background, rng: np.random.Gener
 
 
 def collect_labels(statements: Sequence[Statement]) -> dict[str, float]:
-    """Labels of a whole report: a positive mention beats an uncertain one beats a negative one."""
+    """Labels of a report: a positive mention overrides an uncertain one, which overrides a negative one."""
     rank = {1.0: 2, -1.0: 1, 0.0: 0}
     labels: dict[str, float] = {}
     for statement in statements:
@@ -152,7 +152,7 @@ def _findings(
 
 
 def _denials(study: StudyTruth, rng: np.random.Generator) -> list[Statement]:
-    """Say that some of what is absent is absent, in one sentence or two."""
+    """Deny some of the absent findings, in one or two sentences."""
     spoken_of = {state.finding.name for state in study.findings}
     # "No consolidation" beside a pneumonia would contradict it, and the other way round.
     if spoken_of & {"consolidation", "pneumonia"}:
@@ -169,7 +169,7 @@ def _denials(study: StudyTruth, rng: np.random.Generator) -> list[Statement]:
 
 
 def _impression(study: StudyTruth, manner: dict[str, dict], rng: np.random.Generator) -> list[Statement]:
-    """The findings once more, the worst first; or that there is nothing."""
+    """The findings again, the worst first; or a normal impression."""
     states = sorted(study.findings, key=lambda state: -state.finding.severity)
     told = [describe(state, rng, **manner[state.finding.name]) for state in states]
     if not study.present and (not told or rng.random() < 0.5):
@@ -210,7 +210,7 @@ def _body(
     impression: list[Statement],
     rng: np.random.Generator,
 ) -> list[str]:
-    """The sections that are read, under headers as they occur, misspelt ones among them."""
+    """Findings and impression, under headers as they occur in MIMIC-CXR, some misspelt."""
     gap = pick(("  ", "  ", " "), rng)
     if kind == "last paragraph":
         return [gap.join(statement.text for statement in findings)]
@@ -247,12 +247,12 @@ def _section(header: str, text: str, rng: np.random.Generator) -> str:
 
 
 def _spelt(header: str, rng: np.random.Generator) -> str:
-    """The header, now and then with a spelling mistake that occurs in MIMIC-CXR."""
+    """The header, sometimes with a spelling mistake from MIMIC-CXR."""
     return pick(_MISSPELT[header], rng) if header in _MISSPELT and rng.random() < 0.02 else header
 
 
 def _wet_read(study: StudyTruth, impression: list[Statement], rng: np.random.Generator) -> str:
-    """A preliminary reading above the final report; a few urgent studies have one."""
+    """A preliminary reading above the final report, in a few urgent studies."""
     if not (impression and study.present and rng.random() < 0.03):
         return ""
     time = f"{int(rng.integers(1, 13))}:{int(rng.integers(60)):02d} {pick(('AM', 'PM'), rng)}"
@@ -260,7 +260,7 @@ def _wet_read(study: StudyTruth, impression: list[Statement], rng: np.random.Gen
 
 
 def _layout(blocks: Sequence[str], wet_read: str) -> str:
-    """Every line starts with a blank, paragraphs are parted by a line of one blank, lines end before column 80."""
+    """Start every line with a space, separate paragraphs by a line with one space, and end lines before column 80."""
     title = f"{'':33}FINAL REPORT\n"
     if wet_read:
         title = f"{_wrap(wet_read)}\n {'_' * 78}\n{title}"

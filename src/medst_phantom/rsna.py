@@ -1,6 +1,6 @@
-"""Phantom pictures as the RSNA Pneumonia Detection Challenge stores them: DICOM of many kinds, and a table of boxes.
+"""Write phantom images in the layout of the RSNA Pneumonia Detection Challenge: DICOM files and a table of boxes.
 
-A box is where the pneumonia changes the picture: the same body is drawn with it and without, and the two are compared.
+A box is where the pneumonia changes the image: the same body is drawn with and without it, and the two are compared.
 """
 
 import csv
@@ -20,12 +20,12 @@ from medst_phantom.trajectory import sample_trajectory
 
 IMAGES, LABELS, DETAILS = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
 SHARE = 0.3  # of patients with pneumonia, about that of the challenge
-SMALLEST = 24  # pixels of a box's shorter side, and of what counts as one lesion
+SMALLEST = 24  # pixels: shorter side of a box, and size of a lesion
 CHANGE = 8  # grey levels that are seen
 
 
 def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Write a patient's picture; what the tables say of it."""
+    """Write a patient's image; return its entries for the tables."""
     name = "-".join(rng.bytes(size).hex() for size in (4, 2, 2, 2, 6))
     anatomy = sample_anatomy(rng)
     view = "AP" if rng.random() < 0.45 else "PA"
@@ -52,7 +52,7 @@ def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str,
 
 
 def find_boxes(without: np.ndarray, picture: np.ndarray) -> list[list[float]]:
-    """Where two pictures of a body differ: x, y, width and height in pixels of at most two places, the larger first."""
+    """Find where two images of a body differ: x, y, width and height in pixels of at most two places, the larger first."""
     changed = cv2.GaussianBlur(cv2.absdiff(picture, without), (0, 0), 3) >= CHANGE
     _, _, found, _ = cv2.connectedComponentsWithStats(changed.astype(np.uint8))
     places = sorted((tuple(int(value) for value in row) for row in found[1:]), key=lambda place: -place[4])
@@ -64,7 +64,7 @@ def find_boxes(without: np.ndarray, picture: np.ndarray) -> list[list[float]]:
 
 
 def write_tables(root: Path, records: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, int]:
-    """Write the tables, in no order, as the challenge's; what there is of all."""
+    """Write the tables, unordered as in the challenge; return counts."""
     labels: list[tuple[Any, ...]] = []
     details: list[tuple[Any, ...]] = []
     for place in rng.permutation(len(records)):
@@ -79,7 +79,7 @@ def write_tables(root: Path, records: list[dict[str, Any]], rng: np.random.Gener
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Write a table whose bytes depend on nothing but its rows."""
+    """Write a table whose bytes depend only on its rows."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

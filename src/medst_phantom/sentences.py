@@ -1,7 +1,7 @@
-"""Sentences about one finding: what it is, how bad, where, and what became of it.
+"""Write sentences about a finding: its name, severity, location and progression.
 
-Unusual here: the severity word always comes from the present severity and the progression word from the true
-step, so a report says nothing that its images do not show. The words themselves are in `phrasebook.py`.
+The severity word always comes from the present severity and the progression word from the true change, so a report never
+says anything that its images do not show. The words are in `phrasebook.py`.
 """
 
 import re
@@ -28,7 +28,7 @@ from medst_phantom.phrasebook import (
 )
 from medst_phantom.trajectory import FindingState
 
-HEDGE_BELOW = 0.34  # only what is faint is hedged
+HEDGE_BELOW = 0.34  # only faint findings are hedged
 # By progression, the share of reports that do not say how severe a finding is now.
 _UNQUANTIFIED = {None: 0.1, "new": 0.2, "improving": 0.75, "stable": 0.5, "worsening": 0.75, "resolved": 0.0}
 _ZONE_PLACES = {
@@ -40,7 +40,7 @@ _ZONE_PLACES = {
 
 @dataclass(frozen=True)
 class Statement:
-    """One sentence, with the CheXpert labels that a reader of it would set (1 yes, 0 no, -1 perhaps)."""
+    """One sentence, with the CheXpert labels that it implies (1 present, 0 absent, -1 uncertain)."""
 
     text: str
     labels: tuple[tuple[str, float], ...] = ()
@@ -65,7 +65,7 @@ def pick(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def sentence(text: str) -> str:
-    """Collapse the blanks that empty slots leave, start with a capital, end with a full stop.
+    """Remove the spaces that empty slots leave, start with a capital, end with a full stop.
 
     >>> sentence("the edema has  improved , now mild")
     'The edema has improved, now mild.'
@@ -100,7 +100,7 @@ def noun_phrase(finding: Finding, rng: np.random.Generator) -> NounPhrase:
 
 
 def location(finding: Finding, rng: np.random.Generator) -> str:
-    """Where it lies, as a phrase: 'in the right lower lobe'."""
+    """Location as a phrase: 'in the right lower lobe'."""
     side, both = finding.side, finding.side == "bilateral"
     if finding.zone == "retrocardiac":
         return pick(("in the retrocardiac region", "behind the heart in the left lower lobe"), rng)
@@ -117,22 +117,22 @@ def location(finding: Finding, rng: np.random.Generator) -> str:
 
 
 def change_words(name: str, progression: str, kind: str) -> tuple[str, ...]:
-    """The words for a change that fit a finding: an edema may be worse but not larger."""
+    """Words for a change that suit a finding: an edema may be worse but not larger."""
     words = CHANGE[progression].get(kind, ())
     return words if name in SIZED else tuple(word for word in words if word not in ONLY_SIZED)
 
 
 def may_hedge(state: FindingState) -> bool:
-    """Whether a careful reader could be in doubt: a faint finding that is seen for the first time."""
+    """Whether a careful reader could be uncertain: a faint finding that is seen for the first time."""
     return state.progression in (None, "new") and state.present and state.finding.severity < HEDGE_BELOW
 
 
 def sample_quantified(state: FindingState, rng: np.random.Generator) -> bool:
-    """Whether a report says how severe a finding is now, or only what became of it.
+    """Draw whether a report gives the severity of a finding, or only its progression.
 
-    A comparison mostly gives the direction alone ("the effusion has decreased"), so that the words for a direction
-    carry what the missing severity would have said. If every sentence gave both, they would be redundant, and a
-    learner that sees one image at a time could not tell "increased" from "decreased".
+    A comparison mostly gives the direction alone ("the effusion has decreased"), so that only the words for the
+    direction carry this information. If every sentence gave both, these words would be redundant, and a model that sees
+    one image at a time could not learn "increased" from "decreased".
     """
     return bool(rng.random() >= _UNQUANTIFIED[state.progression])
 
@@ -140,7 +140,7 @@ def sample_quantified(state: FindingState, rng: np.random.Generator) -> bool:
 def describe(
     state: FindingState, rng: np.random.Generator, *, hedged: bool = False, quantified: bool = True
 ) -> Statement:
-    """One sentence about a present or just-resolved finding; a hedged one is labelled -1."""
+    """Describe a present or just-resolved finding in one sentence; a hedged one is labelled -1."""
     finding, progression = state.finding, state.progression
     frames = FRAMES["hedged"] if hedged else FRAMES[progression] + 2 * OWN_FRAMES[finding.name][progression]
     if quantified:
@@ -157,7 +157,7 @@ def describe(
 
 
 def deny(names: Sequence[str], rng: np.random.Generator) -> Statement:
-    """One sentence that says that none of the named findings is there."""
+    """Deny the named findings in one sentence."""
     words = [pick(ABSENT_WORDS[name], rng) for name in names]
     frame = pick(ABSENT_FRAMES, rng)
     # "Evidence of" governs a whole list and is not itself seen, so it only fits one word in a plain sentence.
@@ -170,7 +170,7 @@ def deny(names: Sequence[str], rng: np.random.Generator) -> Statement:
 
 
 def deny_other_side(finding: Finding, rng: np.random.Generator) -> Statement:
-    """'No left pleural effusion.' beside a finding on the right; sets no label, as the finding is there."""
+    """'No left pleural effusion.' for a finding on the right; it sets no label, because the finding is present."""
     other = "left" if finding.side == "right" else "right"
     word = "pleural effusion" if finding.name == "pleural_effusion" else finding.name
     return Statement(sentence(f"{pick(('no', 'there is no'), rng)} {other} {word}"))
@@ -220,7 +220,7 @@ def _slots(state: FindingState, quantified: bool, rng: np.random.Generator) -> d
 
 
 def _adverb(change: float, rng: np.random.Generator) -> str:
-    """How large a change is; none of these words is one for severity."""
+    """Size of a change; none of these words describes severity."""
     if rng.random() < 0.5:
         return ""
     if change < 0.3:

@@ -1,7 +1,7 @@
-"""Bones, vessels and devices: 3-D curves, projected as the attenuation map is and drawn at the picture's own resolution.
+"""Draw bones, vessels and devices: 3-D curves, projected like the attenuation map, at the image's own resolution.
 
-A `View` says where a point of the body lands in the picture, so a rib's back and front end, or a vessel, appears in the
-frontal and the lateral picture of a study where the same body has it.
+A `View` maps a point of the body to the image, so that ribs and vessels are at consistent places in the frontal and the
+lateral image of a study.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ RIBS = 10
 
 @dataclass(frozen=True)
 class View:
-    """Where a point lands.
+    """Projection of points of the body.
 
     Attributes:
-        lateral: seen from the side, front to the left of the picture.
-        height: of the picture, pixels.
-        width: of the picture, pixels.
-        scale: pixels a centimetre.
-        shear: sideways shift of a point a centimetre of its depth, from rotation about the long axis.
-        top: height of the picture's upper edge, cm.
-        rise: how far the diaphragm stands above full inspiration, cm; ribs slope less then.
+        lateral: seen from the side, with the front on the left of the image.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        scale: pixels per centimetre.
+        shear: sideways shift of a point per centimetre of its depth, from rotation about the long axis.
+        top: height of the image's upper edge, cm.
+        rise: height of the diaphragm above full inspiration, cm; ribs slope less when it is high.
     """
 
     lateral: bool
@@ -39,14 +39,14 @@ class View:
     rise: float
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, 3) in cm to pixels (n, 2)."""
+        """Project points (n, 3) in cm to pixels (n, 2)."""
         across = points[:, 1] - self.shear * points[:, 0] if self.lateral else points[:, 0] + self.shear * points[:, 1]
         u = across * self.scale + self.width / 2
         return np.stack([u, (self.top - points[:, 2]) * self.scale], axis=1)
 
 
 class Layer:
-    """Path length through thin things, drawn as tubes; pieces in one layer do not add up, layers do."""
+    """Path length through thin structures, drawn as tubes. Tubes in one layer do not add up, layers do."""
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -70,7 +70,7 @@ class Layer:
 
 
 def _rib(a: Anatomy, number: int, side: float, rise: float) -> np.ndarray:
-    """The centre line of a rib from the spine round to its front end."""
+    """Centre line of a rib from the spine to its front end."""
     top = a.apex + 1.6 - number * 2.25 + 0.25 * rise
     reach = np.pi * (0.66 + 0.025 * min(number, 6)) if number < 8 else np.pi * 0.52
     angle = np.linspace(0.12, reach, 28)
@@ -98,7 +98,7 @@ def ribs(a: Anatomy, view: View) -> np.ndarray:
 
 
 def spine(a: Anatomy, view: View) -> np.ndarray:
-    """Path length through vertebrae, discs left out, and through the processes behind them."""
+    """Path length through vertebrae without discs, and through their processes."""
     bodies, rims, knobs = Layer(view), Layer(view), Layer(view)
     count = 17
     for i in range(count):
@@ -128,7 +128,7 @@ def spine(a: Anatomy, view: View) -> np.ndarray:
 
 
 def shoulders(a: Anatomy, view: View, over_lungs: bool) -> np.ndarray:
-    """Clavicles, scapulae and the heads of the upper arms; sternum from the side."""
+    """Clavicles, scapulae and humeral heads; the sternum in a lateral view."""
     total = np.zeros((view.height, view.width), dtype=np.float32)
     if view.lateral:
         bone = Layer(view)
@@ -208,7 +208,7 @@ def _branch(
 
 
 def devices(a: Anatomy, view: View, rng: np.random.Generator) -> np.ndarray:
-    """What hangs on a patient in bed: ECG leads, a breathing tube, a central line."""
+    """Devices of a patient in bed: ECG leads, an endotracheal tube, a central line."""
     layer = Layer(view)
     metal = Layer(view)
     if rng.random() < 0.75:
@@ -233,7 +233,7 @@ def devices(a: Anatomy, view: View, rng: np.random.Generator) -> np.ndarray:
 
 
 def _smooth(points: np.ndarray) -> np.ndarray:
-    """A rounder curve through about the same points, by cutting corners twice."""
+    """Round a curve by cutting its corners twice."""
     for _ in range(2):
         quarter = np.empty((2 * len(points) - 2, points.shape[1]))
         quarter[0::2] = 0.75 * points[:-1] + 0.25 * points[1:]

@@ -1,8 +1,8 @@
-"""When a patient is examined, in which views, and how each finding develops from study to study.
+"""Draw when a patient is examined, in which views, and how each finding develops from study to study.
 
-Unusual here: a course is drawn whole (onset, rise, plateau, fall, resolution) and the patient's studies are a
-window cut out of it at random. The law of a course is the same read forwards and backwards, so improving and
-worsening are equally frequent by construction, whatever the number of studies; no label has to be thrown away.
+A complete course is drawn (onset, rise, plateau, fall, resolution), and the patient's studies are a random window of it.
+The distribution of courses is the same forwards and backwards, so improving and worsening are equally frequent by
+construction for any number of studies, and no label has to be discarded.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ _COURSE_COUNT_WEIGHTS = (0.06, 0.37, 0.37, 0.20)
 
 @dataclass(frozen=True)
 class FindingState:
-    """A finding in one study, with what became of it since the study before.
+    """A finding in one study, with its change since the previous study.
 
     Attributes:
-        finding: what is there now; severity 0 for a finding that has just resolved.
+        finding: its present state; severity 0 if it has just resolved.
         progression: 'new', 'improving', 'stable', 'worsening' or 'resolved'; None in a patient's first study,
-            where there is nothing to compare with.
-        change: severity now minus severity in the study before, -1 to 1; 0 in a first study.
+            which has no comparison.
+        change: severity now minus severity in the previous study, -1 to 1; 0 in a first study.
     """
 
     finding: Finding
@@ -47,11 +47,11 @@ class FindingState:
 
 @dataclass(frozen=True)
 class StudyTruth:
-    """What is true of one study: its time, its images and its findings.
+    """Time, views and findings of one study.
 
     Attributes:
         time: when it was taken, to the millisecond.
-        views: view positions in the order taken, of 'PA', 'AP', 'LATERAL', 'LL'; at least one frontal.
+        views: view positions in the order they were taken, of 'PA', 'AP', 'LATERAL', 'LL'; at least one frontal.
         portable: taken at the bedside (always AP, never with a lateral).
         findings: present and just-resolved findings, in the order of the patient's courses.
         follow_up: whether the patient has an earlier study.
@@ -90,7 +90,7 @@ def sample_trajectory(rng: np.random.Generator) -> tuple[StudyTruth, ...]:
 
 
 def progression_between(before: float | None, now: float) -> str | None:
-    """Name the step from one severity to the next; None where there is no earlier study or nothing to see.
+    """Name the change from one severity to the next; None without an earlier study or with nothing to see.
 
     >>> progression_between(0.5, 0.3), progression_between(0.0, 0.4), progression_between(0.4, 0.42)
     ('improving', 'new', 'stable')
@@ -107,10 +107,10 @@ def progression_between(before: float | None, now: float) -> str | None:
 
 
 def _sample_lesions(rng: np.random.Generator) -> list[dict]:
-    """One lesion a finding, with its side, zone and seed: everything of a `Finding` but the severity."""
+    """One lesion per finding, with its side, zone and seed: a `Finding` without the severity."""
     count = int(rng.choice(len(_COURSE_COUNT_WEIGHTS), p=_COURSE_COUNT_WEIGHTS))
     names = [FINDINGS[i] for i in rng.permutation(len(FINDINGS))[:count]]
-    # Placed in a fixed order, so that what shares a pleural space or a lobe can give way to what came before.
+    # In a fixed order, so that a lesion that shares a pleural space or a lobe can avoid earlier ones.
     places: dict[str, tuple[str, str]] = {}
     for name in sorted(names, reverse=True):
         places[name] = _sample_place(name, places, rng)
@@ -159,7 +159,7 @@ def _sample_course(rng: np.random.Generator) -> list[float]:
 
 
 def _sample_slope(peak: float, rng: np.random.Generator) -> list[float]:
-    """Levels that climb from absence to `peak` in one to four clear steps; the last one is `peak`."""
+    """Levels that rise from absence to `peak` in one to four clear steps; the last one is `peak`."""
     most = min(4, 1 + int((peak - _FIRST_RISE) / _RISE))
     weights = np.array([1.0, 2.0, 3.0, 3.0])[:most]
     steps = 1 + int(rng.choice(most, p=weights / weights.sum()))
@@ -170,7 +170,7 @@ def _sample_slope(peak: float, rng: np.random.Generator) -> list[float]:
 
 
 def _observed(course: list[float], count: int, rng: np.random.Generator) -> list[float]:
-    """The severities seen in `count` consecutive studies, at least one of them within the course."""
+    """Severities in `count` consecutive studies, at least one of them within the course."""
     padded = [0.0] * (count - 1) + course + [0.0] * (count - 1)
     start = int(rng.integers(len(padded) - count + 1))
     return padded[start : start + count]
@@ -193,7 +193,7 @@ def _sample_times(count: int, rng: np.random.Generator) -> list[datetime]:
 
 
 def _sample_views(worst: float, rng: np.random.Generator) -> tuple[bool, tuple[str, ...]]:
-    """Whether the study is portable, and its views; the sicker the patient, the likelier the bedside."""
+    """Whether the study is portable, and its views; the sicker the patient, the more likely a bedside study."""
     portable = bool(rng.random() < 0.28 + 0.3 * worst)
     frontal = "AP" if portable or rng.random() < 0.07 else "PA"
     views = [frontal]
