@@ -14,7 +14,7 @@ from medst_phantom.anatomy import sample_anatomy
 from medst_phantom.atomic import write_bytes
 from medst_phantom.background import sample_background
 from medst_phantom.mimic_files import FRONTAL, LATERAL, PatientRecord, write_study, write_tables
-from medst_phantom.output_folder import finish_tree, claimed, open_tree, record_path, write_all
+from medst_phantom.output_folder import claimed, finish_tree, open_tree, record_path, write_all
 from medst_phantom.radiograph import render_study, sample_acquisition
 from medst_phantom.reports import write_report
 from medst_phantom.trajectory import MAX_STUDIES, StudyTruth, sample_trajectory

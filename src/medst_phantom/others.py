@@ -13,7 +13,7 @@ import numpy as np
 from medst.errors import MedstError
 from medst_phantom import OTHER_TREES
 from medst_phantom.atomic import write_bytes
-from medst_phantom.output_folder import finish_tree, claimed, open_tree, record_path, write_all
+from medst_phantom.output_folder import claimed, finish_tree, open_tree, record_path, write_all
 
 MOST_PATIENTS = 100_000  # so that five-digit ids suffice
 
