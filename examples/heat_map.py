@@ -1,4 +1,4 @@
-"""Where a phrase is in your own picture.
+"""Locate a phrase in your own picture.
 
     python examples/heat_map.py MODEL PICTURE "right pleural effusion" heat.png [--lateral PICTURE]
 

@@ -1,4 +1,4 @@
-"""A patient of a cohort over time: similarity of phrases, and what became of each between the last two studies.
+"""A patient of a cohort over time: similarity of phrases, and how each finding changed between the last two studies.
 
 python examples/patient_over_time.py MODEL COHORT [--patient ID] [--phrases "pleural effusion" edema]
 """
@@ -39,7 +39,7 @@ def main() -> None:
         prior, current = line.studies[-2:]
         for phrase in given.phrases:
             found = model.compare(prior, current, phrase)
-            print(f"{phrase}: {found.most_likely} since the study before ({found.change:+.3f})")
+            print(f"{phrase}: {found.most_likely} since the previous study ({found.change:+.3f})")
 
 
 if __name__ == "__main__":

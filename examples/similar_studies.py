@@ -1,4 +1,4 @@
-"""The studies of a cohort whose pictures are most like yours, or whose reports fit a sentence best.
+"""The studies of a cohort with the pictures most similar to yours, or the reports most similar to a sentence.
 
 medst embed MODEL COHORT EMBEDDINGS
 python examples/similar_studies.py MODEL EMBEDDINGS --picture my.jpg
