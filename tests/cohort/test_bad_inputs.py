@@ -37,8 +37,8 @@ def encoded(image: Image.Image, kind: str) -> bytes:
 PICTURES = {
     "truncated.jpg": (WHOLE[: len(WHOLE) // 2], "truncated or damaged"),
     "empty.jpg": (b"", "the file is empty"),
-    "deep.png": (bytes(cv2.imencode(".png", picture(2).astype(np.uint16) * 200)[1]), "more than 8 bits a pixel"),
-    "cmyk.jpg": (encoded(Image.fromarray(picture(3)).convert("CMYK"), "JPEG"), "CMYK colours, not grey or RGB"),
+    "deep.png": (bytes(cv2.imencode(".png", picture(2).astype(np.uint16) * 200)[1]), "more than 8 bits per pixel"),
+    "cmyk.jpg": (encoded(Image.fromarray(picture(3)).convert("CMYK"), "JPEG"), "CMYK colours instead of grey or RGB"),
     "pixel.png": (bytes(cv2.imencode(".png", np.ones((1, 1), np.uint8))[1]), "1 x 1 pixels: too small"),
     "black.jpg": (jpeg(np.zeros((40, 40), np.uint8)), "all pixels are alike (0)"),
     "bomb.png": (png_header(20_000, 10_000), "too large"),
@@ -48,7 +48,7 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("decode", ["exact", "fast"])
-def test_each_is_left_out_by_name_and_the_rest_is_made(
+def test_bad_images_are_rejected_by_name_and_the_others_are_prepared(
     tmp_path: Path, decode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = PICTURES | {f"{name.replace(' ', '-')}.dcm": entry for name, entry in BAD.items()}
@@ -149,7 +149,7 @@ def prepared(folder: Path, names: list[str]) -> tuple[list[str], dict[str, str]]
     return cohort.pairs["patient_id"].to_list(), dict(rejected.select("id", "reason").iter_rows())
 
 
-def test_what_is_not_a_file_is_left_out_by_name(tmp_path: Path) -> None:
+def test_things_that_are_not_regular_files_are_rejected_by_name(tmp_path: Path) -> None:
     (tmp_path / "good.jpg").write_bytes(WHOLE)
     expected = special(tmp_path)
     kept, rejected = prepared(tmp_path, ["good.jpg", *expected])
@@ -162,7 +162,7 @@ def test_what_is_not_a_file_is_left_out_by_name(tmp_path: Path) -> None:
         assert reason in str(caught.value), name
 
 
-def test_a_decoder_that_dies_hangs_or_takes_all_memory_costs_one_file(
+def test_a_decoder_that_dies_hangs_or_uses_all_memory_costs_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guarded_decode, "read_square_on_one_thread", guarded.decode_badly)

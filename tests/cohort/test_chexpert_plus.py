@@ -63,7 +63,7 @@ def release(tmp_path: Path) -> Release:
     return Release(tmp_path / "chexpert")
 
 
-def test_the_order_of_reports_orders_a_patient_and_is_no_time(release: Release) -> None:
+def test_time_is_the_order_of_a_patients_reports(release: Release) -> None:
     later = release.add(study=10)
     side = release.add(study=10, view="Lateral", number=2)
     first = release.add(study=9)
@@ -84,7 +84,7 @@ def test_the_order_of_reports_orders_a_patient_and_is_no_time(release: Release) 
     assert cohort.pairs["labels"].is_null().all()
 
 
-def test_png_goes_before_dicom_and_dicom_will_do(release: Release) -> None:
+def test_png_is_preferred_to_dicom_and_dicom_is_enough(release: Release) -> None:
     stem = release.add()
     png = release.cohort("png", max_rejected=0)
     assert png.image_table["path"].to_list() == [f"{stem}.png"]
@@ -116,7 +116,7 @@ def test_labels_are_those_of_the_report(release: Release) -> None:
         release.cohort("other")
 
 
-def test_rows_and_reports_that_are_no_use_are_named(release: Release, rejections: Rejections) -> None:
+def test_unusable_rows_and_reports_are_rejected_by_name(release: Release, rejections: Rejections) -> None:
     release.add(study=1)
     again = release.add(study=1)
     side = release.add(study=2, frontal_lateral="Oblique")

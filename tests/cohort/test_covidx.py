@@ -81,12 +81,12 @@ def test_any_name_comes_back(names: list[str]) -> None:
     assert read_list(Writer(path, {}), Text("list.txt"))["image_id"].to_list() == files
 
 
-def test_an_unknown_class_is_named_and_not_taken_for_covid(tmp_path: Path, writer: Writer) -> None:
+def test_an_unknown_class_is_rejected_and_not_taken_for_covid(tmp_path: Path, writer: Writer) -> None:
     (tmp_path / "train.txt").write_text("1 a.png normal rsna\n2 b.png flu rsna\nhello\n3 a.png COVID-19 x\n")
     assert read_list(writer, tmp_path / "train.txt").drop("rows").rows() == [("1", "a.png", 0)]
     assert reasons(writer) == [
-        ("2 b.png flu rsna", "its class is none of normal, pneumonia, COVID-19"),
-        ("hello", "its class is none of normal, pneumonia, COVID-19"),
+        ("2 b.png flu rsna", "its class is not one of normal, pneumonia, COVID-19"),
+        ("hello", "its class is not one of normal, pneumonia, COVID-19"),
         ("a.png", "more than once in train.txt; its first line counts"),
     ]
     assert writer.seen == {"row": 4}
@@ -101,7 +101,7 @@ def test_an_unknown_class_is_named_and_not_taken_for_covid(tmp_path: Path, write
         (b"\xff\xfe1\0", "is not UTF-8 text"),
     ],
 )
-def test_what_is_no_list_is_refused(tmp_path: Path, writer: Writer, content: bytes, sentence: str) -> None:
+def test_a_file_that_is_not_a_list_is_refused(tmp_path: Path, writer: Writer, content: bytes, sentence: str) -> None:
     (tmp_path / "train.txt").write_bytes(content)
     with pytest.raises(MedstError, match=sentence):
         read_list(writer, tmp_path / "train.txt")
@@ -123,7 +123,7 @@ def test_the_cohort_keeps_the_released_order(
     assert rejections(tmp_path / "cohort") == []
 
 
-def test_by_patient_no_patient_is_on_two_sides(tree: Path, tmp_path: Path) -> None:
+def test_by_patient_no_patient_is_in_two_splits(tree: Path, tmp_path: Path) -> None:
     meta = prepare("covidx", tree, tmp_path / "cohort", Options(split="by-patient"), workers=1)
     assert meta["counts"]["patients_in_several_splits"] == 0
     assert meta["counts"]["images"] == 30 + 6 - 3  # three images of the patient who is tested on

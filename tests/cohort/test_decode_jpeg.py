@@ -59,7 +59,7 @@ def test_reading_is_what_opencv_reads(tmp_path: Path, turned: int) -> None:
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_cut_off_anywhere_is_refused_though_opencv_would_take_it(tmp_path: Path, progressive: bool) -> None:
+def test_a_jpeg_truncated_anywhere_is_rejected_although_opencv_decodes_it(tmp_path: Path, progressive: bool) -> None:
     whole = jpeg(noise(48, 64), progressive=progressive)
     path = tmp_path / "image.jpg"
     taken = 0
@@ -88,17 +88,17 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path, tail: bytes) -
         (jpeg(noise(300, 4)), "4 x 300 pixels: too small"),
         (png_header(12000, 9000), "12000 x 9000 pixels: too large"),
         (png_header(20000, 10000), "too large"),
-        (encoded(Image.fromarray(noise(30, 30).astype(np.uint16) * 200), "PNG"), "more than 8 bits a pixel"),
+        (encoded(Image.fromarray(noise(30, 30).astype(np.uint16) * 200), "PNG"), "more than 8 bits per pixel"),
         (
             bytes(cv2.imencode(".png", np.dstack([noise(30, 30).astype(np.uint16) * 200] * 3))[1]),
-            "more than 8 bits a pixel",
+            "more than 8 bits per pixel",
         ),
-        (encoded(Image.fromarray(noise(30, 30).astype(np.float32)), "TIFF"), "more than 8 bits a pixel"),
-        (encoded(Image.fromarray(noise(30, 30)).convert("CMYK"), "JPEG"), "CMYK colours, not grey or RGB"),
-        (several_frames(), "3 frames; a picture has one"),
+        (encoded(Image.fromarray(noise(30, 30).astype(np.float32)), "TIFF"), "more than 8 bits per pixel"),
+        (encoded(Image.fromarray(noise(30, 30)).convert("CMYK"), "JPEG"), "CMYK colours instead of grey or RGB"),
+        (several_frames(), "3 frames instead of one"),
     ],
 )
-def test_what_is_no_use_says_why(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_rejected_image_has_a_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(content)
     for decode in ("exact", "fast"):
@@ -107,7 +107,7 @@ def test_what_is_no_use_says_why(tmp_path: Path, content: bytes, reason: str) ->
         assert str(caught.value).startswith(reason)
 
 
-def test_what_is_no_file_says_why(tmp_path: Path) -> None:
+def test_a_missing_file_has_a_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, reason in (
         ("none", "no such file"),

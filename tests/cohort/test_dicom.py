@@ -131,7 +131,7 @@ def _with_syntax(uid: str) -> bytes:
 WHOLE = dicom(ramp())
 BAD: dict[str, tuple[bytes, str]] = {
     "pixels missing": (dicom(ramp(), PixelData=None), "DICOM without pixels"),
-    "frames": (dicom(np.stack([ramp()] * 3), NumberOfFrames=3), "DICOM of 3 frames; a picture has one"),
+    "frames": (dicom(np.stack([ramp()] * 3), NumberOfFrames=3), "DICOM with 3 frames instead of one"),
     "colours": (
         dicom(ramp(), PhotometricInterpretation="RGB"),
         "photometric interpretation RGB, not MONOCHROME1 or MONOCHROME2",
@@ -169,7 +169,7 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", list(BAD))
 @pytest.mark.parametrize("intensity", ["maximum", "window"])
-def test_what_is_no_use_says_why_and_names_nobody(
+def test_a_rejected_dicom_file_has_a_reason_that_names_no_patient(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, intensity: Any
 ) -> None:
     data, reason = BAD[name]
@@ -219,8 +219,8 @@ def test_a_lookup_table_is_used(kind: str, bits: int, most: int) -> None:
                 dicom(ramp(), **{kind: [pydicom.Dataset()]}),
             )
         ),
-        (table_of("VOILUTSequence", [4096, 0, 0], LINE.tobytes()), "a lookup table of 0 bits"),
-        (table_of("VOILUTSequence", [4096, 0, 200], LINE.tobytes()), "a lookup table of 200 bits"),
+        (table_of("VOILUTSequence", [4096, 0, 0], LINE.tobytes()), "a lookup table with 0 bits"),
+        (table_of("VOILUTSequence", [4096, 0, 200], LINE.tobytes()), "a lookup table with 200 bits"),
         (dicom(ramp(), WindowCenter=1, WindowWidth=-1), "a window of width -1"),
         # pydicom writes none of these.
         (dicom(ramp(), WindowCenter="9999", WindowWidth=1).replace(b"9999", b"nan "), "WindowCenter is nan"),
@@ -274,7 +274,7 @@ def test_pydicom_is_silent_for_the_read_alone(tmp_path: Path, caplog: pytest.Log
     assert not [record for record in caplog.records if record.name.startswith("pydicom")]
 
 
-def test_a_file_without_the_ending_is_told_by_its_content(tmp_path: Path) -> None:
+def test_a_dicom_file_without_suffix_is_recognised_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(WHOLE)
     np.testing.assert_array_equal(read_grey(path), read_dicom(WHOLE))
@@ -290,7 +290,7 @@ def test_a_missing_package_is_one_sentence_and_no_rejection(tmp_path: Path, monk
         assert not isinstance(caught.value, UnreadableImage)
 
 
-def test_one_element_is_read_and_none_of_what_is_no_dicom(tmp_path: Path) -> None:
+def test_one_element_is_read_and_none_from_a_file_that_is_not_dicom(tmp_path: Path) -> None:
     path = tmp_path / "x.dcm"
     path.write_bytes(dicom(ramp(), ViewPosition="PA"))
     assert read_element(path, "ViewPosition") == "PA"

@@ -29,7 +29,7 @@ def test_times_lose_no_zero_and_no_fraction() -> None:
     ]
 
 
-def test_what_is_no_time_is_null() -> None:
+def test_an_invalid_time_is_null() -> None:
     assert (
         times(
             ("21500230", "0"),

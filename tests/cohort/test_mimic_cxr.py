@@ -184,7 +184,7 @@ def test_reports_that_can_t_be_used_are_named(tree: Any, rejections: Rejections)
         cohort_of(tree, max_rejected=0.5)
 
 
-def test_letters_beyond_ascii_and_foreign_line_ends_do_not_lose_a_report(tree: Any, rejections: Rejections) -> None:
+def test_non_ascii_letters_and_other_line_ends_do_not_lose_a_report(tree: Any, rejections: Rejections) -> None:
     tree.add(50000001, report="\ufeffx\n IMPRESSION:  Caf\u00e9 au lait.\n".encode())
     tree.add(50000002, date="21500102", report="x\n IMPRESSION:  Caf\u00e9 au lait\ufffd\ufffdspots.\n")
     tree.add(50000003, date="21500103", report=b"x\r\n HISTORY:  Cough.\r\n \r\n IMPRESSION:  Lungs are\r\n clear.\r\n")
@@ -195,7 +195,7 @@ def test_letters_beyond_ascii_and_foreign_line_ends_do_not_lose_a_report(tree: A
     assert cohort.meta["counts"]["rejected_reports"] == 0
 
 
-def test_rows_that_say_nothing_usable_are_named(tree: Any, rejections: Rejections) -> None:
+def test_unusable_rows_are_rejected_by_name(tree: Any, rejections: Rejections) -> None:
     study = tree.add(50000001, views=("PA", "AP", "PA", "AP", "PA"))
     tree.write()
     ids = [study.image_id(n) for n in range(5)]
@@ -241,7 +241,7 @@ def test_a_missing_table_is_named(tree: Any, name: str) -> None:
         cohort_of(tree)
 
 
-def test_an_odd_label_is_refused(tree: Any) -> None:
+def test_an_invalid_label_is_refused(tree: Any) -> None:
     tree.add(50000001)
     tree.write()
     tree.replace(CHEXPERT, tree.table(CHEXPERT).with_columns(Edema=pl.lit("maybe")))
@@ -249,7 +249,7 @@ def test_an_odd_label_is_refused(tree: Any) -> None:
         cohort_of(tree)
 
 
-def test_tables_without_anything_to_learn_from_are_refused(tree: Any) -> None:
+def test_tables_without_a_usable_image_are_refused(tree: Any) -> None:
     tree.add(50000001, views=("LATERAL", "SWIMMERS"))
     with pytest.raises(MedstError, match="the tables name no frontal image"):
         cohort_of(tree)
@@ -264,7 +264,7 @@ def test_no_usable_report_at_all_is_refused(tree: Any) -> None:
 @pytest.mark.parametrize(
     ("folder", "version"), [("2.1.0", "2.1.0"), ("mimic-cxr-jpg-2.0.0", "2.0.0"), ("jpg", "unknown")]
 )
-def test_the_version_is_read_off_the_folder(tree: Any, folder: str, version: str) -> None:
+def test_the_version_comes_from_the_folder(tree: Any, folder: str, version: str) -> None:
     tree.add(50000001)
     tree.folder = tree.folder.with_name(folder)
     assert cohort_of(tree).meta["dataset_version"] == version
@@ -273,7 +273,7 @@ def test_the_version_is_read_off_the_folder(tree: Any, folder: str, version: str
     assert open_cohort(tree.folder.with_name("second")).meta["dataset_version"] == "2.1.0"
 
 
-def test_one_frontal_a_study_is_the_first_pa_image_or_else_the_first_ap_image(tree: Any) -> None:
+def test_one_per_study_is_the_first_pa_image_or_else_the_first_ap_image(tree: Any) -> None:
     first = tree.add(50000001, views=("AP", "PA", "LL", "PA"))
     second = tree.add(50000002, date="21500201", views=("AP", "AP"))
     raw = tree.write()

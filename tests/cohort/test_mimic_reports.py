@@ -52,7 +52,7 @@ def test_reports_beside_a_relative_folder_are_found(split_up: Path, monkeypatch:
     assert find_reports(Path("."), None, STUDIES) == split_up.parent / "mimic-cxr-reports"
 
 
-def test_missing_reports_say_what_they_are_and_where_they_come_from(split_up: Path) -> None:
+def test_missing_reports_are_an_error_that_says_where_to_get_them(split_up: Path) -> None:
     with pytest.raises(MedstError) as caught:
         find_reports(split_up, None, STUDIES)
     said = str(caught.value)
@@ -136,7 +136,7 @@ def test_no_more_of_a_member_is_inflated_than_a_report_may_have(split_up: Path, 
         assert row[2] == "report"
 
 
-def test_what_is_not_a_file_in_the_place_of_a_report_is_named(split_up: Path) -> None:
+def test_things_that_are_not_files_in_place_of_a_report_are_named(split_up: Path) -> None:
     report = split_up / "files/p10/p10000001/s50000001.txt"
     report.parent.mkdir(parents=True, exist_ok=True)
     for make, reason in (
@@ -184,7 +184,7 @@ def test_a_study_of_several_rows_loses_no_section(split_up: Path) -> None:
     assert read_reports(place, STUDIES, ALONE)["report"].to_list() == ["no change the lungs are clear"]
 
 
-def test_a_folder_goes_before_a_zip_file_and_that_before_a_table(split_up: Path, zipped: Path) -> None:
+def test_a_folder_is_preferred_to_a_zip_file_and_that_to_a_table(split_up: Path, zipped: Path) -> None:
     (split_up.parent / "mimic_cxr_sectioned.csv").write_text("study,impression,findings\n")
     assert find_reports(split_up, None, STUDIES) == zipped
     target = split_up / "files/p10/p10000001/s50000001.txt"
@@ -192,7 +192,7 @@ def test_a_folder_goes_before_a_zip_file_and_that_before_a_table(split_up: Path,
     assert find_reports(split_up, None, STUDIES) == split_up
 
 
-def test_a_text_that_is_no_table_is_refused(split_up: Path) -> None:
+def test_a_text_file_that_is_not_a_table_is_refused(split_up: Path) -> None:
     (split_up.parent / "mimic_cxr_sectioned.csv").write_text("study,text\ns50000001,hello\n")
     with pytest.raises(MedstError, match="has no column impression, findings"):
         read_reports(find_reports(split_up, None, STUDIES), STUDIES, ALONE)

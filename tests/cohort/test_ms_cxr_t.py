@@ -132,7 +132,7 @@ def spoil(file: Path, old: str, new: str) -> None:
         (SENTENCE_FILE, "No edema.", "", "a sentence is empty"),
     ],
 )
-def test_a_table_that_says_something_else_is_refused(
+def test_a_table_with_invalid_values_is_refused(
     benchmark: Path, tree: Any, file: str, old: str, new: str, sentence: str
 ) -> None:
     spoil(benchmark / file, old, new)
@@ -156,7 +156,7 @@ def test_an_unfinished_cohort_of_images_is_refused(benchmark: Path, tree: Any, t
         prepare("ms-cxr-t", benchmark, tmp_path / "x", Options(images=tmp_path / "cohort"))
 
 
-def test_images_of_strangers_are_refused(benchmark: Path, raw: Path, tmp_path: Path) -> None:
+def test_images_of_other_patients_are_refused(benchmark: Path, raw: Path, tmp_path: Path) -> None:
     spoil(benchmark / IMAGE_FILE, "00000000-00000000-00000000-00000000", "1-2-3-4")
     with pytest.raises(MedstError, match="holds none of the 3 images that"):
         prepare("ms-cxr-t", benchmark, tmp_path / "x", Options(images=raw))

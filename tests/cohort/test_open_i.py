@@ -87,7 +87,7 @@ def test_views_are_those_of_the_table_or_of_the_headers_or_the_order(collection:
     assert given.meta["time"] == "order"
 
 
-def test_by_order_third_images_are_named_and_no_error(collection: Collection) -> None:
+def test_by_order_third_images_are_named_without_an_error(collection: Collection) -> None:
     """Many reports of the real collection have three images or more."""
     ids = [collection.add(number, "FLLF") for number in range(1, 4)]
     cohort = collection.cohort(max_rejected=0, views="order")
@@ -99,7 +99,7 @@ def test_by_order_third_images_are_named_and_no_error(collection: Collection) ->
     assert cohort.meta["rows"] == {"read": 12, "kept": 6, "left_out": 6}
 
 
-def test_headers_without_a_view_are_named_and_no_error(collection: Collection) -> None:
+def test_headers_without_a_view_are_named_without_an_error(collection: Collection) -> None:
     """2,586 of the 7,469 headers of the real collection have none."""
     (whole,) = collection.add(1, "F")
     (bare,) = collection.add(2, "F")
@@ -113,7 +113,7 @@ def test_headers_without_a_view_are_named_and_no_error(collection: Collection) -
     ]
 
 
-def test_reports_splits_and_one_study_a_patient(collection: Collection) -> None:
+def test_reports_splits_and_one_study_per_patient(collection: Collection) -> None:
     for number in range(1, 8):
         collection.add(number)
     collection.write_views(collection.folder.parent)
@@ -125,7 +125,7 @@ def test_reports_splits_and_one_study_a_patient(collection: Collection) -> None:
     assert pairs["lateral"].null_count() == 0
 
 
-def test_what_is_no_use_is_named(collection: Collection, rejections: Rejections) -> None:
+def test_unusable_reports_and_images_are_rejected_by_name(collection: Collection, rejections: Rejections) -> None:
     good = collection.add(1, "F")
     gone = collection.add(2, "F")
     (collection.folder / PNG / f"{gone[0]}.png").unlink()

@@ -12,7 +12,7 @@ def test_a_patient_has_one_split_whoever_else_is_there(patients: list[str]) -> N
     assert draw_splits(pl.Series(patients)).to_list() == [together[name] for name in patients]
 
 
-def test_shares_are_as_said() -> None:
+def test_shares_are_as_documented() -> None:
     counts = dict(draw_splits(pl.Series([f"p{n}" for n in range(5000)])).value_counts().iter_rows())
     assert abs(counts["test"] - 500) < 80
     assert abs(counts["valid"] - 500) < 80

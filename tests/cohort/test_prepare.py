@@ -97,7 +97,7 @@ def test_a_missing_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_that_was_refused_may_be_mended(tree: Any, tmp_path: Path) -> None:
+def test_a_table_that_was_refused_may_be_corrected(tree: Any, tmp_path: Path) -> None:
     tree.add_many(3)
     raw = tree.write()
     whole = tree.table(METADATA)

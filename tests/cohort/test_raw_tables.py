@@ -52,7 +52,9 @@ def test_gzipped_and_plain_and_marked_files_are_the_same_table(tmp_path: Path) -
         (b"\x01\x02\xc3\xa9\n", "t.csv.gz has no column x, y; it has "),
     ],
 )
-def test_what_is_no_such_table_is_refused_with_a_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_a_file_that_is_not_such_a_table_is_refused_with_a_sentence(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
     (tmp_path / "t.csv.gz").write_bytes(content)
     with pytest.raises(MedstError) as caught:
         read_csv(tmp_path / "t.csv.gz", ("x", "y"))
@@ -68,7 +70,7 @@ def test_a_long_field_is_read_and_the_csv_module_keeps_its_own_limit(tmp_path: P
     assert csv.field_size_limit() == before
 
 
-def test_what_spreadsheets_add_is_no_harm(tmp_path: Path) -> None:
+def test_columns_that_spreadsheets_add_do_no_harm(tmp_path: Path) -> None:
     """Columns without name and content, lines of blanks, quotation marks within a field, a column of row numbers."""
     (tmp_path / "t.csv").write_bytes(b'\r\n,x,y,,\r\n0,007,5" tube,,\r\n\r\n1,"two\r\nlines","say ""a""",,\r\n')
     table = read_csv(tmp_path / "t.csv", ("x", "y"))

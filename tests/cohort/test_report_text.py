@@ -66,7 +66,7 @@ def test_sections_are_pieces_of_the_report_in_its_order(report: str) -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(["FINDINGS", "IMPRESSION", "HISTORY", "COMPARISON"]), st.sampled_from(WORDS)))
 )
-def test_a_report_put_together_comes_apart_and_the_last_of_a_name_wins(parts: list[tuple[str, str]]) -> None:
+def test_an_assembled_report_is_split_again_and_the_last_section_of_a_name_wins(parts: list[tuple[str, str]]) -> None:
     report = "FINAL REPORT" + "".join(f"\n {name}:  {word} is\n seen here today.\n" for name, word in parts)
     assert [name for name, _ in sections(report)[1:]] == [name.lower() for name, _ in parts]
     last = dict(parts)
@@ -75,7 +75,7 @@ def test_a_report_put_together_comes_apart_and_the_last_of_a_name_wins(parts: li
 
 
 @given(reports)
-def test_headers_take_linear_care_of_a_second_header_in_the_same_line(report: str) -> None:
+def test_a_second_header_in_the_same_line_is_text(report: str) -> None:
     line = f"\n HISTORY: a {report.replace(chr(10), ' ')} FINDINGS: b"
     assert [name for name, _ in sections(line)][:2] == ["preamble", "history"]
 
@@ -118,7 +118,7 @@ def naive_clean(text: str) -> str:
 
 
 @given(reports)
-def test_cleaning_does_what_the_rule_says(text: str) -> None:
+def test_cleaning_follows_the_rule(text: str) -> None:
     assert clean(text) == naive_clean(text)
 
 

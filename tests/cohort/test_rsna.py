@@ -62,7 +62,7 @@ def test_the_full_table_splits_into_the_published_sizes() -> None:
     assert dict(table["split"].value_counts().iter_rows()) == {"train": 18_678, "valid": 4_003, "test": 4_003}
 
 
-def test_a_cohort_has_a_row_a_patient_with_label_and_boxes(tree: Path, tmp_path: Path) -> None:
+def test_a_cohort_has_one_row_per_patient_with_label_and_boxes(tree: Path, tmp_path: Path) -> None:
     meta = prepare("rsna", tree, tmp_path / "cohort", workers=1)
     cohort = open_cohort(tmp_path / "cohort")
     assert cohort.labelled is not None
@@ -106,14 +106,14 @@ def test_a_patient_without_a_file_is_named_and_the_split_of_the_others_stays(tre
         (HEAD + "".join(f"n{i},,,,,0\n" for i in range(9)), "rsna/stage_2_train_images: no such folder"),
     ],
 )
-def test_what_is_no_rsna_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_other_tables_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "rsna").mkdir()
     (tmp_path / "rsna" / LABEL_FILE).write_text("\ufeff" + text)
     with pytest.raises(MedstError, match=sentence):
         prepare("rsna", tmp_path / "rsna", tmp_path / "cohort", workers=1)
 
 
-def test_rows_that_say_less_than_they_should_are_named(tree: Path, tmp_path: Path) -> None:
+def test_incomplete_rows_are_named(tree: Path, tmp_path: Path) -> None:
     with (tree / LABEL_FILE).open("a") as file:
         file.write(",1.0,2.0,3.0,4.0,1\nlast,1.0,,,,1\n")
     pixels = np.random.default_rng(1).integers(0, 4096, (50, 40)).astype(np.uint16)

@@ -67,7 +67,7 @@ def test_the_pixels_of_an_opened_cohort_can_t_be_changed(cohort: Path) -> None:
         open_cohort(cohort).images[0] = 1
 
 
-def test_where_no_cohort_is_and_where_an_unfinished_one_is(tmp_path: Path) -> None:
+def test_a_missing_and_an_unfinished_cohort_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MedstError, match=r"no cohort here \(there is no cohort.json\); make one with `medst prepare`"):
         open_cohort(tmp_path / "cohort")
     part_of(tmp_path / "cohort").mkdir()
@@ -93,7 +93,7 @@ def test_another_schema_and_a_damaged_cohort_json_are_refused(cohort: Path, cont
 
 
 @pytest.mark.parametrize("name", ["images.npy", "images.parquet", "pairs.parquet"])
-def test_a_file_cut_off_or_empty_is_refused(cohort: Path, name: str) -> None:
+def test_a_truncated_or_empty_file_is_refused(cohort: Path, name: str) -> None:
     content = (cohort / name).read_bytes()
     for length in (0, 10, len(content) // 2, len(content) - 1):
         (cohort / name).write_bytes(content[:length])

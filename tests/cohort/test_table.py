@@ -94,7 +94,7 @@ def test_two_frontals_of_a_study_share_lateral_and_report(hospital: Hospital) ->
     )
 
 
-def test_numbers_order_studies_and_are_no_time(hospital: Hospital) -> None:
+def test_numbers_order_studies_and_are_not_times(hospital: Hospital) -> None:
     for study, place in (("1", "10"), ("2", "9")):
         hospital.add(study=study, time=place)
     cohort = hospital.cohort()
@@ -141,7 +141,7 @@ def test_reports_with_and_without_headers(report: str, text: str | None) -> None
     assert pair_text(report, "", "", False)[0] == text
 
 
-def test_sections_of_their_own_go_before_the_report(hospital: Hospital) -> None:
+def test_columns_of_sections_are_preferred_to_the_report(hospital: Hospital) -> None:
     hospital.rows.append(
         {"patient": "a", "study": "1", "time": "21500101", "frontal": hospital.image("x.jpg")}
         | {"findings": "The lungs are clear.", "impression": "No change."}
@@ -203,7 +203,7 @@ def test_a_missing_picture_is_named(hospital: Hospital, rejections: Rejections) 
         (lambda rows: [row.update(REPORT="x") for row in rows], "has the column report more than once"),
     ],
 )
-def test_what_is_no_such_table_is_refused(
+def test_a_file_that_is_not_such_a_table_is_refused(
     hospital: Hospital, change: Callable[[list[Row]], Any], sentence: str
 ) -> None:
     hospital.add(study="1")
@@ -283,7 +283,7 @@ def test_columns_that_are_not_used_are_named_and_labels_suggested(
         (("Path",), "--labels Path: a label cannot"),
     ],
 )
-def test_labels_that_are_none_are_refused(hospital: Hospital, labels: tuple[str, ...], sentence: str) -> None:
+def test_columns_that_are_not_labels_are_refused(hospital: Hospital, labels: tuple[str, ...], sentence: str) -> None:
     hospital.add(age="61", split="train")
     with pytest.raises(MedstError, match=sentence):
         hospital.cohort(options=Options(labels=labels))
@@ -369,7 +369,7 @@ def test_dates_in_other_forms(form: str, times: list[str], expected: list[dateti
     assert read_time(pl.DataFrame({"time": times}), form).to_list() == expected
 
 
-def test_a_date_that_can_be_read_in_two_ways_is_asked_for(hospital: Hospital, rejections: Rejections) -> None:
+def test_an_ambiguous_date_is_refused(hospital: Hospital, rejections: Rejections) -> None:
     for study, time in (("1", "04/09/2023"), ("2", "05/09/2023"), ("3", "31/13/2023")):
         hospital.add(study=study, time=time)
     with pytest.raises(MedstError, match=r"'04/09/2023' can be read in two ways; say which with --date-format"):
@@ -381,7 +381,7 @@ def test_a_date_that_can_be_read_in_two_ways_is_asked_for(hospital: Hospital, re
 
 
 @pytest.mark.parametrize("form", ["dd/mm/yyyy", "%d/%m", "%Y", "%H:%M", "%", "%Q", ""])
-def test_a_form_that_gives_no_day_is_refused(hospital: Hospital, form: str) -> None:
+def test_a_date_format_without_a_day_is_refused(hospital: Hospital, form: str) -> None:
     hospital.add()
     with pytest.raises(MedstError, match=r"--date-format .*does not give a day; write it like %d/%m/%Y"):
         hospital.cohort(options=Options(date_format=form))
@@ -472,14 +472,14 @@ def test_a_form_is_suggested_in_the_separators_of_the_date(hospital: Hospital, t
 
 
 @pytest.mark.parametrize(("form", "wrong"), [(None, "neither ISO 8601"), ("%d.%m.%Y", "not of the form %d.%m.%Y")])
-def test_where_no_time_can_be_read_that_is_what_is_said(hospital: Hospital, form: str | None, wrong: str) -> None:
+def test_a_table_without_a_readable_time_is_refused(hospital: Hospital, form: str | None, wrong: str) -> None:
     hospital.add(study="1", time="Sept 4th")
     hospital.add(study="2", time=None)
     with pytest.raises(MedstError, match=f"no time can be read; the first, 'Sept 4th', is {wrong}"):
         hospital.cohort(options=Options(date_format=form))
 
 
-def test_what_a_user_should_know_of_a_cohort_is_said(hospital: Hospital, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_remarks_about_the_cohort(hospital: Hospital, capsys: pytest.CaptureFixture[str]) -> None:
     hospital.add(time="1", split="test")
     main(["prepare", "table", str(hospital.write()), str(hospital.folder / "cohort")])
     said = capsys.readouterr().out

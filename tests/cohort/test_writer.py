@@ -64,7 +64,7 @@ def test_the_number_of_workers_changes_no_byte(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_stopped_preparation_goes_on_where_it_was(
+def test_a_stopped_preparation_resumes_where_it_was(
     raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str], workers: int
 ) -> None:
     cohort = tmp_path / "cohort"
@@ -117,7 +117,7 @@ def test_a_preparation_killed_again_and_again_ends_the_same(
     assert bytes_of(cohort) == undisturbed
 
 
-def test_a_stop_between_any_two_changes_of_the_disk_can_be_gone_on_from(
+def test_a_stop_between_any_two_changes_of_the_disk_can_be_resumed(
     raw: Path,
     tmp_path: Path,
     bytes_of: Bytes,
@@ -206,7 +206,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_written_stays(
     assert bytes_of(tmp_path / "cohort") == undisturbed
 
 
-def test_a_failing_disk_is_not_called_a_full_one(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_not_reported_as_full(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 

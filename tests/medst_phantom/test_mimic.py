@@ -129,7 +129,7 @@ def test_no_two_studies_at_the_same_minute_and_few_odd_views(quick, tmp_path):
     assert any(view in ("LATERAL", "LL") for view in firsts.values())
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(quick, tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_bytes(quick, tmp_path):
     write_phantom(tmp_path / "whole", patients=12, workers=1)
 
     def interrupt(done: int, total: int) -> None:

@@ -107,7 +107,7 @@ def test_covidx_lists_name_the_files_and_some_have_blanks(grown: Path) -> None:
     assert any(" " in path.name for path in (grown / "covidx").rglob("*.*g"))
 
 
-def test_chexpert_plus_has_a_row_an_image_in_both_forms(grown: Path) -> None:
+def test_chexpert_plus_has_one_row_per_image_in_both_forms(grown: Path) -> None:
     root = grown / "chexpert-plus"
     rows = rows_of(root / "df_chexpert_plus_240401.csv")
     assert list(rows[0]) == list(COLUMNS)

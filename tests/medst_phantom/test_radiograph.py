@@ -63,7 +63,7 @@ def test_noise_and_exposure_vary_between_pictures(anatomy: Anatomy) -> None:
     assert render(anatomy, [], dark).mean() + 5 < render(anatomy, [], bright).mean()
 
 
-def test_a_study_without_pictures_is_none(anatomy: Anatomy) -> None:
+def test_a_study_without_images_is_empty(anatomy: Anatomy) -> None:
     assert render_study(anatomy, [], []) == []
 
 
@@ -112,7 +112,7 @@ def test_lung_is_darker_than_heart_and_air_is_black(anatomy: Anatomy) -> None:
     assert corner < lung < heart - 60
 
 
-def test_portable_pictures_magnify_and_catch_less_breath() -> None:
+def test_portable_images_magnify_and_have_less_inspiration() -> None:
     rng = np.random.default_rng(0)
     upright = [sample_acquisition("PA", rng) for _ in range(40)]
     portable = [sample_acquisition("AP", rng) for _ in range(40)]

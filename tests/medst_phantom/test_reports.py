@@ -62,7 +62,7 @@ def test_nothing_absent_is_asserted(seed):
 
 
 @given(SEEDS)
-def test_what_is_present_is_not_denied_whole(seed):
+def test_present_findings_are_not_denied_altogether(seed):
     for study, report in patient(seed):
         for finding in study.present:
             for said in sentences(f"{report.findings}  {report.impression}"):
@@ -137,7 +137,7 @@ def test_a_report_with_only_a_last_paragraph_has_it_after_a_blank_line(many):
         assert " ".join(last.split()) == " ".join(report.findings.split())
 
 
-def test_a_positive_mention_beats_an_uncertain_and_a_negative_one():
+def test_a_positive_mention_overrides_an_uncertain_and_a_negative_one():
     said = [
         Statement("", (("Edema", 0.0), ("Pneumonia", -1.0))),
         Statement("", (("Edema", -1.0), ("Support Devices", 1.0))),

@@ -109,7 +109,7 @@ def test_there_are_many_phrasings_of_every_step():
             assert len(texts) >= 12
 
 
-def test_only_what_is_faint_and_first_seen_is_hedged():
+def test_only_faint_findings_that_are_first_seen_are_hedged():
     faint = Finding("edema", "bilateral", "mid", 0.25, 1)
     assert may_hedge(FindingState(faint, None, 0.0))
     assert may_hedge(FindingState(faint, "new", 0.25))
@@ -136,7 +136,7 @@ def test_the_other_side_is_denied_without_a_label():
     assert statement.labels == ()
 
 
-def test_size_is_not_said_of_what_has_none():
+def test_findings_without_a_size_get_no_word_of_size():
     assert "larger" in change_words("pleural_effusion", "worsening", "comparative")
     assert "larger" not in change_words("edema", "worsening", "comparative")
 
@@ -152,5 +152,5 @@ def test_severity_words_are_in_order(severity, word):
     assert (severity_word("edema", severity, rng(0)) == word) == (severity > 0.3)
 
 
-def test_sentence_mends_what_empty_slots_leave():
+def test_sentence_removes_the_spaces_of_empty_slots():
     assert sentence("interval  improvement  , now mild ,") == "Interval improvement, now mild."

@@ -78,7 +78,7 @@ def read_list(writer: Writer, path: Path) -> pl.DataFrame:
             f"{path} is not a list of COVIDx: no line has the form 'patient file class source' with a known class."
         )
     odd = table.filter(~known)
-    writer.reject("row", odd["line"], None, f"its class is none of {', '.join(CLASSES)}", odd["rows"])
+    writer.reject("row", odd["line"], None, f"its class is not one of {', '.join(CLASSES)}", odd["rows"])
     again = f"more than once in {path.name}; its first line counts"
     table = writer.reject_where(table.filter(known), ~pl.col("image_id").is_first_distinct(), "row", again)
     label = pl.col("kind").replace_strict(CLASS_OF, return_dtype=pl.Int64)

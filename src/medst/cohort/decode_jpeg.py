@@ -86,11 +86,11 @@ def check_header(data: bytes) -> tuple[bool, tuple[int, int]]:
             width, height = header.size
             check_size(width, height)
             if header.mode.startswith(("I", "F")) or (data.startswith(PNG) and data[24] == 16):
-                raise UnreadableImage("more than 8 bits a pixel, of unknown range; save it with 8 bits")
+                raise UnreadableImage("more than 8 bits per pixel, so its range is unknown; save it with 8 bits")
             if header.mode not in GREY_MODES:
-                raise UnreadableImage(f"{header.mode} colours, not grey or RGB")
+                raise UnreadableImage(f"{header.mode} colours instead of grey or RGB")
             if (frames := getattr(header, "n_frames", 1)) > 1:
-                raise UnreadableImage(f"{frames} frames; a picture has one")
+                raise UnreadableImage(f"{frames} frames instead of one")
             jpeg = header.format == "JPEG"
             if not (jpeg and data.rstrip(b"\0").endswith(END_OF_JPEG)):
                 header.load()

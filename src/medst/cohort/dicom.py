@@ -64,7 +64,7 @@ def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum")
         except Exception as error:  # each decoder raises errors of its own
             raise UnreadableImage(f"its pixels can't be decoded ({type(error).__name__})") from None
         if pixels.ndim != 2:
-            raise UnreadableImage(f"pixels of {pixels.ndim} dimensions; a picture has two")
+            raise UnreadableImage(f"pixels in {pixels.ndim} dimensions instead of 2")
         check_size(pixels.shape[1], pixels.shape[0])
         try:
             grey = _by_maximum(pixels) if intensity == "maximum" else _by_window(dataset, pixels)
@@ -126,7 +126,7 @@ def _check(dataset: "Dataset") -> str:
         raise UnreadableImage("DICOM without pixels")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise UnreadableImage(f"DICOM of {frames} frames; a picture has one")
+        raise UnreadableImage(f"DICOM with {frames} frames instead of one")
     photometric = str(dataset.get("PhotometricInterpretation", "none"))
     if photometric not in GREY or int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise UnreadableImage(f"photometric interpretation {photometric}, not {' or '.join(GREY)}")
@@ -165,7 +165,7 @@ def _by_window(dataset: "Dataset", pixels: np.ndarray) -> np.ndarray:
     if dataset.get("VOILUTSequence"):
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
         if not 1 <= bits <= 16:
-            raise UnreadableImage(f"a lookup table of {bits} bits")
+            raise UnreadableImage(f"a lookup table with {bits} bits")
         return _in_bands(pixels, lambda band: _by_table(dataset, _rescaled(dataset, band), bits))
     if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
         centre = _finite(np.ravel(dataset.WindowCenter)[0], "WindowCenter")

@@ -127,8 +127,10 @@ def open_cohort(path: Path) -> Cohort:
         tables = {name: _open_table(path, name, meta) for name in COLUMNS if (path / f"{name}.parquet").exists()}
         _check_rows(tables, len(images), len(meta.get("classes", ())))
     except (OSError, ValueError, MedstError) as error:
-        said = " ".join(str(error).split())[:300].rstrip(".")
-        raise MedstError(f"{path}: this cohort is damaged ({said}); remove the folder and prepare it again.") from error
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise MedstError(
+            f"{path}: this cohort is damaged ({reason}); remove the folder and prepare it again."
+        ) from error
     return Cohort(path, meta, images, tables.pop("images"), **tables)
 
 
