@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 NUMERICS = 2
-"""Version of what the code computes. Raise it with every change after which the same weights embed differently, the same
+"""Version of the computed numbers. Raise it with every change after which the same weights embed differently, the same
 seed trains differently, or a benchmark measures differently, beyond rounding. Cached features, results and ablations of
 another version are then never taken for results of this one."""
 __all__ = ["NUMERICS", "Model", "Picture", "Study", "__version__", "load"]

@@ -5,7 +5,7 @@ from medst.cli.counts import count_phrase
 
 
 def embed(model: Model, cohort: CohortPath, out: Out, /, rows: int = 4096) -> None:
-    """Write the embeddings of a whole cohort as Parquet files.
+    """Write the embeddings of a cohort as Parquet files.
 
     Args:
         model: folder of a model, for instance RUN/best.

@@ -41,11 +41,11 @@ def evaluate(
         model: folder of a model, for instance RUN/best.
         cohorts: one or several, one per data set.
         question: how to measure.
-        untrained: number of untrained models to measure beside it.
+        untrained: number of untrained models to measure too.
         leaks: if the model was pre-trained on patients of a benchmark: warn, and under protocol strict also report numbers
             without their rows; or refuse, also if nobody recorded whom the model was pre-trained on.
-        cache: keep image features in a folder features beside MODEL, so that they are computed once.
-        out: file for the results; results.json beside MODEL if not given, results-strict.json for protocol strict.
+        cache: keep image features in the folder features next to MODEL, so that they are computed once.
+        out: file for the results; results.json next to MODEL if not given, results-strict.json for protocol strict.
         replace_all: measure everything again and write a new file; the numbers of the old one are lost.
     """
     from medst.hub import check_name

@@ -1,6 +1,6 @@
 """The benchmarks by name: a new one is a module of this room and an entry here.
 
-The module has a function of its own name, which measures a model, and `fits`, which says whether a cohort has the data.
+The module has two functions: one of its own name measures a model, and `fits` tells whether a cohort has the data.
 """
 
 from dataclasses import dataclass

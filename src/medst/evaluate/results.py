@@ -1,4 +1,4 @@
-"""The file results.json: written after every benchmark, and added to only if the numbers can stand beside each other."""
+"""The file results.json: written after every benchmark, and extended only with comparable numbers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -65,7 +65,7 @@ class Results:
         keep: whether to add to the numbers in the file.
 
     Raises:
-        MedstError: with `keep`, the file is damaged or its numbers can't stand beside the new ones.
+        MedstError: with `keep`, the file is damaged or its numbers are not comparable with the new ones.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Results:
         self.content = head | {name: before[name] for name in empty}
 
     def _check(self, head: dict[str, Any], before: dict[str, Any]) -> None:
-        other = [what for name, what in _SAME.items() if before[name] != head[name]]
+        other = [difference for name, difference in _SAME.items() if before[name] != head[name]]
         other += [
             f"another {dataset} cohort"
             for dataset, fingerprint in self.cohorts.items()

@@ -24,7 +24,7 @@ from medst.progress import Progress
 from medst.use import Model, load
 
 SWITCHES = ("features", "tokens", "laterals", "prompts", "finetune", "precision")
-"""Fields of `Question` that all numbers of a file share, beside the protocol."""
+"""Fields of `Question` that all numbers of a file share, as they do the protocol."""
 
 
 def evaluate(
@@ -138,7 +138,7 @@ class _Job:
     measure_unseen: bool
 
     def asked(self) -> dict[str, Any]:
-        """How the benchmark is measured, beside what all numbers of a file share; plain JSON."""
+        """How the benchmark is measured, without the switches that all numbers of a file share; plain JSON."""
         asked: dict[str, Any] = {"untrained": list(self.seeds), "intervals": self.question.intervals}
         for name in self.benchmark.switches:
             value = getattr(self.question, name)

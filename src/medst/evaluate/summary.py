@@ -11,7 +11,7 @@ from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.task import is_summary
 
 MOST_ROWS = 20
-"""Most lines of the table, where findings can be left out beside their average."""
+"""Limit on the lines of the table, where the averages alone can stand for the findings."""
 Row = dict[str, Any]
 
 
@@ -47,10 +47,10 @@ def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Col
         folds = f", {row['folds']} folds" if row["folds"] else ""
         learnt = results["details"][f"{row['task']}/{row['dataset']}"].get("train_rows", {}).get(row["finding"])
         finding = row["finding"] + (f" ({learnt} rows)" if learnt else "")
-        beside = untrained.get(_key(row))
+        baseline = untrained.get(_key(row))
         table.add_row(
             *(row["task"], row["dataset"], finding, row["metric"] + folds, f"{row['value']:.3f}", _spread(row)),
-            *("" if beside is None else f"{beside:.3f}", f"{row['chance']:.3f}", str(row["n"])),
+            *("" if baseline is None else f"{baseline:.3f}", f"{row['chance']:.3f}", str(row["n"])),
         )
     return table
 

@@ -170,7 +170,7 @@ def _views(cohort: Cohort, table: pl.DataFrame, question: Question) -> Iterator[
     if source.pairs is None:
         raise MedstError(f"{question.laterals} has no pairs, and so no laterals; give a cohort with pairs.")
     known = source.image_table.select("image_id", there=pl.int_range(pl.len()))
-    beside = source.pairs.select(there=pl.col("frontal").cast(pl.Int64), lateral="lateral").unique(
+    laterals = source.pairs.select(there=pl.col("frontal").cast(pl.Int64), lateral="lateral").unique(
         "there", keep="first"
     )
     for name in ("current", "previous"):
@@ -182,7 +182,7 @@ def _views(cohort: Cohort, table: pl.DataFrame, question: Question) -> Iterator[
                 f"{question.laterals} does not have {len(missing)} of the images of {cohort.path}, such as {missing[0]}; "
                 "give the cohort that the comparisons were prepared from."
             )
-        joined = found.join(beside, on="there", how="left", maintain_order="left")
+        joined = found.join(laterals, on="there", how="left", maintain_order="left")
         yield joined["there"].to_numpy(), joined["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
@@ -286,5 +286,5 @@ def _counts(classes: np.ndarray, patients: np.ndarray | None) -> np.ndarray:
 
 def _too_few(counts: np.ndarray, folds: int, protocol: str) -> str:
     held = ", ".join(f"{count} {name}" for name, count in zip(PROGRESSIONS, counts, strict=True))
-    what = "rows" if protocol == "paper" else "patients"
-    return f"{folds} folds need {folds} {what} of each progression, it has {held}"
+    counted = "rows" if protocol == "paper" else "patients"
+    return f"{folds} folds need {folds} {counted} of each progression, it has {held}"

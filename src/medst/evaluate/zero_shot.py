@@ -2,7 +2,7 @@
 
 The score of an image for a class is the product of its embedding and the class's prompt embedding (`prompts.py`). Protocol
 `paper`, as released: the class with the higher score; accuracy, F1, and the AUROC of these decisions, named so because it is
-their balanced accuracy; beside it the AUROC of the scores. Protocol `strict`: AUROC and average precision of the difference
+their balanced accuracy; and the AUROC of the scores. Protocol `strict`: AUROC and average precision of the difference
 of the two scores, decisions by the threshold that is best on the validation split, probabilities calibrated there too.
 """
 
