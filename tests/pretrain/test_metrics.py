@@ -56,7 +56,7 @@ def test_rows_that_metrics_lost_come_back_from_the_state(tmp_path: Path, damage:
     again = Metrics(tmp_path / "metrics.csv")
     note = again.cut(6, 2, state, digest)
     assert (tmp_path / "metrics.csv.damaged").is_file() is (damage != "deleted")
-    assert ("restored from" if kept else "can't be restored") in note
+    assert ("are restored from" if kept else "are lost") in note
     if kept:
         assert again.file.read_bytes() == whole
         assert again.cut(6, 2, state, digest) == ""
@@ -67,7 +67,7 @@ def test_rows_that_a_state_of_an_earlier_version_cannot_give_back_are_named(tmp_
     metrics.cut(0, 0)
     for each in ROWS[:3]:
         metrics.log(each)
-    assert "lacked 3 train rows (steps 4 to 6)" in metrics.cut(6, 1, tmp_path)
+    assert "lacked rows up to step 6, which are lost" in metrics.cut(6, 1, tmp_path)
     assert len(metrics.read()) == 3
 
 

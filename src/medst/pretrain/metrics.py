@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,36 +59,35 @@ class Metrics:
         Raises:
             MedstError: metrics.csv is not a regular file.
         """
+
+        def lines_of(file: Path) -> list[str]:
+            rows = _read_rows(file) if file.exists() else []
+            limits = {"train": ("step", step), "valid": ("epoch", validated)}
+            return [_line(row) for row in rows if int(row[limits[row["split"]][0]]) <= limits[row["split"]][1]]
+
+        def is_complete(lines: list[str]) -> bool:
+            return len(lines) == step + validated if digest is None else _digest(lines) == digest
+
         try:
-            lines, wrong = _lines_until(self.read(), step, validated)
+            lines = lines_of(self.file)
         except UnusableFile as error:
             raise MedstError(f"{error} Move it away; the run then writes a new one.") from None
         except MedstError:
-            lines, wrong = [], "was damaged"
-        if digest is not None:
-            wrong = "" if _digest(lines) == digest else wrong or "held another run's rows"
+            lines = []
         note = ""
-        if wrong:
-            copy = _read_copy(step, validated, checkpoint, digest)
+        if not is_complete(lines):
+            copy = list[str]()
+            with suppress(OSError, MedstError):
+                copy = lines_of(checkpoint / METRICS) if checkpoint is not None and digest is not None else []
             aside = f"; the old file is {set_aside(self.file).name}" if self.file.is_file() else ""
-            if copy is not None:
-                lines, note = copy, f"{self.file} {wrong}; its rows are restored from {checkpoint}{aside}."
+            if is_complete(copy):
+                lines, note = copy, f"restored from {checkpoint}{aside}."
             else:
-                note = f"{self.file} {wrong}, which can't be restored{aside}; the weights are not affected."
+                note = f"lost{aside}; the weights are not affected."
+            note = f"{self.file} was damaged or lacked rows up to step {step}, which are {note}"
         self._lines = lines
         write_text(self.file, "".join([HEAD, *lines]))
         return note
-
-
-def _read_copy(step: int, validated: int, checkpoint: Path | None, digest: str | None) -> list[str] | None:
-    """The rows of a checkpoint's copy; None if it has none, or damaged ones."""
-    if checkpoint is None or digest is None:
-        return None
-    try:
-        lines, _ = _lines_until(_read_rows(checkpoint / METRICS), step, validated)
-    except (OSError, MedstError):
-        return None
-    return lines if _digest(lines) == digest else None
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:
@@ -123,18 +123,3 @@ HEAD = _line({name: name for name in COLUMNS})
 
 def _digest(lines: Sequence[str]) -> str:
     return sha256("".join(lines).encode())
-
-
-def _lines_until(rows: Iterable[Mapping[str, str]], step: int, validated: int) -> tuple[list[str], str]:
-    """Lines of the rows up to a checkpoint, and what is wrong with them, as the end of a sentence; empty if nothing is."""
-    limits = {"train": ("step", step), "valid": ("epoch", validated)}
-    kept = [row for row in rows if int(row[limits[row["split"]][0]]) <= limits[row["split"]][1]]
-    for split, (column, last) in limits.items():
-        found = [int(row[column]) for row in kept if row["split"] == split]
-        lost = sorted(set(range(1, last + 1)) - set(found))
-        if lost:
-            some = f"{column} {lost[0]}" if len(lost) == 1 else f"{column}s {lost[0]} to {lost[-1]}"
-            return [_line(row) for row in kept], f"lacked {len(lost)} {split} rows ({some})"
-        if len(found) != last:
-            return [_line(row) for row in kept], f"had {split} rows twice"
-    return [_line(row) for row in kept], ""
