@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -26,12 +26,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Workers:
-    """A pool of processes that share out jobs, through joblib at every size.
+    """A pool of worker processes, through joblib at every size.
 
     Attributes:
         workers: processes of this machine; 0: one per core that this process may use.
         cluster: None: this machine. `dask:ADDRESS` of a running scheduler, `ray` or `ray:ADDRESS`: that cluster, whose
-            machines must see the same raw folder and the same cohort folder under the same paths.
+            machines must see the raw folder and the cohort folder under the same paths.
         progress: called with (jobs or images done, all of them).
     """
 
@@ -54,8 +54,7 @@ class Workers:
             MedstError: the cluster can't be reached or its package is missing, or a worker process died.
         """
         jobs = (joblib.delayed(function)(*call) for call in calls)
-        with ExitStack() as stack:
-            stack.enter_context(self._backend(len(calls)))
+        with self._backend(len(calls)):
             if (self.cluster or "").startswith("ray"):
                 yield _in_rounds(jobs)
                 return
@@ -69,26 +68,19 @@ class Workers:
                 ) from error
             finally:
                 with warnings.catch_warnings(), _quiet_executor():
-                    warnings.simplefilter("ignore", UserWarning)  # the reader wanted to give up the work
+                    warnings.simplefilter("ignore", UserWarning)  # giving up the rest was intended
                     results.close()
 
-    @contextmanager
-    def _backend(self, count: int) -> Iterator[None]:
-        if self.cluster is None:
-            alone = count <= 1  # starting processes costs more than one job
-            jobs = 1 if alone else self.workers or -1
-            with joblib.parallel_config("loky", n_jobs=jobs, initializer=end_with, initargs=(os.getpid(),)):
-                yield
-            return
-        kind, _, address = self.cluster.partition(":")
+    def _backend(self, count: int) -> AbstractContextManager[Any]:
+        kind, _, address = (self.cluster or "").partition(":")
         if kind == "dask":
-            with _dask(address):
-                yield
-        elif kind == "ray":
-            with _ray(address):
-                yield
-        else:
+            return _dask(address)
+        if kind == "ray":
+            return _ray(address)
+        if kind:
             raise MedstError(f"--cluster {self.cluster}: give dask:ADDRESS of a running scheduler, ray or ray:ADDRESS.")
+        processes = 1 if count <= 1 else self.workers or -1  # starting processes costs more than one job
+        return joblib.parallel_config("loky", n_jobs=processes, initializer=end_with, initargs=(os.getpid(),))
 
 
 def _in_rounds(jobs: Iterator[Any]) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich import progress as bars
 from rich.console import Console
@@ -36,45 +35,41 @@ class Display:
             console=self.console,
             disable=not self.live,
         )
-        self.tasks: dict[str, bars.TaskID] = {
-            name: self.progress.add_task(name, start=False, total=None, note="") for name in stages
-        }
-        self.last: dict[str, tuple[int, int, str]] = {}
-        self.began: dict[str, float] = {}
+        self.tasks = {name: self.progress.add_task(name, start=False, total=None, note="") for name in stages}
+        self.current = ""
+        self.last: tuple[int, int, str] = (1, 1, "")
 
     def __enter__(self) -> "Display":
         self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for name in list(self.began):
-            if kind is None:
-                self.finish(name)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
         self.progress.stop()
 
     def stage(self, name: str) -> Callable[..., None]:
-        """Start a stage; returns a function that is called with (done, total, note)."""
-        for other in list(self.began):
-            self.finish(other)
-        self.began[name] = time.monotonic()
+        """Start a stage, after the one before; returns a function that is called with (done, total, note)."""
+        self._finish()
+        self.current, self.last, self.began = name, (1, 1, ""), time.monotonic()
         self.progress.start_task(self.tasks[name])
         if not self.live:
             self.console.print(f"{name} ...", highlight=False)
 
         def report(done: int, total: int, note: str = "") -> None:
-            self.last[name] = (done, total, note)
+            self.last = done, total, note
             self.progress.update(self.tasks[name], completed=done, total=total, note=note)
 
         return report
 
-    def finish(self, name: str) -> None:
-        """End a stage."""
-        seconds = time.monotonic() - self.began.pop(name)
-        done, total, note = self.last.get(name, (1, 1, ""))
-        self.progress.update(self.tasks[name], completed=done, total=total, note=note)
-        self.progress.stop_task(self.tasks[name])
+    def _finish(self) -> None:
+        if not self.current:
+            return
+        done, total, note = self.last
+        task = self.tasks[self.current]
+        self.progress.update(task, completed=done, total=total, note=note)
+        self.progress.stop_task(task)
         if not self.live:
-            line = f"{name}: {done} of {total}" + (f", {note}" if note else "")
-            self.console.print(f"{line} ({seconds:.0f} s)", highlight=False)
+            line = f"{self.current}: {done} of {total}" + (f", {note}" if note else "")
+            self.console.print(f"{line} ({time.monotonic() - self.began:.0f} s)", highlight=False)
+        self.current = ""

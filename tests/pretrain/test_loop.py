@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from datetime import timedelta
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -692,10 +693,9 @@ def test_the_wait_for_batches_the_step_and_the_time_left_are_told(
         rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
     assert [(float(row["waited"]), float(row["seconds"])) for row in rows] == [(3.0, 60.0)] * 2
     for number, (done, total, note) in enumerate(said, 1):
-        minutes, seconds = divmod(63 * (total - number), 60)
         assert done == number
         assert note.startswith(f"epoch 1/{recipe.optimiser.epochs}, loss {float(rows[number - 1]['loss']):.3f}, ")
-        assert note.endswith(f" {minutes}:{seconds:02d} left")
+        assert note.endswith(f" {timedelta(seconds=63 * (total - number))} left")
     assert len(said) == 2
 
 

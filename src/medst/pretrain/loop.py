@@ -8,6 +8,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,9 @@ def train(training: Training, progress: Progress | None) -> dict[str, Any]:
                 loss = take_step(training, parts, epoch, waited)
                 if progress is not None:
                     left = (time.monotonic() - began) / (state.step - first) * (training.steps - state.step)
-                    text = f"epoch {epoch + 1}/{settings.epochs}, loss {loss:.3f}, {_clock(left)} left"
+                    text = (
+                        f"epoch {epoch + 1}/{settings.epochs}, loss {loss:.3f}, {timedelta(seconds=round(left))} left"
+                    )
                     progress(state.step, training.steps, text)
                 due = bool(run.save_minutes) and time.monotonic() - training.saved_at >= 60 * run.save_minutes
                 # All devices stop and save together, though a signal or the clock may reach one of them first.
@@ -230,9 +233,3 @@ def end_epoch(training: Training, epoch: int) -> None:
     state.stopped_early = bool(patience and epoch + 1 - (state.best_epoch or 0) >= patience)
     if not recipe.run.save_every:
         training.save()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
