@@ -1,4 +1,4 @@
-"""Contrast between whole images and whole reports (paper, section 3.3, equation 1)."""
+"""Contrast between images and reports (paper, section 3.3, equation 1)."""
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ def global_loss(
         image: unit rows.
         report: unit rows; row i belongs to image i, all others are its negatives.
         temperature: divides the cosines.
-        candidates: all images and all reports to pick from, where these are more than the rows above.
+        candidates: all images and all reports, if there are more than the rows above.
         first: row i above is row `first` + i of the candidates.
 
     >>> import torch

@@ -16,9 +16,9 @@ from medst.recipes.objective import ObjectiveSettings
 
 
 class TokenWeights(nn.Module):
-    """How much each token counts: the weights of a single-head attention whose query is the tokens' mean.
+    """Weights of tokens: those of a single-head attention whose query is the tokens' mean.
 
-    The released module is an `nn.MultiheadAttention` of which only the weights are used; its values and its output
+    The released module is an `nn.MultiheadAttention` of which only the attention weights are used; its values and its output
     projection never get a gradient, so they do not exist here.
     """
 
@@ -27,7 +27,7 @@ class TokenWeights(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
         for linear in (self.query, self.key):
-            # As in nn.MultiheadAttention, whose three projections are drawn as one (3 dim, dim) matrix.
+            # As in nn.MultiheadAttention, which draws its three projections as one (3 dim, dim) matrix.
             bound = (6 / (4 * dim)) ** 0.5
             nn.init.uniform_(linear.weight, -bound, bound)
             nn.init.zeros_(linear.bias)
@@ -35,7 +35,7 @@ class TokenWeights(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "pair token dim"], mask: Bool[Tensor, "pair token"] | None
     ) -> Float[Tensor, "pair token"]:
-        """Weights that sum to one over the tokens that `mask` (all, if None) marks, and are zero elsewhere."""
+        """Weights that sum to one over the tokens of `mask` (all, if None), and are zero elsewhere."""
         if mask is None:
             mean = tokens.mean(1)
         else:
@@ -47,7 +47,7 @@ class TokenWeights(nn.Module):
 def masked_softmax(
     scores: Float[Tensor, "... token"], mask: Bool[Tensor, "... token"] | None
 ) -> Float[Tensor, "... token"]:
-    """Softmax over the last axis; zero where the mask is False, and zero throughout where it is False throughout."""
+    """Softmax over the last axis; zero where the mask is False, even if it is False everywhere."""
     if mask is None:
         return scores.softmax(-1)
     weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
@@ -59,9 +59,9 @@ def aligned_cross_entropy(
     weights: Float[Tensor, "pair token"],
     mask: Bool[Tensor, "pair token"] | None,
 ) -> Float[Tensor, ""]:
-    """Row i of each similarity matrix must point at i, and so must column i; weighted by token i, summed, over the pairs.
+    """Cross entropy of rows and of columns with the diagonal as target, weighted by token, summed, and averaged over pairs.
 
-    Tokens outside the mask are no targets and no negatives.
+    Tokens outside the mask are neither targets nor negatives.
     """
     if mask is not None:
         outside = ~(mask[:, :, None] & mask[:, None, :])

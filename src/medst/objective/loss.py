@@ -1,4 +1,4 @@
-"""The interface of a loss: what it is given, and what it returns."""
+"""The interface of a loss."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

@@ -16,7 +16,7 @@ from medst.objective.loss import Embedded, Loss, Sequences
 from medst.recipes.objective import ObjectiveSettings
 
 KNEE = 5.0
-"""Ratio of squared time error to variance up to which the bounded regression equals the released one."""
+"""Ratio of squared time error to variance up to which both forms of the regression are equal."""
 
 ROOM = 1.0
 """How far the bounded ratio can rise above `KNEE`."""
@@ -25,7 +25,7 @@ EPSILON = 1e-7
 
 
 def bounded_ratio(ratio: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """`ratio` up to `KNEE`; beyond it goes on with the same value and slope, and never reaches `KNEE` + `ROOM`.
+    """Bound a ratio: unchanged up to `KNEE`, then it continues with the same slope and stays below `KNEE` + `ROOM`.
 
     >>> import torch
     >>> bounded_ratio(torch.tensor([0.5, 5.0, 6.0, 3e6])).tolist()
@@ -38,7 +38,7 @@ def bounded_ratio(ratio: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def similarity(
     a: Float[Tensor, "sequence row dim"], b: Float[Tensor, "sequence column dim"], temperature: float
 ) -> Float[Tensor, "sequence row column"]:
-    """Minus the squared distance, over the temperature."""
+    """Negative squared distance, divided by the temperature."""
     return -(a[:, :, None] - b[:, None]).square().sum(-1) / temperature
 
 
@@ -48,17 +48,17 @@ def cycle(
     mask: Bool[Tensor, "sequence step"],
     temperature: float = 0.1,
 ) -> tuple[Float[Tensor, "sequence step step"], Float[Tensor, "sequence step step"]]:
-    """From u to v and back to u.
+    """Map u to v and back to u.
 
     Args:
-        u: one modality's embeddings, a row a study, in time order.
-        v: the other modality's, of the same studies.
+        u: embeddings of one modality, one row per study, in time order.
+        v: those of the other modality, of the same studies.
         mask: True where a sequence has a study.
         temperature: divides the squared distances.
 
     Returns:
-        The logits over v's steps of each of u's steps, and beta, the weights over u's steps where each one lands when its
-        soft nearest neighbour in v is mapped back. Columns outside the mask have no weight.
+        The logits over v's steps for each of u's steps; and beta, the weights over u's steps when the soft nearest neighbour
+        in v of each of u's steps is mapped back. Columns outside the mask have no weight.
     """
     absent, lowest = ~mask[:, None], torch.finfo(u.dtype).min
     logits = similarity(u, v, temperature).masked_fill(absent, lowest)
@@ -69,10 +69,10 @@ def cycle(
 def time_of_steps(
     mask: Bool[Tensor, "sequence step"], days: Float[Tensor, "sequence step"] | None = None
 ) -> Float[Tensor, "sequence step"]:
-    """When each study of a sequence was, from 0 to (T - 1) / (T + 1e-7) for T studies.
+    """Time of each study in its sequence, from 0 to (T - 1) / (T + 1e-7) for T studies.
 
-    Study k is at k / (T + 1e-7) (as released). With `days` since the first study, the studies lie between the same two ends
-    as far apart as they were; where all are of the same moment, their order counts.
+    Study k is at k / (T + 1e-7) (as released). With `days` since the first study, the studies are spaced between the same two
+    ends in proportion to them; if all are at the same moment, their order counts.
 
     >>> import torch
     >>> full = torch.ones(1, 4, dtype=torch.bool)
@@ -101,14 +101,13 @@ def mapping_losses(
     variance_weight: float = 0.001,
     huber_delta: float = 2.0,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Forward mapping classification and reverse mapping regression from u to v, each a mean over all studies.
+    """Compute forward mapping classification and reverse mapping regression from u to v, each a mean over all studies.
 
-    `time` is when each study was, evenly spaced if not given (`time_of_steps`). Both losses are 0 where the mask is False
-    throughout.
+    `time` is the time of each study (`time_of_steps`), by default evenly spaced. Both losses are 0 if the mask is all False.
     """
     logits, beta = cycle(u, v, mask, temperature)
     count = mask.sum().clamp(min=1)
-    # Not logsumexp minus the diagonal: where studies are matched well, that difference is all rounding.
+    # Not logsumexp minus the diagonal: if studies are matched well, that difference is mostly rounding.
     classification = -logits.log_softmax(-1).diagonal(dim1=1, dim2=2)
 
     time = (time_of_steps(mask) if time is None else time).to(u.dtype)

@@ -1,10 +1,10 @@
-"""The paper's model with its known faults mended.
+"""The paper's model with its known errors fixed.
 
     medst pretrain modern COHORT RUN
 
-A text encoder that sees word order, masks instead of phantom tokens, the bounded regression term, lateral experts that
-start as a copy of the frontal ones, a temporal weight that rises over the first tenth of the steps. Never run here at
-full size: that takes MIMIC-CXR and a GPU.
+A text encoder that sees word order, masks instead of phantom tokens, the bounded regression, lateral experts that start as a
+copy of the frontal ones, and a temporal weight that rises over the first tenth of the steps. It has not been run at full
+size, which takes MIMIC-CXR and a GPU.
 """
 
 from medst.recipes.settings import ObjectiveSettings, Recipe
@@ -14,6 +14,6 @@ COHORT = {
     "text": ("whole", "else decimals, dates and one-word findings are missing from the reports"),
     "intensity": ("window", "else DICOM intensities are scaled by their maximum, not as a viewer shows them"),
 }
-"""Options of `medst prepare` that this recipe is meant for, and what their absence does."""
+"""Options of `medst prepare` that this recipe expects, and the reasons."""
 
 RECIPE = Recipe(name="modern", objective=ObjectiveSettings(temporal_warmup=0.1))

@@ -1,10 +1,10 @@
-"""The paper's setting, as its released code computes it.
+"""The paper's settings, as its released code computes them.
 
     medst pretrain paper COHORT RUN
 
-Keeps what shaped the published numbers: a text encoder without word order, blank laterals and padding words in the
-local loss, the unbounded regression term, laterals' experts from random weights. 10 sequences a device, 2 devices.
-Never run here at full size: that takes MIMIC-CXR and two GPUs.
+Keeps what shaped the published numbers: a text encoder without word order, blank laterals and padding words in the local
+loss, the unbounded regression, and lateral experts that start from random weights. 10 sequences per device on 2 devices. It
+has not been run at full size, which takes MIMIC-CXR and two GPUs.
 """
 
 from medst.recipes.settings import (

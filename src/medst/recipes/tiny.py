@@ -2,7 +2,7 @@
 
     medst pretrain tiny COHORT RUN
 
-Everything `modern` does, on pictures of 112 pixels with encoders of about two million parameters, from random weights.
+Like `modern`, but with pictures of 112 x 112 pixels and encoders of about two million parameters, from random weights.
 """
 
 from medst.recipes.settings import (
@@ -23,8 +23,8 @@ RECIPE = Recipe(
         projection_hidden=256,
         embedding=64,
     ),
-    # From random weights the local loss is soon won by telling words apart by their order alone, and the temporal loss has
-    # nothing to align at first; both would drown the contrast that the encoders learn to see from.
+    # From random weights, the local loss soon falls by telling words apart by their order alone, and the temporal loss has
+    # nothing to align at first; both would drown the contrast, from which the encoders learn to see.
     objective=ObjectiveSettings(local_weight=0.02, temporal_weight=0.25, temporal_warmup=1.0),
     data=DataSettings(sequences_per_batch=16),
     optimiser=OptimiserSettings(
