@@ -71,8 +71,8 @@ def time_of_steps(
 ) -> Float[Tensor, "sequence step"]:
     """Time of each study in its sequence, from 0 to (T - 1) / (T + 1e-7) for T studies.
 
-    Study k is at k / (T + 1e-7) (as released). With `days` since the first study, the studies are spaced between the same two
-    ends in proportion to them; if all are at the same moment, their order counts.
+    Study k is at k / (T + 1e-7) (as released). With `days` since the first study, the studies are spaced in proportion to
+    them, between the same two ends; if all are at the same moment, their order counts.
 
     >>> import torch
     >>> full = torch.ones(1, 4, dtype=torch.bool)
