@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from io import BytesIO, TextIOWrapper
@@ -127,9 +128,7 @@ def _parse(text: TextIOWrapper, separator: str | None) -> pl.DataFrame:
         header = next((row for row in reader if row), None)
         if header is None:
             raise _NotCSV("it is empty")
-        blank = [""] * len(header)
-        blocks = []
-        rows = _rows(reader, header, blank)
+        blocks, rows = [], _rows(reader, len(header))
         while block := list(islice(rows, BLOCK)):
             cells = zip(*block, strict=True)
             blocks.append(pl.DataFrame([pl.Series(str(i), cell, dtype=pl.String) for i, cell in enumerate(cells)]))
@@ -138,19 +137,18 @@ def _parse(text: TextIOWrapper, separator: str | None) -> pl.DataFrame:
     empty = pl.DataFrame(schema={str(i): pl.String for i in range(len(header))})
     table = pl.concat([empty, *blocks], rechunk=True).select(pl.when(pl.all() != "").then(pl.all()))
     # Spreadsheets add columns without a name and without content.
-    hollow = {
-        name for name, title in zip(table.columns, header, strict=True) if not title and table[name].is_null().all()
-    }
-    names = [title for name, title in zip(table.columns, header, strict=True) if name not in hollow]
-    refuse_twice(names)
-    return table.drop(hollow).rename(dict(zip([n for n in table.columns if n not in hollow], names, strict=True)))
+    kept = [column.alias(name) for column, name in zip(table, header, strict=True) if name or column.count()]
+    twice = next((name for name, count in Counter(column.name for column in kept).items() if count > 1), None)
+    if twice is not None:
+        raise _NotCSV(f"it has the column {twice} more than once" if twice else "two of its columns have no name")
+    return pl.DataFrame({column.name: column for column in kept})
 
 
-def _rows(reader: Iterator[list[str]], header: list[str], blank: list[str]) -> Iterator[list[str]]:
+def _rows(reader: Iterator[list[str]], width: int) -> Iterator[list[str]]:
     for number, row in enumerate(reader, 1):
-        if row and len(row) != len(header):
-            raise _NotCSV(f"row {number} has {len(row)} fields, the header has {len(header)}")
-        yield row or blank
+        if row and len(row) != width:
+            raise _NotCSV(f"row {number} has {len(row)} fields, the header has {width}")
+        yield row or [""] * width
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
@@ -189,13 +187,6 @@ def parquet_rows(path: Path) -> int:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MedstError(f"{path} can't be read as a Parquet file ({reason}); write it again, or as CSV.") from None
-
-
-def refuse_twice(names: list[str]) -> None:
-    """Refuse a table that has two columns of one name."""
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise _NotCSV(f"it has the column {twice} more than once" if twice else "two of its columns have no name")
 
 
 def digest(paths: list[Path]) -> dict[str, str]:
