@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.generate import generated
+from docs.generate import generated, imports_of_rooms, purpose
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -34,6 +34,11 @@ def test_what_is_drawn_from_the_code_is_up_to_date() -> None:
     """The map of the rooms, the API page and the table of benchmarks: `python docs/generate.py` writes them."""
     for file, content in generated().items():
         assert file.read_text() == content, f"{file.name} is out of date; run python docs/generate.py"
+
+
+@pytest.mark.parametrize("room", imports_of_rooms())
+def test_every_room_says_what_it_is_for(room: str) -> None:
+    assert purpose(room).endswith(".")
 
 
 def test_the_table_of_differences_names_tests() -> None:

@@ -1,1 +1,1 @@
-"""Benchmarks by the released protocols: a model and a cohort in, `results.json` out."""
+"""Benchmarks: a model and cohorts in, `results.json` out."""
