@@ -171,7 +171,7 @@ HOSTILE = (
 )
 
 
-def test_html_in_what_is_written_stays_text(tab: Tab, page: Page, dicom: Path, tmp_path: Path) -> None:
+def test_html_in_texts_is_escaped(tab: Tab, page: Page, dicom: Path, tmp_path: Path) -> None:
     """In a DICOM's elements, a file's name, a report, a phrase, a patient's id, a finding, a date and every message."""
     import pydicom
 
@@ -217,7 +217,7 @@ def test_html_in_what_is_written_stays_text(tab: Tab, page: Page, dicom: Path, t
     assert tab.evaluate("window.wasHacked") is None
 
 
-def test_a_script_that_were_written_into_the_page_would_not_run(tab: Tab) -> None:
+def test_a_script_written_into_the_page_does_not_run(tab: Tab) -> None:
     tab.evaluate("() => { window.hacked = () => { window.wasHacked = true } }")
     tab.evaluate(
         "document.querySelector('#medst-top').insertAdjacentHTML('beforeend', '<img src=x onerror=hacked()>'); "
@@ -229,7 +229,7 @@ def test_a_script_that_were_written_into_the_page_would_not_run(tab: Tab) -> Non
     assert tab.evaluate("window.wasHacked") is True
 
 
-def test_mistakes_are_told_and_the_page_goes_on(tab: Tab) -> None:
+def test_mistakes_give_a_message_and_the_page_still_works(tab: Tab) -> None:
     box = tab.locator("#medst-patient input")
     box.fill("<img src=x onerror=alert(1)>")
     box.press("Enter")
@@ -249,7 +249,7 @@ def test_with_the_keyboard_alone(tab: Tab) -> None:
     assert {"medst-compare-go", "medst-similar-go", "Studies in time order"} <= reached
 
 
-def test_on_a_phone_nothing_sticks_out(browser: Browser, page: Page) -> None:
+def test_nothing_overflows_on_a_phone(browser: Browser, page: Page) -> None:
     phone = browser.new_page(viewport={"width": 375, "height": 800}, is_mobile=True)
     phone.goto(page.opened)
     expect(phone.locator(STUDIES).first).to_be_visible(timeout=20_000)
@@ -292,7 +292,7 @@ def test_the_api_refuses_what_is_not_there(page: Page) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "{cohort}/pairs.parquet", "{private}/../said.txt"])
-def test_no_file_of_this_computer_is_given_away(page: Page, phantom_cohort: Path, path: str) -> None:
+def test_files_of_this_computer_are_not_served(page: Page, phantom_cohort: Path, path: str) -> None:
     asked = path.format(cohort=phantom_cohort, private=page.private[0])
     assert page.ask(f"gradio_api/file={asked}")[0] in (403, 404)
 

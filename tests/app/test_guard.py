@@ -1,4 +1,4 @@
-"""Who may talk to the page: names, origins, the token, sizes, and what a browser is told."""
+"""Requests that the guard admits or refuses: names, origins, the token, sizes and headers."""
 
 import asyncio
 import json
@@ -135,13 +135,13 @@ def test_another_origin_is_refused(page: Page, headers: dict[str, str]) -> None:
         assert not [name for name in sent if name.startswith("access-control")]
 
 
-def test_its_own_origin_and_a_click_on_a_link_are_not(page: Page) -> None:
+def test_the_page_s_own_origin_and_a_click_on_a_link_are_admitted(page: Page) -> None:
     own = {"Origin": page.address.rstrip("/"), "Sec_Fetch_Site": "same-origin"}
     assert page.ask("config", **own)[0] == 200
     assert page.ask("", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")[0] == 200
 
 
-def test_a_browser_is_told_what_the_page_may_do(page: Page) -> None:
+def test_the_headers_restrict_what_the_page_may_do(page: Page) -> None:
     for path in ("", "config", "gradio_api/info", "no/such/page"):
         _, headers, said = page.ask(path)
         policy = headers["content-security-policy"]
@@ -171,7 +171,7 @@ def form(size: int) -> tuple[bytes, dict[str, str]]:
     return body, {"Content_Type": "multipart/form-data; boundary=edge"}
 
 
-def test_a_file_that_is_too_large_is_not_taken(page: Page) -> None:
+def test_a_file_that_is_too_large_is_refused(page: Page) -> None:
     body, kind = form(3 * 2**20)
     status, _, said = page.ask("gradio_api/upload", body, **kind)
     assert status == 413
@@ -222,7 +222,7 @@ def test_long_texts_are_refused(page: Page, backend: Any) -> None:
         assert said in page.ask(f"gradio_api/call/{name}/{event['event_id']}")[2]
 
 
-def test_what_the_page_cannot_answer_is_a_sentence_and_no_traceback(page: Page, backend: Any) -> None:
+def test_errors_are_a_sentence_without_a_traceback(page: Page, backend: Any) -> None:
     for path, body in (("gradio_api/call/nope", b'{"data": []}'), ("gradio_api/run/nope", b'{"data": []}'),
                        (f"static/{'a' * 300}", None), (f"assets/{'a' * 300}", None)):  # fmt: skip
         status, headers, said = page.ask(path, body, **JSON)
@@ -249,7 +249,7 @@ def test_a_refused_upload_leaves_no_file(page: Page) -> None:
     assert not left
 
 
-def test_an_upload_that_stalls_gives_its_share_back() -> None:
+def test_a_stalled_upload_frees_its_share() -> None:
     sent: list[dict[str, Any]] = []
     removed: list[int] = []
 
@@ -276,7 +276,7 @@ def test_an_upload_that_stalls_gives_its_share_back() -> None:
     assert sent[0]["status"] == 400
 
 
-def test_files_that_nobody_asked_for_go(tmp_path: Path) -> None:
+def test_old_files_are_removed(tmp_path: Path) -> None:
     for name, age in (
         ("a", 0),
         ("b", KEPT_SECONDS + 60),

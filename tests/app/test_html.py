@@ -1,4 +1,4 @@
-"""The parts of the page that are not controls: what is drawn, and that nothing from data becomes HTML."""
+"""The parts of the page that are not controls: what is drawn, and that data never becomes HTML."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ def image_of(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_heat_covers_more_the_larger_the_value_and_nothing_outside_of_the_crop() -> None:
+def test_heat_is_more_opaque_for_larger_values_and_clear_outside_the_crop() -> None:
     grid = np.array([[0.1, 0.1], [0.1, 0.5]], dtype=np.float32)
     heat = HeatMap(grid, Geometry(256, 256), 128)
     image = np.asarray(image_of(heat_uri(heat, HeatScale(0.1, 0.5))))
@@ -53,7 +53,7 @@ def test_one_scale_for_all_views() -> None:
     assert heat_colours_css().count("#") == 7
 
 
-def test_the_curve_says_its_values() -> None:
+def test_the_curve_has_its_values_as_text() -> None:
     studies = [Study("a", time=datetime(2150, 1, day)) for day in (1, 2, 3)]
     svg = similarity_curve(studies, [0.1, -0.25, 0.4], 'a "phrase"')
     assert "study 1: 0.10, study 2: -0.25, study 3: 0.40." in svg
@@ -61,7 +61,7 @@ def test_the_curve_says_its_values() -> None:
     assert "2150" not in similarity_curve([Study("a"), Study("b")], [0.1, 0.2], "edema")
 
 
-def test_a_time_line_has_every_study_and_escapes_what_is_written(backend: Backend) -> None:
+def test_every_study_is_shown_and_texts_are_escaped(backend: Backend) -> None:
     opened = backend.open_patient(backend.patients[0][1])
     opened = replace(
         opened, studies=tuple(replace(study, report=f"{EVIL} {n}") for n, study in enumerate(opened.studies))
@@ -81,7 +81,7 @@ def test_a_time_line_has_every_study_and_escapes_what_is_written(backend: Backen
     assert [f"{g.similarity:.2f}" for g in backend.ground(opened, EVIL)] == re.findall(r"cosine (-?\d\.\d\d)<", found)
 
 
-def test_the_time_between_studies_is_said_where_there_is_some(backend: Backend) -> None:
+def test_the_time_between_studies_is_shown_if_it_is_known(backend: Backend) -> None:
     opened = backend.open_patient(backend.patients[0][1])
     start = datetime(2150, 1, 1)
     times = [start, start, start + timedelta(days=90)]

@@ -8,7 +8,7 @@ import pytest
 from medst.app.private_files import LOCK, PREFIX, private_folder
 
 
-def test_a_folder_goes_though_its_process_number_is_taken_again(
+def test_a_left_folder_is_removed_even_if_its_process_number_is_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a container, every page has the same number."""

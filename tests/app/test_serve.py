@@ -1,4 +1,4 @@
-"""The page's address, its private folder, and what keeps it from starting."""
+"""Starting the page: its address, its signals, and what keeps it from starting."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from medst.errors import MedstError
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGHUP])
-def test_the_page_is_up_until_it_is_ended_and_leaves_nothing(small_model: Path, tmp_path: Path, end: int) -> None:
+def test_the_page_runs_until_a_signal_and_leaves_no_file(small_model: Path, tmp_path: Path, end: int) -> None:
     with opened_page(tmp_path, str(small_model)) as page:
         assert page.address.startswith("http://127.0.0.1:")
         assert "A patient over time" in page.ask("")[2]
@@ -37,7 +37,7 @@ def test_the_page_is_up_until_it_is_ended_and_leaves_nothing(small_model: Path, 
         urllib.request.urlopen(page.address)
 
 
-def test_what_a_killed_page_left_goes_with_the_next_start(small_model: Path, tmp_path: Path) -> None:
+def test_the_next_page_removes_the_files_of_a_killed_one(small_model: Path, tmp_path: Path) -> None:
     with opened_page(tmp_path, str(small_model), "--no-token") as page:
         assert page.opened == page.address
         assert page.ask("config")[0] == 200

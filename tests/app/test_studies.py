@@ -52,7 +52,7 @@ def test_only_the_latest_studies_are_shown(backend: Backend, monkeypatch: pytest
     assert cut.left_out == len(whole) - 2
 
 
-def test_comparing_is_what_the_model_says(backend: Backend) -> None:
+def test_comparing_gives_what_the_model_gives(backend: Backend) -> None:
     opened = backend.open_patient(backend.patients[0][1])
     found = backend.compare(opened, 0, 1, "edema")
     expected = backend.model.compare(opened.studies[0], opened.studies[1], "edema")
@@ -90,7 +90,7 @@ def test_a_visitors_own_studies_go_in_time_order_and_search_the_cohort(backend: 
         backend.add_study(opened, Study(pictures[1]))
 
 
-def test_a_visitor_has_so_many_studies(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_a_visitors_studies_is_limited(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "MOST_STUDIES", 2)
     study = Study(read_picture(NOISE))
     opened = backend.add_study(backend.add_study(None, study), study)

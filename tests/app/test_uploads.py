@@ -31,7 +31,9 @@ def test_a_study_of_files(png: str, dicom: Path) -> None:
     assert study_of_upload("", str(dicom), None, "", number=1).time == datetime(2024, 2, 29)
 
 
-def test_a_visitors_file_is_parsed_in_the_child_alone(png: str, dicom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_visitors_file_is_parsed_only_in_the_child_process(
+    png: str, dicom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def parsed(*_: object, **__: object) -> None:
         raise AssertionError("parsed in the page's own process")
 
@@ -49,7 +51,7 @@ def test_long_texts_are_refused(png: str) -> None:
         study_of_upload("1" * 41, png, None, "", number=1)
 
 
-def test_nothing_of_a_dicom_file_but_its_pixels_and_its_date_is_kept(dicom: Path) -> None:
+def test_only_pixels_and_date_of_a_dicom_file_are_kept(dicom: Path) -> None:
     study = study_of_upload("", str(dicom), None, "", number=1)
     assert "Doe" not in repr(study)
     assert "DOE" not in repr(study)
@@ -77,7 +79,7 @@ def test_refusals(png: str, tmp_path: Path, date: str, bad: str | None, message:
         study_of_upload(date, None if bad is None else str(files[bad]), None, "", number=2)
 
 
-def test_an_upload_keeps_what_the_model_sees(tmp_path: Path) -> None:
+def test_shrinking_an_upload_does_not_change_what_the_model_sees(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     large = cv2.resize(NOISE, (1600, 2400))
     cv2.imwrite(str(file), large)

@@ -1,4 +1,4 @@
-"""A made-up run: twelve patients drawn with three ellipses, a model that was never trained, and metrics out of a formula."""
+"""A made-up run: patients drawn with three ellipses, a model that was never trained, and metrics from a formula."""
 
 import csv
 import json

@@ -94,13 +94,13 @@ def test_images_and_what_was_left_out_by_hand(tmp_path: Path) -> None:
     assert set(found) == {"data", "images", "left_out", "kept"}
 
 
-def test_times_that_only_order_are_not_measured(tmp_path: Path) -> None:
+def test_days_between_studies_need_times(tmp_path: Path) -> None:
     cohort = made(tmp_path, pairs=pairs())
     cohort.meta["time"] = "order"
     assert "days_between_studies" not in summarise(cohort)
 
 
-def test_no_label_at_all_is_no_table(tmp_path: Path) -> None:
+def test_without_labels_there_is_no_table_of_labels(tmp_path: Path) -> None:
     empty = pairs().with_columns(labels=pl.lit(None, dtype=labels_schema()["labels"]))
     assert "labels" not in summarise(made(tmp_path, pairs=empty))
 

@@ -50,7 +50,7 @@ def test_a_page_and_its_numbers_lie_beside_the_cohort_which_stays_as_it_is(
     assert (tmp_path / "cohort.html").read_text() != first
 
 
-def test_nothing_is_written_over_in_a_folder_that_has_a_cohort_json(phantom_cohort: Path, tmp_path: Path) -> None:
+def test_a_page_inside_a_cohort_is_refused(phantom_cohort: Path, tmp_path: Path) -> None:
     """A cohort inside a cohort's folder, and one whose name is that of the file."""
     outer = shutil.copytree(phantom_cohort, tmp_path / "outer")
     inner = shutil.copytree(phantom_cohort, outer / "cohort")
@@ -61,7 +61,7 @@ def test_nothing_is_written_over_in_a_folder_that_has_a_cohort_json(phantom_coho
     assert not (outer / "cohort.html").exists()
 
 
-def test_a_damaged_list_of_what_was_left_out_is_a_sentence(phantom_cohort: Path, tmp_path: Path) -> None:
+def test_a_damaged_rejected_csv_is_reported_in_a_sentence(phantom_cohort: Path, tmp_path: Path) -> None:
     cohort = shutil.copytree(phantom_cohort, tmp_path / "cohort")
     for content in (b"", b"\xff\xfe\x00", b"one,two\n1,2\n"):
         (cohort / "rejected.csv").write_bytes(content)
@@ -73,16 +73,14 @@ def test_a_damaged_list_of_what_was_left_out_is_a_sentence(phantom_cohort: Path,
         inspect(cohort)
 
 
-def test_the_page_asks_nothing_of_the_network_and_says_nothing_of_a_machine(
-    phantom_cohort: Path, tmp_path: Path
-) -> None:
+def test_the_page_fetches_nothing_and_names_no_path(phantom_cohort: Path, tmp_path: Path) -> None:
     html = inspect(phantom_cohort, tmp_path / "page.html").read_text()
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", html)
     assert "<script" not in html
     assert str(phantom_cohort.parent) not in html
 
 
-def test_what_reports_say_is_text(phantom_cohort: Path, tmp_path: Path) -> None:
+def test_reports_are_escaped(phantom_cohort: Path, tmp_path: Path) -> None:
     cohort = tmp_path / "cohort"
     shutil.copytree(phantom_cohort, cohort)
     pairs = pl.read_parquet(cohort / "pairs.parquet")

@@ -1,4 +1,4 @@
-"""Who is shown, what is said of them, and the matrices of the temporal loss by a loop."""
+"""The patients that are shown, their changes, and the matrices of the temporal loss against a loop."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -38,7 +38,7 @@ def test_alignment_is_the_temporal_loss_s_by_a_loop(inputs: PatientInputs) -> No
         np.testing.assert_allclose(reverse[i], back, atol=1e-5)
 
 
-def test_only_test_patients_with_two_studies_one_pair_a_study(inputs: PatientInputs) -> None:
+def test_held_out_pairs_are_one_per_study_of_test_patients_with_two_studies(inputs: PatientInputs) -> None:
     pairs = held_out(inputs.cohort)
     assert set(pairs["split"]) == {"test"}
     assert pairs.group_by("patient_id").len()["len"].min() >= 2
@@ -92,7 +92,7 @@ def test_labels_without_a_prediction_are_shown_without_one(inputs: PatientInputs
     assert not any(study.changes for patient in unknown for study in patient.studies)
 
 
-def test_no_held_out_patient_gives_no_timeline(inputs: PatientInputs) -> None:
+def test_without_held_out_patients_none_is_shown(inputs: PatientInputs) -> None:
     alone = replace(inputs.cohort, pairs=inputs.cohort.pairs.filter(split="train"))
     assert read_patients(replace(inputs, cohort=alone), 4) == ([], None)
 
@@ -120,7 +120,7 @@ def test_the_choice_looks_for_variety_and_never_at_predictions() -> None:
     assert choose(pairs, {}, 9) == ["a", "b", "c"]
 
 
-def test_padding_is_cut_off_a_picture() -> None:
+def test_padding_is_removed() -> None:
     picture = np.zeros((256, 256), dtype=np.uint8)
     picture[:, 40:216] = np.linspace(30, 220, 176, dtype=np.uint8)
     assert np.array_equal(without_padding(picture), picture[:, 40:216])

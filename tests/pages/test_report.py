@@ -1,4 +1,4 @@
-"""The page of one run is one file that asks nothing of the network, and shows everything that was measured."""
+"""The page of one run: one file that fetches nothing and shows everything that was measured."""
 
 import base64
 import csv
@@ -131,19 +131,19 @@ def test_numbers_stand_beside_chance_and_the_untrained_model(read: Reader, made_
     assert shown > 10
 
 
-def test_pictures_and_figures_say_what_they_show(read: Reader) -> None:
+def test_pictures_and_figures_have_a_text_alternative(read: Reader) -> None:
     assert all(image["alt"] for image in read.all("img"))
     figures = [svg["aria-label"] for svg in read.all("svg")]
     assert len(figures) == len(set(figures)) == 2 + 8 + 3 + 4 * 2
     assert any(label.startswith("Confusion matrix of run, edema: of ") for label in figures)
 
 
-def test_colours_are_those_of_the_page(page: str) -> None:
+def test_placeholder_colours_become_css_variables(page: str) -> None:
     assert "var(--ink)" in page
     assert not re.search(r"#0[1-5]a0b[1-5]", page)
 
 
-def test_synthetic_patients_are_called_so_and_others_not(page: str, made_up: Path, tmp_path: Path) -> None:
+def test_only_synthetic_patients_are_called_synthetic(page: str, made_up: Path, tmp_path: Path) -> None:
     real = report_from(made_up, tmp_path / "report.html").read_text()
     assert "All patients here are synthetic" in page
     assert "synthetic" not in real
@@ -168,7 +168,7 @@ def test_shown_images_are_those_of_the_cohort(page: str, read: Reader, made_up: 
     assert any(image["alt"].startswith("Lateral") for image in read.all("img"))
 
 
-def test_without_patients_or_a_task_the_rest_still_stands(made_up: Path, tmp_path: Path) -> None:
+def test_the_page_without_patients_or_without_a_task(made_up: Path, tmp_path: Path) -> None:
     results = json.loads((made_up / "run" / "results.json").read_text())
     results["results"] = [row for row in results["results"] if row["task"] == "temporal-text"]
     del results["details"]["temporal-image/ms-cxr-t"]
@@ -184,9 +184,7 @@ def test_without_patients_or_a_task_the_rest_still_stands(made_up: Path, tmp_pat
     assert "too little <of> it" in " ".join(read.text)
 
 
-def test_no_legend_of_predictions_without_them_and_no_lateral_row_without_laterals(
-    page: str, made_up: Path, tmp_path: Path
-) -> None:
+def test_predictions_and_laterals_are_mentioned_only_if_there_are_any(page: str, made_up: Path, tmp_path: Path) -> None:
     assert "where the prediction agrees" in page
     assert "no lateral view" in page
     results = json.loads((made_up / "run" / "results.json").read_text())
@@ -202,7 +200,7 @@ def test_no_legend_of_predictions_without_them_and_no_lateral_row_without_latera
     assert "no lateral view" not in text
 
 
-def test_progress_ends_where_it_said(made_up: Path, tmp_path: Path) -> None:
+def test_progress_counts_to_its_total(made_up: Path, tmp_path: Path) -> None:
     said: list[tuple[int, int]] = []
     report_from(
         made_up, tmp_path / "report.html", patients=1, progress=lambda done, total, note: said.append((done, total))
@@ -210,7 +208,7 @@ def test_progress_ends_where_it_said(made_up: Path, tmp_path: Path) -> None:
     assert said == [(done, 4) for done in range(5)]
 
 
-def test_what_does_not_belong_together_is_refused(made_up: Path, tmp_path: Path) -> None:
+def test_inputs_that_do_not_belong_together_are_refused(made_up: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     results = json.loads((made_up / "run" / "results.json").read_text())
     (tmp_path / "other.json").write_text(json.dumps(results | {"model": {"fingerprint": "another", "recipe": "tiny"}}))
@@ -235,7 +233,7 @@ def test_what_does_not_belong_together_is_refused(made_up: Path, tmp_path: Path)
     assert not out.exists()
 
 
-def test_a_torn_last_line_of_metrics_does_no_harm(made_up: Path, tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_metrics_is_ignored(made_up: Path, tmp_path: Path) -> None:
     shutil.copytree(made_up / "run", tmp_path / "run")
     with (tmp_path / "run" / "metrics.csv").open("a") as file:
         file.write("41,5,train,0.001,2.0,1.0,3.1")
@@ -243,7 +241,7 @@ def test_a_torn_last_line_of_metrics_does_no_harm(made_up: Path, tmp_path: Path)
     assert report_from(made_up, tmp_path / "report.html", run=tmp_path / "run", results=results).exists()
 
 
-def test_reports_are_text_not_markup(made_up: Path, tmp_path: Path) -> None:
+def test_reports_are_escaped(made_up: Path, tmp_path: Path) -> None:
     shutil.copytree(made_up / "cohort", tmp_path / "cohort")
     pairs = pl.read_parquet(tmp_path / "cohort" / "pairs.parquet")
     pairs.with_columns(report=pl.lit("<script>alert(1)</script> & clear")).write_parquet(

@@ -70,7 +70,7 @@ def test_protocols_are_not_mixed(runs: list[Path]) -> None:
     assert values[1] == pytest.approx(0.9 * values[0], abs=1e-6)
 
 
-def test_another_copy_of_a_benchmark_is_said_to_be_one(runs: list[Path], tmp_path: Path) -> None:
+def test_runs_on_different_copies_of_a_benchmark_are_not_compared(runs: list[Path], tmp_path: Path) -> None:
     other = json.loads((runs[1] / "results.json").read_text())
     other["cohorts"]["ms-cxr-t"] = "another"
     (tmp_path / "other.json").write_text(json.dumps(other))
@@ -79,7 +79,7 @@ def test_another_copy_of_a_benchmark_is_said_to_be_one(runs: list[Path], tmp_pat
     assert "can’t be compared" not in report(out=tmp_path / "page.html", runs=runs).read_text()
 
 
-def test_what_is_published_has_a_source_and_is_no_chance() -> None:
+def test_published_numbers_have_a_source() -> None:
     assert published()
     for _, number in published():
         assert number.source
@@ -98,7 +98,7 @@ def test_tables_hold_every_number(runs: list[Path]) -> None:
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 4
 
 
-def test_what_has_no_results_is_refused(runs: list[Path], tmp_path: Path) -> None:
+def test_folders_without_results_are_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(MedstError, match=r"has no results\.json"):
         report(out=tmp_path / "page.html", runs=[tmp_path])
     model = tmp_path / "run" / "best"

@@ -45,7 +45,7 @@ def test_one_run_against_chance_and_the_untrained_model(benchmark: BenchmarkResu
     assert f"AUROC {benchmark.lines[0].trained[0]['value']:.3f}" in found  # type: ignore[index]
 
 
-def test_the_strict_protocol_speaks_where_both_were_measured() -> None:
+def test_the_strict_protocol_is_preferred() -> None:
     paper, strict = measured(row(0.9), protocol="paper"), measured(row(0.52, (0.48, 0.56)))
     assert verdict([paper, strict]) == verdict([strict])
 
@@ -70,7 +70,7 @@ def test_several_runs_against_each_other(benchmark: BenchmarkResults, expected: 
     assert verdict([benchmark]).startswith(expected)
 
 
-def test_nothing_to_compare_is_said() -> None:
+def test_the_verdict_if_there_is_nothing_to_compare() -> None:
     one, other = measured(row(0.7)), measured(row(0.7), protocol="paper")
     other.names = ["b"]
     assert verdict([one, other]) == "No benchmark was measured for more than one run under the same protocol."

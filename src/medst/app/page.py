@@ -92,71 +92,30 @@ def build_page(backend: Backend, private: Path) -> gr.Blocks:
         opened = gr.State(None, time_to_live=KEPT_SECONDS)
         own = gr.State(None, time_to_live=KEPT_SECONDS)
         chooser = _chooser(backend)
-        adding = _adding()
-        with gr.Row(elem_id="medst-ask"):
-            phrase = gr.Textbox(
-                label="Phrase to look for",
-                placeholder="for instance: right pleural effusion",
-                max_length=MOST_PHRASE,
-                scale=4,
-                min_width=300,
-                submit_btn="Show",
-                elem_id="medst-phrase",
-            )
-            opacity = gr.Slider(
-                0,
-                100,
-                60,
-                step=5,
-                label="Opacity of the heat, %",
-                scale=2,
-                min_width=260,
-                buttons=[],
-                elem_id="medst-opacity",
-            )
-        with gr.Row(elem_id="medst-names"):
-            names = [gr.Button(name, size="sm", variant="secondary", min_width=110) for name in FINDING_NAMES]
+        form, add, clear = _adding()
+        phrase, opacity, names = _asking()
         line = gr.HTML(NOTHING_OPEN, elem_id="medst-timeline")
         prior, current, finding, compare, compared = _comparing()
         study, search, similar = _searching(backend.cohort is not None)
 
         add_api(backend, partial(with_messages, escaped=str))  # first, so that its calls keep their names
-        after = [opened, line, prior, current, study]
         parts = _Handlers(backend, private)
+        after = [opened, line, prior, current, study]
+        hidden: dict[str, Any] = {"api_visibility": "private"}
         if chooser is not None:
-            gr.on(
-                [page.load, chooser.change], parts.open_patient, [chooser, phrase], after, api_visibility="private",
-                show_progress_on=line,
-            )  # fmt: skip
-        adding["add"].click(
-            parts.add_study,
-            [own, *(adding[name] for name in ("date", "frontal", "lateral", "report")), phrase],
-            [own, *after, *(adding[name] for name in ("date", "frontal", "lateral", "report"))],
-            api_visibility="private",
-            show_progress_on=line,
-        )
-        adding["clear"].click(
-            parts.start_over,
-            [adding["frontal"], adding["lateral"]],
-            [own, *after, adding["frontal"], adding["lateral"]],
-            api_visibility="private",
-        )
-        phrase.submit(parts.show, [opened, phrase], line, api_visibility="private", show_progress="minimal")
+            events, given = [page.load, chooser.change], [chooser, phrase]
+            gr.on(events, parts.open_patient, given, after, show_progress_on=line, **hidden)
+        add.click(parts.add_study, [own, *form, phrase], [own, *after, *form], show_progress_on=line, **hidden)
+        clear.click(parts.start_over, form[1:3], [own, *after, *form[1:3]], **hidden)
+        phrase.submit(parts.show, [opened, phrase], line, show_progress="minimal", **hidden)
         for button in names:
-            button.click(lambda name=button.value: name, None, phrase, api_visibility="private", queue=False).then(
-                parts.show, [opened, phrase], line, api_visibility="private", show_progress="minimal"
-            )
-        # In the browser alone, without a request.
-        opacity.input(
-            None,
-            opacity,
-            None,
-            js="v => { document.documentElement.style.setProperty('--medst-heat', v / 100) }",
-            api_visibility="private",
-        )
-        compare.click(parts.compare, [opened, prior, current, finding], compared, api_visibility="private")
-        search.click(parts.similar, [opened, study], similar, api_visibility="private")
-        opened.change(lambda: ("", ""), None, [compared, similar], api_visibility="private", queue=False)
+            chosen = button.click(lambda name=button.value: name, None, phrase, queue=False, **hidden)
+            chosen.then(parts.show, [opened, phrase], line, show_progress="minimal", **hidden)
+        set_heat = "v => { document.documentElement.style.setProperty('--medst-heat', v / 100) }"
+        opacity.input(None, opacity, js=set_heat, **hidden)  # in the browser alone, without a request
+        compare.click(parts.compare, [opened, prior, current, finding], compared, **hidden)
+        search.click(parts.similar, [opened, study], similar, **hidden)
+        opened.change(lambda: ("", ""), None, [compared, similar], queue=False, **hidden)
     return page
 
 
@@ -173,7 +132,8 @@ def _chooser(backend: Backend) -> gr.Dropdown | None:
     )
 
 
-def _adding() -> dict[str, Any]:
+def _adding() -> tuple[list[Any], gr.Button, gr.Button]:
+    """The form for a visitor's own study (date, frontal, lateral, report), and its buttons."""
     with gr.Accordion("Your own pictures", open=False, elem_id="medst-own"):
         gr.HTML(
             '<p class="medst-muted">JPEG, PNG or DICOM, study by study. They stay in this computer\'s memory and are '
@@ -190,7 +150,27 @@ def _adding() -> dict[str, Any]:
         with gr.Row():
             add = gr.Button("Add study", variant="primary", elem_id="medst-add")
             clear = gr.Button("Start over", elem_id="medst-clear")
-    return {"date": date, "frontal": frontal, "lateral": lateral, "report": report, "add": add, "clear": clear}
+    return [date, frontal, lateral, report], add, clear
+
+
+def _asking() -> tuple[gr.Textbox, gr.Slider, list[gr.Button]]:
+    with gr.Row(elem_id="medst-ask"):
+        phrase = gr.Textbox(
+            label="Phrase to look for",
+            placeholder="for instance: right pleural effusion",
+            max_length=MOST_PHRASE,
+            scale=4,
+            min_width=300,
+            submit_btn="Show",
+            elem_id="medst-phrase",
+        )
+        label = "Opacity of the heat, %"
+        opacity = gr.Slider(
+            0, 100, 60, step=5, label=label, scale=2, min_width=260, buttons=[], elem_id="medst-opacity"
+        )
+    with gr.Row(elem_id="medst-names"):
+        names = [gr.Button(name, size="sm", variant="secondary", min_width=110) for name in FINDING_NAMES]
+    return phrase, opacity, names
 
 
 def _comparing() -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown, gr.Button, gr.HTML]:

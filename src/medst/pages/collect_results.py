@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +12,7 @@ from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.results import read_results
 from medst.evaluate.task import is_summary
+from medst.pages.wording import day_written
 
 DEFAULT_SWITCHES: dict[str, Any] = {
     "features": "concat",
@@ -134,7 +134,7 @@ def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
         found += files_here
     contents = [read_results(file, "`medst evaluate all MODEL COHORT`") for file in found]
     results_files = [
-        ResultsFile(" ".join([name, *_switches(content["switches"])]), content, _day_written(file))
+        ResultsFile(" ".join([name, *_switches(content["switches"])]), content, day_written(file))
         for file, name, content in zip(found, _names(found), contents, strict=True)
     ]
     seen = set()
@@ -144,10 +144,6 @@ def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
             raise MedstError(f"{key[0]} is given twice with protocol {key[1]}; give each results file once.")
         seen.add(key)
     return results_files
-
-
-def _day_written(file: Path) -> str:
-    return f"{datetime.fromtimestamp(file.stat().st_mtime, UTC):%Y-%m-%d}"
 
 
 def _names(paths: list[Path]) -> list[str]:

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from markupsafe import Markup
 from PIL import Image
 
+from medst import __version__
 from medst.files import claim, write_text
 from medst.pages.figure_style import css_colour, finding_colour
 from medst.pages.wording import percent, readable
@@ -32,6 +33,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["version"] = __version__
     environment.filters |= {
         "css_colour": css_colour,
         "finding_colour": finding_colour,

@@ -5,20 +5,19 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from markupsafe import Markup
 
-from medst import __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.pages import cohort_figures as figures
 from medst.pages.cohort_summary import ANSWERS, SEQUENCE_LENGTH, has_times, summarise
 from medst.pages.contact_sheet import sample_rows
 from medst.pages.html import csv_uri, render, write_page
+from medst.pages.wording import day_written
 from medst.recipes import RECIPES
 
 MOST_STUDIES = 12
@@ -108,12 +107,12 @@ def _content(cohort: Cohort, summary: dict[str, Any], name: str, pairs: int, see
     timed = has_times(cohort)
     data = summary["data"]
     version = "" if data["dataset_version"] == "unknown" else f" {data['dataset_version']}"
-    prepared = datetime.fromtimestamp((cohort.path / "cohort.json").stat().st_mtime, UTC)
+    date = f"prepared {day_written(cohort.path / 'cohort.json')}"
     return {
         "kind": "cohort",
         "title": f"Cohort {name}",
         "verdict": verdict(cohort, summary),
-        "facts": [[("Data set", f"{data['dataset']}{version}"), ("Date", f"prepared {prepared:%Y-%m-%d}")]],
+        "facts": [[("Data set", f"{data['dataset']}{version}"), ("Date", date)]],
         "csv": csv_uri(("table", "row", "column", "value"), _csv_rows(summary)),
         "csv_name": f"{name}.csv",
         "synthetic": False,
@@ -124,7 +123,6 @@ def _content(cohort: Cohort, summary: dict[str, Any], name: str, pairs: int, see
         "figures": _figures(summary),
         "sampled": sample_rows(cohort, pairs, seed, timed),
         "seed": seed,
-        "version": __version__,
     }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from medst import __version__
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.pages import figures
@@ -27,13 +26,11 @@ from medst.progress import Progress
 
 MOST_DRAWN = 10
 """Findings in one figure; the others are in the table."""
-MOST_OPEN = 8
-"""Rows of a table that are shown before it is opened."""
-PROTOCOLS = {
+PROTOCOL_NOTES = {
     "paper": "as released, to compare with numbers in papers; ± is the standard deviation over seeds",
     "strict": "nothing about a test row was used to choose anything; intervals hold 95 % of a bootstrap over patients",
 }
-METRICS = {
+METRIC_NOTES = {
     "accuracy at released threshold": "Accuracy at released threshold picks the threshold by test accuracy, as the released "
     "code does, and so lies above chance where there is no signal.",
     "swap consistency": "Swap consistency is the share of pairs whose prediction reverses when the two studies are "
@@ -113,7 +110,6 @@ def _content(results_files: Sequence[ResultsFile], run: RunInputs | None) -> dic
         "warnings": [(one.name, warning) for one in results_files for warning in one.results["warnings"]],
         "training": None if run is None else _training(run),
         "provenance": [fact for one in results_files for fact in _provenance(one, run)],
-        "version": __version__,
     }
 
 
@@ -180,8 +176,8 @@ def _benchmark(one: BenchmarkResults, number: int) -> dict[str, Any]:
         "title": one.title,
         "protocol": one.protocol,
         "question": asks[:1].upper() + asks[1:],
-        "meaning": PROTOCOLS[one.protocol],
-        "notes": [note for metric, note in METRICS.items() if metric in metrics],
+        "meaning": PROTOCOL_NOTES[one.protocol],
+        "notes": [note for metric, note in METRIC_NOTES.items() if metric in metrics],
         "metric": metric_name(drawn[0].metric, drawn[0].folds) if drawn else "",
         "figure": figures.intervals(drawn, one.names, f"intervals-{number}") if drawn else "",
         "more": len(one.headline()) - len(drawn),

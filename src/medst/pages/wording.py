@@ -1,6 +1,8 @@
 """How pages write names, numbers and spans of time."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
 UNSCALED = ("auroc", "average precision", "f1", "macro auroc")
 """Metrics that are written as numbers up to 1; all others are shares, in per cent."""
@@ -38,6 +40,11 @@ def metric_name(metric: str, folds: int | None = None) -> str:
     """
     name = metric.replace("auroc", "AUROC").replace("f1", "F1")
     return (name[:1].upper() + name[1:]) + (f", {folds} folds" if folds else "")
+
+
+def day_written(file: Path) -> str:
+    """The day when a file was last written, yyyy-mm-dd in UTC."""
+    return f"{datetime.fromtimestamp(file.stat().st_mtime, UTC):%Y-%m-%d}"
 
 
 def time_span(seconds: float) -> str:
