@@ -1,1 +1,1 @@
-"""Raw data sets to a cohort on disk: one file a data set, over shared reports, images, store and sequences."""
+"""Turn raw data sets into cohorts on disk: one file per data set, listed in `registry.py`; `store.py` opens a cohort."""
