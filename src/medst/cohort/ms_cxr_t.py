@@ -15,6 +15,7 @@ from medst.files import part_of
 
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
 PROGRESSIONS = ("improving", "stable", "worsening")
+"""In the order of the confusion matrices."""
 IMAGE_FILE = "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
 SENTENCE_FILE = "MS_CXR_T_temporal_sentence_similarity_v1.0.0.csv"
 IDS = ("dicom_id", "previous_dicom_id", "subject_id", "study_id")

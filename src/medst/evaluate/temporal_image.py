@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from medst.cohort.ms_cxr_t import PROGRESSIONS
 from medst.cohort.store import Cohort, open_cohort
 from medst.encode import image_features
 from medst.errors import MedstError
@@ -31,8 +32,6 @@ from medst.evaluate.intervals import Statistic, Weights, accuracy, macro_accurac
 from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
 from medst.use import Model
 
-PROGRESSIONS = ("improving", "stable", "worsening")
-"""The classes; their order is that of the confusion matrices."""
 MIRROR = np.array([2, 1, 0])
 """What each class becomes when the two studies are swapped."""
 SEEDS = (42, 100, 666)
