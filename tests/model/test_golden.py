@@ -19,7 +19,7 @@ from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.objective.temporal import cycle
 from medst.recipes import RECIPES
-from medst.weights.released_names import NEVER_USED, from_released_names
+from medst.weights.released import NEVER_USED, from_released_names
 
 PAPER = RECIPES["paper"]
 GOLDEN = np.load(released.DATA / "released.npz")

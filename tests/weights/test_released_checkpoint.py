@@ -39,7 +39,7 @@ def released_state(path: Path) -> dict[str, Tensor]:
 def test_converted_and_exported_every_bit_is_back(kind: str, tmp_path: Path) -> None:
     state = STATES[kind]()
     ckpt = checkpoints.write_checkpoint(tmp_path / "in" / "a.ckpt", state)
-    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    weights.convert(ckpt, tmp_path / "model")
     weights.export(tmp_path / "model", tmp_path / "out" / "back.ckpt")
     back = released_state(tmp_path / "out" / "back.ckpt")
     assert list(back) == list(state)
@@ -51,7 +51,7 @@ def test_converted_and_exported_every_bit_is_back(kind: str, tmp_path: Path) -> 
 
 def test_exported_files_hold_no_more_than_their_tensors(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
-    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    weights.convert(ckpt, tmp_path / "model")
     weights.export(tmp_path / "model", tmp_path / "back.ckpt")
     assert (tmp_path / "back.ckpt").stat().st_size < 1.2 * ckpt.stat().st_size
 
@@ -59,7 +59,7 @@ def test_exported_files_hold_no_more_than_their_tensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", list(STATES))
 def test_loaded_directly_or_converted_first_it_is_the_same_model(kind: str, tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", STATES[kind]())
-    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    weights.convert(ckpt, tmp_path / "model")
     direct, converted = medst.load(ckpt), medst.load(tmp_path / "model")
     pairs = small.make_pairs([True, False], [7, 5])
     with torch.no_grad():
@@ -189,7 +189,7 @@ def test_what_is_no_released_checkpoint_leaves_nothing_behind(damage: object, sa
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     damage(ckpt)  # type: ignore[operator]
     with pytest.raises(MedstError, match=said) as refusal:
-        weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+        weights.convert(ckpt, tmp_path / "model")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "model").exists()
     with pytest.raises(MedstError, match=said):
@@ -201,10 +201,10 @@ def test_a_folder_that_holds_something_else_is_not_overwritten(tmp_path: Path) -
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(MedstError, match="is not empty and does not hold a model"):
-        weights.convert(ckpt, tmp_path / "mine", recipe=checkpoints.RECIPE)
+        weights.convert(ckpt, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
-    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
-    weights.convert(ckpt, tmp_path / "model", recipe=checkpoints.RECIPE)
+    weights.convert(ckpt, tmp_path / "model")
+    weights.convert(ckpt, tmp_path / "model")
 
 
 def test_a_model_of_ours_is_not_taken_for_a_released_checkpoint(tmp_path: Path) -> None:
@@ -236,9 +236,7 @@ def test_importing_medst_imports_nothing_heavy() -> None:
 
 def test_what_is_kept_for_the_way_back(tmp_path: Path) -> None:
     state = checkpoints.medst_state()
-    weights.convert(
-        checkpoints.write_checkpoint(tmp_path / "a.ckpt", state), tmp_path / "model", recipe=checkpoints.RECIPE
-    )
+    weights.convert(checkpoints.write_checkpoint(tmp_path / "a.ckpt", state), tmp_path / "model")
     kept = load_file(tmp_path / "model" / UNUSED)
     assert any(".crossattention." in name for name in kept)
     config, recipe = (json.loads((tmp_path / "model" / name).read_text()) for name in ("config.json", "recipe.json"))

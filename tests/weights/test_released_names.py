@@ -13,7 +13,7 @@ from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
-from medst.weights.released_names import (
+from medst.weights.released import (
     NEVER_USED,
     UNUSED_VALUE,
     ReleasedEntries,

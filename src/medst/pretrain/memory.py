@@ -157,7 +157,7 @@ def check_memory(
         return
     if device.type == "cpu":
         room //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    parameters = sum(p.numel() for module in weights.build_empty(recipe, tokenizer) for p in module.parameters())
+    parameters = sum(p.numel() for module in weights.build(recipe, tokenizer, "meta") for p in module.parameters())
     fixed = fixed_bytes(recipe, parameters, processes)
     activations = activation_bytes(recipe, Part.of(cohort, recipe, tokenizer), computes_in_bf16(recipe, device))
     if fixed + activations <= room:

@@ -155,7 +155,7 @@ class Training:
         """Write the model as `best` or `last`."""
         model, objective = self.engine.bare.model, self.engine.bare.objective
         if self.engine.sharded:  # gathered by all, then put into a model of its own
-            model, objective = weights.build_empty(self.recipe, self.tokenizer)
+            model, objective = weights.build(self.recipe, self.tokenizer, "meta")
             for whole, sharded in ((model, self.engine.bare.model), (objective, self.engine.bare.objective)):
                 values = {key: unsharded(value) for key, value in sharded.state_dict().items()}
                 whole.load_state_dict(values, assign=True)

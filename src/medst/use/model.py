@@ -19,7 +19,6 @@ from medst.errors import MedstError
 from medst.hub import find
 from medst.model.medst import MedST
 from medst.objective import Objective
-from medst.recipes import RECIPES
 from medst.recipes.settings import Recipe
 from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, TextEmbeddings, Timeline
 from medst.use.pictures import Source, read_picture
@@ -47,9 +46,7 @@ def load(path: Path | str, *, tokenizer: Path | str | None = None, device: str |
     place = find(path, "model", PATTERNS, weights.is_model)
     if place.is_dir() and tokenizer is not None:
         raise MedstError(f"{path} is a model folder, which has its own tokenizer; leave tokenizer out.")
-    parts = (
-        weights.read_folder(place) if place.is_dir() else weights.read_released(place, tokenizer, RECIPES["paper"])[0]
-    )
+    parts = weights.read_folder(place) if place.is_dir() else weights.read_released(place, tokenizer)[0]
     chosen = device or default_device()
     try:
         parts[0].to(chosen)

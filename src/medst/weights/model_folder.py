@@ -8,12 +8,11 @@ checkpoint that the model does not use, for its export.
 A model is read without drawing weights or copying tensors: it is built on torch's meta device and then given the tensors.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,51 +26,47 @@ from medst.objective import Objective
 from medst.recipes.ranges import outside
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, from_dict, to_dict
 from medst.tokenizer import continuing_pieces, load_tokenizer
-from medst.weights.released_names import WORD_EMBEDDINGS, ReleasedEntries
-from medst.weights.state_dict import check_entries, check_finite, check_vocabulary, read_safetensors, write_safetensors
+from medst.weights.state_dict import (
+    WORD_EMBEDDINGS,
+    check_entries,
+    check_finite,
+    check_vocabulary,
+    read_safetensors,
+    write_safetensors,
+)
 from medst.weights.trained_on import TRAINED_ON
 
 FORMAT = 2
 """Version of config.json. Format 1 held the recipe too."""
 REMEDY = "take another copy of the model folder"
 UNUSED = "released_unused.safetensors"
-PATTERNS = [
-    "config.json",
-    "recipe.json",
-    "*.safetensors",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "README.md",
-]
+PATTERNS = ["*.json", "*.safetensors", "vocab.txt", "README.md"]
 """Files that are fetched of a model on the hub."""
 ModelParts: TypeAlias = tuple[MedST, Objective | None, PreTrainedTokenizerBase, Recipe, str]
 """The fields of a `medst.Model`, in their order: networks in evaluation mode, tokenizer, recipe and fingerprint."""
 T = TypeVar("T")
 
 
-def build(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
-    """Build a model and an objective with fresh weights, drawn from torch's global random state.
+def build(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: Literal["cpu", "meta"] = "cpu"
+) -> tuple[MedST, Objective]:
+    """Build a model and an objective.
 
     Args:
         recipe: shapes and switches.
         tokenizer: its vocabulary is the text encoder's.
+        device: on the CPU, weights are drawn from torch's global random state; on the meta device, entries have no memory
+            until `fill` gives them tensors.
     """
-    model = MedST(recipe.model, continuing_pieces(tokenizer), int(tokenizer.sep_token_id))
-    return model, Objective(recipe.objective, recipe.model.embedding)
-
-
-def build_empty(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[MedST, Objective]:
-    """Build both without weights: every entry is on the meta device until `fill` gives it a tensor."""
     continues = continuing_pieces(tokenizer)
-    with torch.device("meta"):
+    with torch.device(device):
         model = MedST(recipe.model, continues, int(tokenizer.sep_token_id))
         objective = Objective(recipe.objective, recipe.model.embedding)
-    # No file has BERT's two constant buffers.
-    places = model.text.bert.embeddings
-    count = places.position_ids.shape[1]
-    places.register_buffer("position_ids", torch.arange(count)[None], persistent=False)
-    places.register_buffer("token_type_ids", torch.zeros(1, count, dtype=torch.int64), persistent=False)
+    if device == "meta":  # no file has BERT's two constant buffers
+        embeddings = model.text.bert.embeddings
+        count = embeddings.position_ids.shape[1]
+        embeddings.register_buffer("position_ids", torch.arange(count)[None], persistent=False)
+        embeddings.register_buffer("token_type_ids", torch.zeros(1, count, dtype=torch.int64), persistent=False)
     return model, objective
 
 
@@ -82,7 +77,7 @@ def save(
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     *,
-    released: ReleasedEntries | None = None,
+    unused: tuple[Mapping[str, Tensor], dict[str, str]] | None = None,
     trained_on: Path | None = None,
 ) -> None:
     """Write a model folder; an older one is replaced when the new one is complete.
@@ -93,7 +88,7 @@ def save(
         objective: its weightings; None leaves them out.
         tokenizer: the one that it was trained with.
         recipe: the settings of its run.
-        released: the entries of the checkpoint that the model was converted from; `export` needs them.
+        unused: tensors and metadata of a converted checkpoint that only its export needs.
         trained_on: a run's trained_on.json, which is copied.
     """
     recover_folder(folder, is_model)
@@ -102,9 +97,8 @@ def save(
         shutil.rmtree(part)
     with disk_errors(part):
         part.mkdir(parents=True)
-        if released is not None:
-            about = {"names": json.dumps(released.names), "lateral": json.dumps(released.lateral)}
-            write_safetensors(part / UNUSED, released.unused, about)
+        if unused is not None:
+            write_safetensors(part / UNUSED, *unused)
         if trained_on is not None:
             shutil.copyfile(trained_on, part / TRAINED_ON)
         write_files(part, model, objective, tokenizer, recipe)
@@ -151,7 +145,7 @@ def read_folder(folder: Path) -> ModelParts:
     tensors = read_safetensors(folder / "model.safetensors")
     remedy = "put back the tokenizer that was saved with it"
     check_vocabulary(tensors.get(WORD_EMBEDDINGS), len(tokenizer), folder / "model.safetensors", remedy)
-    model, objective = build_empty(recipe, tokenizer)
+    model, objective = build(recipe, tokenizer, "meta")
     fill(model, tensors, folder / "model.safetensors")
     weightings = folder / "objective.safetensors"
     if weightings.is_file():

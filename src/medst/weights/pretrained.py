@@ -17,16 +17,15 @@ from medst.files import read_json
 from medst.hub import WEIGHTS, find, find_weights
 from medst.model.medst import MedST
 from medst.tokenizer import CONFIG, FILES
-from medst.weights.released_names import (
+from medst.weights.released import (
     RELEASED_TOKENIZER,
     TOKEN_TYPES,
-    WORD_EMBEDDINGS,
     is_convolution,
     is_lateral,
     released_name,
 )
 from medst.weights.safe_unpickle import read_state_dict
-from medst.weights.state_dict import check_entries, check_finite, check_vocabulary
+from medst.weights.state_dict import WORD_EMBEDDINGS, check_entries, check_finite, check_vocabulary
 
 TRANSFORMERS_VIT = {
     r"embeddings\.cls_token": "cls_token",

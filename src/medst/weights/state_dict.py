@@ -12,6 +12,8 @@ from torch import Tensor
 from medst.errors import MedstError
 from medst.files import disk_errors
 
+WORD_EMBEDDINGS = "text.bert.embeddings.word_embeddings.weight"
+"""The only entry of a `MedST` whose shape depends on the vocabulary."""
 LISTED = 5
 """Most names that a message lists; the others are counted."""
 
