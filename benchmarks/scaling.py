@@ -56,12 +56,12 @@ def tables(found: dict[str, float]) -> str:
     weights = 4 * found["parameters"]
     kept, again = (found[f"activation bytes a pair, {name}"] for name in ("kept", "again"))
     volume = [
-        "| GPUs | pairs a GPU | DDP sends | FSDP sends | contrast and statistics send | time of DDP / FSDP at best | "
+        "| GPUs | pairs per GPU | DDP sends | FSDP sends | contrast and statistics send | time of DDP / FSDP at best | "
         "arithmetic | not hidden, at worst |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     batch = [
-        "| GPUs | DDP | DDP, activations again | FSDP | FSDP, activations again |",
+        "| GPUs | DDP | DDP, recomputed activations | FSDP | FSDP, recomputed activations |",
         "| --- | --- | --- | --- | --- |",
     ]
     for gpus in GPUS:
