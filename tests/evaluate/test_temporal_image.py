@@ -221,3 +221,24 @@ def test_features_and_tokens_follow_the_question(features: str, width: int, load
     patches, _ = module.features_of(loaded, benchmark, table, replace(question, tokens="patches"))
     assert np.abs(patches - now).max() > 1e-3
     assert module.features_of(loaded, benchmark, table, replace(question, tokens="both"))[0].shape[1] == 2 * width
+
+
+def test_laterals_are_looked_up_in_the_cohort_with_pairs(
+    loaded: Model, benchmark: Cohort, benchmark_cohort: Path, phantom_cohort: Path, phantom_comparisons: Path
+) -> None:
+    cohort, source = open_cohort(phantom_comparisons), open_cohort(phantom_cohort)
+    assert cohort.comparisons is not None
+    assert source.pairs is not None
+    table, pairs = cohort.comparisons[:6], source.pairs
+    now, _ = module.features_of(loaded, cohort, table, Question(laterals=phantom_cohort))
+    rows = [source.image_table["image_id"].to_list().index(cohort.image_table["image_id"][i]) for i in table["current"]]
+    laterals = [pairs.filter(frontal=row)["lateral"][0] for row in rows]
+    assert None in laterals
+    assert any(lateral is not None for lateral in laterals)
+    given = [-1 if lateral is None else lateral for lateral in laterals]
+    expected = module.image_features(loaded, source, rows, laterals=given).embedding
+    np.testing.assert_array_equal(now[:, : expected.shape[1]], expected)
+    with pytest.raises(MedstError, match=r"does not have .* of the images of .*; give the cohort that the comparisons"):
+        module.features_of(loaded, benchmark, benchmark.comparisons[:3], Question(laterals=phantom_cohort))
+    with pytest.raises(MedstError, match="has no pairs, and so no laterals"):
+        module.features_of(loaded, cohort, table, Question(laterals=benchmark_cohort))

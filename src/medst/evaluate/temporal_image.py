@@ -147,8 +147,11 @@ def features_of(
     if question.laterals is None:
         sides = [image_features(model, cohort, table[name], **chosen) for name in ("current", "previous")]
     else:
-        pairs, views = open_cohort(question.laterals), _views(cohort, table, question)
-        sides = [image_features(model, pairs, frontal, laterals=lateral, **chosen) for frontal, lateral in views]
+        pairs = open_cohort(question.laterals)
+        sides = [
+            image_features(model, pairs, frontal, laterals=lateral, **chosen)
+            for frontal, lateral in _views(cohort, table, pairs)
+        ]
     current, previous = (side.select(question.tokens) for side in sides)
     return _joined(current, previous, question.features), _joined(previous, current, question.features)
 
@@ -162,27 +165,25 @@ def _joined(current: np.ndarray, previous: np.ndarray, features: str) -> np.ndar
     return np.concatenate(parts[features], axis=1)
 
 
-def _views(cohort: Cohort, table: pl.DataFrame, question: Question) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _views(cohort: Cohort, table: pl.DataFrame, source: Cohort) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Find the current, then the previous images in the cohort with pairs: their rows, and their laterals' rows or -1."""
-    assert question.laterals is not None
-    source = open_cohort(question.laterals)
     if source.pairs is None:
-        raise MedstError(f"{question.laterals} has no pairs, and so no laterals; give a cohort with pairs.")
-    known = source.image_table.select("image_id", there=pl.int_range(pl.len()))
-    laterals = source.pairs.select(there=pl.col("frontal").cast(pl.Int64), lateral="lateral").unique(
-        "there", keep="first"
+        raise MedstError(f"{source.path} has no pairs, and so no laterals; give a cohort with pairs.")
+    row_of = {image: row for row, image in enumerate(source.image_table["image_id"])}
+    firsts = source.pairs.select("frontal", pl.col("lateral").cast(pl.Int64).fill_null(-1)).unique(
+        "frontal", keep="first"
     )
+    lateral_of = dict(firsts.iter_rows())
     for name in ("current", "previous"):
-        ids = cohort.image_table["image_id"].gather(table[name])
-        found = ids.to_frame("image_id").join(known, on="image_id", how="left", maintain_order="left")
-        missing = found.filter(pl.col("there").is_null())["image_id"]
-        if len(missing):
+        images = cohort.image_table["image_id"].gather(table[name]).to_list()
+        missing = [image for image in images if image not in row_of]
+        if missing:
             raise MedstError(
-                f"{question.laterals} does not have {len(missing)} of the images of {cohort.path}, such as {missing[0]}; "
+                f"{source.path} does not have {len(missing)} of the images of {cohort.path}, such as {missing[0]}; "
                 "give the cohort that the comparisons were prepared from."
             )
-        joined = found.join(laterals, on="there", how="left", maintain_order="left")
-        yield joined["there"].to_numpy(), joined["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()
+        frontal = [row_of[image] for image in images]
+        yield np.array(frontal), np.array([lateral_of.get(row, -1) for row in frontal])
 
 
 def cross_validate(
