@@ -177,7 +177,7 @@ def _entry(name: str, member: Any, level: int) -> Iterator[str]:
     yield f"{'#' * level} `{name}`\n"
     if not inspect.isclass(member) or "__init__" in vars(member):
         yield f"```text\n{name.rpartition('.')[2]}{_signature(member)}\n```\n"
-    yield from _documentation(inspect.getdoc(member) or "")
+    yield from _documentation(member)
     if inspect.isclass(member) and not issubclass(member, Exception):
         for attribute, value in vars(member).items():
             if attribute.startswith("_") or not getattr(value, "__doc__", None):
@@ -186,7 +186,7 @@ def _entry(name: str, member: Any, level: int) -> Iterator[str]:
                 yield from _entry(f"{name}.{attribute}", inspect.unwrap(getattr(member, attribute)), level + 1)
             elif isinstance(value, property | functools.cached_property):
                 yield f"{'#' * (level + 1)} `{name}.{attribute}`\n"
-                yield from _documentation(inspect.getdoc(value) or "")
+                yield from _documentation(value)
 
 
 def _signature(member: Callable[..., Any]) -> str:
@@ -202,8 +202,12 @@ def _signature(member: Callable[..., Any]) -> str:
     return "\n".join(lines)
 
 
-def _documentation(text: str) -> Iterator[str]:
-    doc = docstring_parser.parse(text, docstring_parser.DocstringStyle.GOOGLE)
+def _documentation(member: Any) -> Iterator[str]:
+    style = docstring_parser.DocstringStyle.GOOGLE
+    if inspect.isclass(member):  # with the docstrings below its fields
+        doc = docstring_parser.parse_from_object(member, style)
+    else:
+        doc = docstring_parser.parse(inspect.getdoc(member) or "", style)
     for paragraph in (doc.short_description, doc.long_description):
         if paragraph:
             yield _code_fenced(paragraph) + "\n"

@@ -46,7 +46,7 @@ class Plan:
 
 
 LINEAR = Plan(lr=5e-4, weight_decay=1e-6, batch=96, epochs=200, patience=10)
-WHOLE = Plan(lr=5e-5, weight_decay=0.05, batch=32, epochs=50, patience=5)
+FINETUNING = Plan(lr=5e-5, weight_decay=0.05, batch=32, epochs=50, patience=5)
 
 
 def fits(cohort: Cohort, question: Question) -> bool:
@@ -248,7 +248,7 @@ def _finetuned(model: Model, cohort: Cohort, data: Classification, learnt: Split
         return torch.cat(parts)
 
     targets = (torch.from_numpy(learnt.target), torch.from_numpy(data.splits["valid"].target))
-    train(module, forward, lambda: centred(data.splits["valid"]), targets, WHOLE, generator)
+    train(module, forward, lambda: centred(data.splits["valid"]), targets, FINETUNING, generator)
     return centred(data.splits["test"]).numpy()
 
 
