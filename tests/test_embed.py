@@ -1,4 +1,4 @@
-"""Parquet of a whole cohort: the embeddings of one call, and the same files after a stop."""
+"""Embeddings of a cohort as Parquet: those of one call, and the same files after a stop."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def model(phantom_cohort: Path, small_recipe: Recipe, tmp_path_factory: pytest.T
     return folder
 
 
-def test_pairs_are_embedded_as_by_one_call(model: Path, phantom_cohort: Path, tmp_path: Path) -> None:
+def test_pairs_are_embedded_as_in_one_call(model: Path, phantom_cohort: Path, tmp_path: Path) -> None:
     said: list[tuple[int, int, str]] = []
     told = embed(model, phantom_cohort, tmp_path / "out", rows=30, progress=lambda *given: said.append(given))
     cohort = open_cohort(phantom_cohort)
@@ -41,7 +41,7 @@ def test_pairs_are_embedded_as_by_one_call(model: Path, phantom_cohort: Path, tm
     assert table["study_id"].equals(cohort.pairs["study_id"])
 
 
-def test_images_of_other_cohorts(model: Path, phantom_comparisons: Path, tmp_path: Path) -> None:
+def test_cohorts_without_pairs_are_embedded_by_image(model: Path, phantom_comparisons: Path, tmp_path: Path) -> None:
     embed(model, phantom_comparisons, tmp_path / "out")
     cohort = open_cohort(phantom_comparisons)
     table = pl.read_parquet(tmp_path / "out" / "*.parquet")
@@ -50,7 +50,7 @@ def test_images_of_other_cohorts(model: Path, phantom_comparisons: Path, tmp_pat
     assert table["image_id"].equals(cohort.image_table["image_id"])
 
 
-def test_a_stopped_job_goes_on_to_the_same_bytes(model: Path, phantom_cohort: Path, tmp_path: Path) -> None:
+def test_a_resumed_job_gives_the_same_bytes(model: Path, phantom_cohort: Path, tmp_path: Path) -> None:
     calm, stopped = tmp_path / "calm", tmp_path / "stopped"
     embed(model, phantom_cohort, calm, rows=25)
 
@@ -67,7 +67,7 @@ def test_a_stopped_job_goes_on_to_the_same_bytes(model: Path, phantom_cohort: Pa
     assert {p.name: p.read_bytes() for p in stopped.iterdir()} == {p.name: p.read_bytes() for p in calm.iterdir()}
 
 
-def test_leftovers_and_damaged_parts_are_written_again(model: Path, phantom_comparisons: Path, tmp_path: Path) -> None:
+def test_leftovers_and_damaged_parts_are_replaced(model: Path, phantom_comparisons: Path, tmp_path: Path) -> None:
     calm, out = tmp_path / "calm", tmp_path / "out"
     embed(model, phantom_comparisons, calm, rows=40)
     out.mkdir()

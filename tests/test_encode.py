@@ -1,4 +1,4 @@
-"""Features by the batch are those of one call of the networks, whatever is asked for and in whatever order."""
+"""Features computed in batches equal those of one call of the networks, for any rows in any order."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_a_batch_on_a_cpu_stays_in_its_cache(model: Model) -> None:
     assert encode.batch_size(SimpleNamespace(model=wide)) == 8  # type: ignore[arg-type]
 
 
-def test_texts_come_back_in_their_own_order(model: Model) -> None:
+def test_texts_are_returned_in_their_order(model: Model) -> None:
     texts = ["smaller effusion", "left effusion is larger", "smaller effusion", "", "right " * 60]
     found = embed_texts(model, texts)
     for row, text in zip(found, texts, strict=True):
@@ -106,19 +106,19 @@ def test_a_class_is_the_mean_of_its_prompts_before_normalisation(model: Model) -
     np.testing.assert_allclose(found[1], outputs.mean(0) / np.linalg.norm(outputs.mean(0)), atol=1e-6)
 
 
-def test_nothing_asked_for_is_nothing_found(model: Model, cohort: Cohort) -> None:
+def test_no_rows_and_no_texts_give_empty_results(model: Model, cohort: Cohort) -> None:
     assert embed_images(model, cohort, []).shape == (0, 16)
     assert embed_texts(model, []).shape == (0, 16)
 
 
 @pytest.mark.parametrize("row", [-1, 48])
-def test_a_row_that_is_not_there_is_refused(row: int, model: Model, cohort: Cohort) -> None:
+def test_a_missing_row_is_refused(row: int, model: Model, cohort: Cohort) -> None:
     with pytest.raises(MedstError, match="there are 48"):
         embed_images(model, cohort, [0, row])
 
 
 @pytest.mark.parametrize("phantom_tokens", [False, True])
-def test_pairs_are_those_of_the_network_s_own_call(phantom_tokens: bool, model: Model, cohort: Cohort) -> None:
+def test_pairs_equal_the_network_s_own_call(phantom_tokens: bool, model: Model, cohort: Cohort) -> None:
     settings = replace(model.recipe.model, phantom_tokens=phantom_tokens)
     chosen = replace(model, recipe=replace(model.recipe, model=settings)).untrained(5)
     image, report = embed_pairs(chosen, cohort, PAIRS)
@@ -133,7 +133,7 @@ def test_pairs_are_those_of_the_network_s_own_call(phantom_tokens: bool, model: 
     np.testing.assert_allclose(image[1], alone[0], atol=1e-5)
 
 
-def test_a_study_has_the_mean_of_the_patches_that_it_has(model: Model, cohort: Cohort) -> None:
+def test_the_mean_patch_counts_only_the_views_that_exist(model: Model, cohort: Cohort) -> None:
     found = image_features(model, cohort, [4, 9], laterals=[-1, 10])
     for row, (frontal, lateral) in enumerate([(4, None), (9, 10)]):
         images = model.encode_image(cohort.images[frontal], None if lateral is None else cohort.images[lateral])
@@ -145,7 +145,7 @@ def test_a_study_has_the_mean_of_the_patches_that_it_has(model: Model, cohort: C
     np.testing.assert_array_equal(both, np.concatenate([found.select("global"), found.select("patches")], axis=1))
 
 
-def test_with_a_cache_what_was_asked_once_is_read(
+def test_cached_features_are_read(
     model: Model, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "features"

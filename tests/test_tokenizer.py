@@ -1,4 +1,4 @@
-"""Vocabularies learnt and read."""
+"""Tokenizers, learnt and read."""
 
 import json
 from collections.abc import Callable
@@ -44,12 +44,12 @@ def test_known_letters_are_never_unknown_and_pieces_join_to_words(words: list[st
 LEARNT = learn_tokenizer(REPORTS, 60)
 
 
-def test_no_text_to_learn_from_is_a_sentence() -> None:
+def test_learning_without_text_is_refused() -> None:
     with pytest.raises(MedstError, match="no report to learn a vocabulary from"):
         learn_tokenizer(["", ""], 60)
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+def test_a_saved_tokenizer_loads_unchanged(tmp_path: Path) -> None:
     LEARNT.save_pretrained(str(tmp_path / "t"))
     loaded = load_tokenizer(tmp_path / "t")
     assert loaded.get_vocab() == LEARNT.get_vocab()
@@ -65,14 +65,14 @@ def vocabulary(folder: Path, pieces: list[str]) -> Path:
 PIECES = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "effus", "##ion", "grew"]
 
 
-def test_a_bare_vocabulary_is_read_as_bert_reads_it(tmp_path: Path) -> None:
+def test_a_vocabulary_file_is_read_as_bert_reads_it(tmp_path: Path) -> None:
     loaded = load_tokenizer(vocabulary(tmp_path / "bert", PIECES))
     assert loaded("The Effusion grew up")["input_ids"] == [3, 6, 7, 8, 9, 2, 4]
     assert (loaded.pad_token_id, loaded.sep_token_id) == (0, 4)
     assert continuing_pieces(loaded).tolist() == [piece.startswith("##") for piece in PIECES]
 
 
-def test_a_bert_folder_gives_the_same_pieces_as_its_bare_vocabulary(tmp_path: Path) -> None:
+def test_a_bert_folder_gives_the_same_pieces_as_its_vocabulary_file(tmp_path: Path) -> None:
     folder = vocabulary(tmp_path / "bert", PIECES)
     bare = load_tokenizer(folder)
     (folder / "config.json").write_text('{"model_type": "bert", "vocab_size": 10}')
@@ -84,7 +84,7 @@ def test_a_vocabulary_of_something_else_is_refused(tmp_path: Path) -> None:
         load_tokenizer(vocabulary(tmp_path / "bert", ["[PAD]", "[UNK]", "[MASK]", "the"]))
 
 
-def test_no_folder_and_no_tokenizer_are_sentences(tmp_path: Path) -> None:
+def test_a_missing_folder_and_one_without_a_tokenizer_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MedstError, match="no such file or folder"):
         load_tokenizer(tmp_path / "none")
     with pytest.raises(MedstError, match=r"has no tokenizer; it needs tokenizer.json or vocab.txt"):
@@ -102,7 +102,7 @@ def test_lower_casing_is_the_default_and_can_be_switched_off(tmp_path: Path) -> 
         load_tokenizer(folder)
 
 
-def test_a_file_alone_will_do(tmp_path: Path) -> None:
+def test_a_single_file_is_enough(tmp_path: Path) -> None:
     folder = vocabulary(tmp_path / "bert", PIECES)
     from_pieces = load_tokenizer(folder / "vocab.txt")
     from_pieces.save_pretrained(str(tmp_path / "saved"))
@@ -139,7 +139,7 @@ def edited(change: Callable[[dict], None]) -> bytes:
         ("tokenizer.json", edited(lambda c: c.update(post_processor=None)), "does not put a text between"),
     ],
 )
-def test_what_is_damaged_or_of_another_kind_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_a_damaged_or_another_file_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MedstError, match=said):
         load_tokenizer(tmp_path)

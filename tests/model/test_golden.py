@@ -154,7 +154,7 @@ def single_views(model: MedST, frontal: Tensor, lateral: Tensor, paired: Tensor)
 
 
 def deviation(name: str, value: Tensor) -> float:
-    """Largest difference over the largest recorded value; in plain numbers where what was recorded is a difference."""
+    """Largest difference, relative to the largest recorded value; absolute if a difference was recorded."""
     ours: Any = value.detach().numpy()
     if name in GOLDEN:
         theirs = GOLDEN[name]
@@ -182,6 +182,6 @@ def test_every_recorded_entry(computed: dict[str, Tensor]) -> None:
     assert {name: value for name, value in deviations.items() if not value < NEAR} == {}
 
 
-def test_one_weight_off_is_noticed(computed: dict[str, Tensor]) -> None:
+def test_one_changed_weight_is_noticed(computed: dict[str, Tensor]) -> None:
     assert deviation("eval.img_emb_q", computed["eval.img_emb_q"] * (1 + 3 * NEAR)) > NEAR
     assert deviation("eval.mask", ~computed["eval.mask"]) > NEAR

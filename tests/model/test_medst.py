@@ -1,4 +1,4 @@
-"""Both encoders together: the fast way equals the released one wherever no phantom or padding token takes part."""
+"""Both encoders together: fast and released encoding agree unless phantom or padding tokens count."""
 
 import dataclasses
 from dataclasses import replace
@@ -20,7 +20,7 @@ SETTINGS = {"fast": small.SETTINGS, "paper": small.PAPER}
 
 
 def expected(model: MedST, pairs: small.Pairs, training: bool = False) -> dict[str, torch.Tensor]:
-    """A batch's embeddings by the naive encoders, global and real local ones; local ones in a row for all pairs."""
+    """Embeddings of a batch by the naive encoders: global ones, and real local ones concatenated over the pairs."""
     s, state = model.settings, model.state_dict()
     beside = dict(zip(pairs.lateral_of.tolist(), pairs.lateral[:, 0], strict=True))
     every_patch, every_word, real_patch, real_word, images, reports = [], [], [], [], [], []
@@ -90,7 +90,7 @@ def losses(model: MedST, pairs: small.Pairs, objective: ObjectiveSettings) -> di
 
 @pytest.mark.parametrize("training", [False, True])
 def test_fast_and_exact_losses_are_the_same_where_every_token_is_real(training: bool) -> None:
-    """Every pair has a lateral, and every report fills all places but those that cutting takes."""
+    """Every pair has a lateral, and every report has all pieces except those that are cut."""
     pairs = small.make_pairs([True] * 3, [10] * 3)
     pairs.pieces[:, 1:-1] = torch.randint(4, 25, (3, 8), generator=torch.Generator().manual_seed(0))
     closed = {"text": replace(small.PAPER.text, close_cut_reports=True)}
@@ -103,7 +103,7 @@ def test_fast_and_exact_losses_are_the_same_where_every_token_is_real(training: 
 
 
 def test_with_phantom_tokens_the_local_losses_differ_and_the_others_do_not() -> None:
-    """What the page on differences says of entries 2 and 3."""
+    """Rows 2 and 3 of the page on differences."""
     pairs = small.make_pairs([True, False, False], [9, 4, 5])
     fast = losses(small.make_model(FAST), pairs, ObjectiveSettings(masked=True))
     exact = losses(small.make_model(small.PAPER), pairs, ObjectiveSettings(masked=False))
@@ -113,7 +113,7 @@ def test_with_phantom_tokens_the_local_losses_differ_and_the_others_do_not() -> 
 
 
 def test_blank_laterals_shift_the_batch_statistics_of_real_patches_as_released_only() -> None:
-    """Entry 2 of the page on differences, the part in the projection head."""
+    """Row 2 of the page on differences, in the projection head."""
     pairs = small.make_pairs([True, True, False], [5] * 3)
     for settings_of, shifted in ((small.PAPER, True), (FAST, False)):
         model = small.make_model(settings_of).train()
@@ -125,7 +125,7 @@ def test_blank_laterals_shift_the_batch_statistics_of_real_patches_as_released_o
 @settings(max_examples=15, deadline=None)
 @given(name=st.sampled_from(sorted(SETTINGS)), order=st.permutations(range(4)), padding=st.integers(0, 1))
 @torch.no_grad()
-def test_order_of_pairs_and_amount_of_padding_do_not_matter(name: str, order: list[int], padding: int) -> None:
+def test_the_order_of_pairs_and_padding_do_not_matter(name: str, order: list[int], padding: int) -> None:
     model = small.make_model(SETTINGS[name])
     laterals, lengths = [True, False, True, False], [9, 4, 7, 5]
     one, more = small.make_pairs(laterals, lengths), small.make_pairs(laterals, lengths, padding=padding)
@@ -143,7 +143,7 @@ def test_order_of_pairs_and_amount_of_padding_do_not_matter(name: str, order: li
 
 
 @torch.no_grad()
-def test_a_pair_alone_has_the_embedding_it_has_in_a_batch() -> None:
+def test_a_pair_has_the_same_embedding_alone_and_in_a_batch() -> None:
     for s in SETTINGS.values():
         model = small.make_model(s)
         pairs = small.make_pairs([True, False], [7, 5])
@@ -157,7 +157,7 @@ def test_a_pair_alone_has_the_embedding_it_has_in_a_batch() -> None:
 
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_a_batch_of_one_pair_trains(name: str) -> None:
-    """Entry 11 of the page on differences: the released code ends in an error here."""
+    """Row 11b of the page on differences: the released code raises an error here."""
     model = small.make_model(SETTINGS[name]).train()
     module = Objective(ObjectiveSettings(masked=name == "fast"), small.SETTINGS.embedding)
     pairs = small.make_pairs([True], [6])
@@ -174,7 +174,7 @@ def test_a_batch_of_one_pair_trains(name: str) -> None:
 @pytest.mark.parametrize("name", list(SETTINGS))
 @pytest.mark.parametrize("laterals", [[False] * 3, [True, False, False], [True] * 3])
 def test_every_parameter_that_learns_gets_a_gradient_from_every_batch(name: str, laterals: list[bool]) -> None:
-    """Entry 8 of the page on differences, and what every engine for several devices asks for."""
+    """Row 8 of the page on differences; engines for several devices require it."""
     model = small.make_model(SETTINGS[name]).train()
     module = Objective(ObjectiveSettings(masked=name == "fast"), small.SETTINGS.embedding)
     steps = torch.tensor([[0, 1, 2]])
@@ -195,8 +195,8 @@ def test_frontal_views_and_texts_alone() -> None:
     torch.testing.assert_close(text_embedding(model, pairs.pieces, pairs.attention_mask), whole.report, **NEAR)
 
 
-def test_three_pictures_are_three_pictures() -> None:
-    """Entry 11 of the page on differences: the released encoder takes a batch of three for (frontal, lateral, mask)."""
+def test_a_batch_of_three_pictures_is_three_pictures() -> None:
+    """Row 11c of the page on differences: the released encoder reads a batch of three as (frontal, lateral, mask)."""
     model = small.make_model()
     pairs = small.make_pairs([False] * 3, [4] * 3)
     assert frontal_embedding(model, pairs.frontal).shape == (3, small.SETTINGS.embedding)
@@ -204,7 +204,7 @@ def test_three_pictures_are_three_pictures() -> None:
 
 @pytest.mark.parametrize("name", list(SETTINGS))
 @torch.no_grad()
-def test_joined_features_of_parts_are_those_of_the_whole_batch(name: str) -> None:
+def test_joined_features_equal_those_of_the_full_batch(name: str) -> None:
     model = small.make_model(SETTINGS[name])
     whole = small.make_pairs([True, False, True], [5, 4, 9])
     parts = [
@@ -221,7 +221,7 @@ def test_joined_features_of_parts_are_those_of_the_whole_batch(name: str) -> Non
         torch.testing.assert_close(getattr(joint, field), value, **NEAR)
 
 
-def test_leaves_have_the_same_values_and_keep_their_gradients() -> None:
+def test_leaves_have_the_same_values_and_collect_gradients() -> None:
     model, pairs = small.make_model(), small.make_pairs([True, False], [5, 4])
     features = model.encode(*vars(pairs).values())
     leaves = features.as_leaves()
@@ -235,7 +235,7 @@ def test_leaves_have_the_same_values_and_keep_their_gradients() -> None:
         assert leaf.requires_grad is value.is_floating_point()
 
 
-def test_activations_that_are_computed_again_change_no_gradient() -> None:
+def test_recomputed_activations_give_the_same_gradients() -> None:
     pairs, found = small.make_pairs([True, False], [9, 4]), []
     for again in (False, True):
         model = small.make_model().train()

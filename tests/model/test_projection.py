@@ -1,4 +1,4 @@
-"""Projection heads, held against their formula."""
+"""Projection heads, compared with their formula."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ def test_rows_equal_the_formula_in_both_modes_with_gradients() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=4), st.booleans())
-def test_tokens_outside_the_mask_are_zero_and_take_no_part(mask: list[list[bool]], training: bool) -> None:
+def test_tokens_outside_of_the_mask_are_zero_and_do_not_count(mask: list[list[bool]], training: bool) -> None:
     module, state = head()
     marked = torch.tensor(mask)
     features = torch.randn(*marked.shape, 6)
@@ -62,8 +62,8 @@ def test_embeddings_have_unit_length() -> None:
     torch.testing.assert_close(length, torch.ones(7))
 
 
-def test_a_single_row_is_normalised_by_what_was_seen_before() -> None:
-    """Entry 11 of the page on differences: the released code ends in an error on a batch of one pair."""
+def test_a_single_row_is_normalised_with_the_running_statistics() -> None:
+    """Row 11b of the page on differences: the released code raises an error on a batch of one pair."""
     module, state = head()
     row = torch.randn(1, 6)
     expected = oracle.project(state, "p", row)
@@ -83,7 +83,7 @@ def test_several_rows_move_the_running_statistics() -> None:
 
 @dataclass(frozen=True)
 class Alike(Devices):
-    """Devices that all have the same rows, without any process but this one."""
+    """Devices that all have the same rows, without another process."""
 
     def sum(self, value: Tensor) -> Tensor:
         return value * self.world

@@ -1,4 +1,4 @@
-"""The text encoder, and word pieces to words, held against a loop over the pieces."""
+"""The text encoder, and word pieces to words, compared with a loop over the pieces."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ ANY_PIECE = st.integers(2, small.VOCABULARY - 1)
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[int]:
-    """Reports as a tokenizer makes them, and stranger ones: ## right behind [CLS], [SEP] twice, early or missing."""
+    """Reports as a tokenizer makes them, and odd ones: ## right after [CLS], [SEP] twice, early or missing."""
     body = draw(st.lists(ANY_PIECE, max_size=LENGTH - 1))
     whole = [small.CLS, *body]
     if draw(st.booleans()):
@@ -27,7 +27,7 @@ def streams(draw: st.DrawFn) -> list[int]:
 
 
 def loop(reports: list[list[int]], features: Tensor, unclosed: bool) -> tuple[Tensor, Tensor]:
-    """What `sum_words` must give at LENGTH words."""
+    """The expected result of `sum_words` with LENGTH words."""
     summed, mask = torch.zeros_like(features), torch.zeros(features.shape[:2], dtype=torch.bool)
     for row, report in enumerate(reports):
         unread = unclosed and small.SEP not in report[:-1] and report[-1] == small.SEP
@@ -141,7 +141,7 @@ def test_padding_changes_nothing(lengths: list[int], padding: int, name: str) ->
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_filled_to_full_length_the_words_are_the_same_and_the_rest_is_zero() -> None:
+def test_words_padded_to_full_length_are_the_same_and_the_rest_is_zero() -> None:
     pairs = small.make_pairs([False] * 2, [6, 8])
     short, long = (encoder(small.SETTINGS.text, fill)[0](pairs.pieces, pairs.attention_mask) for fill in (False, True))
     assert long[1].shape[1] == small.SETTINGS.text.pieces - 1
@@ -153,7 +153,7 @@ def test_filled_to_full_length_the_words_are_the_same_and_the_rest_is_zero() -> 
 
 
 def test_as_released_swapped_findings_are_one_report_and_otherwise_two() -> None:
-    """Entry 0 of the page on differences: without positions a report is a bag of words."""
+    """Row 0 of the page on differences: without positions a report is a bag of words."""
     effusion, grew, edema, resolved = 10, 11, 12, 13
     said = torch.tensor([[small.CLS, effusion, grew, edema, resolved, small.SEP]])
     swapped = torch.tensor([[small.CLS, edema, grew, effusion, resolved, small.SEP]])
@@ -164,7 +164,7 @@ def test_as_released_swapped_findings_are_one_report_and_otherwise_two() -> None
     assert (seeing(said, mask)[0] - seeing(swapped, mask)[0]).abs().max() > 0.05
 
 
-def test_as_released_token_types_add_nothing_and_are_not_learnt() -> None:
+def test_as_released_token_types_are_zero_and_not_learnt() -> None:
     module, _ = encoder(small.PAPER.text)
     table = module.bert.embeddings.token_type_embeddings.weight
     assert (table == 0).all()

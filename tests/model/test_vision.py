@@ -1,4 +1,4 @@
-"""The image encoder, held against one image, one head and one token at a time."""
+"""The image encoder, compared with a loop over images, heads and tokens."""
 
 from dataclasses import replace
 from typing import Any
@@ -90,7 +90,7 @@ def test_without_a_lateral_frontal_tokens_are_those_of_a_frontal_pass(phantom: b
 
 @settings(max_examples=25, deadline=None)
 @given(laterals=st.lists(st.booleans(), min_size=1, max_size=5), data=st.data())
-def test_the_fast_way_equals_the_released_way_on_all_that_is_real(laterals: list[bool], data: st.DataObject) -> None:
+def test_fast_and_released_encoding_agree_on_real_tokens(laterals: list[bool], data: st.DataObject) -> None:
     frontal = pictures(len(laterals), 1)
     of = data.draw(st.permutations([i for i, there in enumerate(laterals) if there]))
     lateral, lateral_of = pictures(len(of), 2), torch.tensor(of, dtype=torch.int64)
@@ -115,7 +115,7 @@ def test_the_order_of_pairs_and_of_laterals_does_not_matter(
 
 
 @pytest.mark.parametrize("phantom", [True, False])
-def test_a_lateral_touches_its_own_pair_only(phantom: bool) -> None:
+def test_a_lateral_changes_only_its_own_pair(phantom: bool) -> None:
     module, _ = encoder(phantom)
     frontal, lateral = pictures(3, 1), pictures(2, 2)
     one = module(frontal, lateral, torch.tensor([0, 2]))
@@ -146,7 +146,7 @@ def test_lateral_experts_start_as_copies_or_at_random() -> None:
             assert block.mlp.fc1.weight.data_ptr() != block.mlp_l.fc1.weight.data_ptr()
 
 
-def test_activations_are_computed_again_only_where_a_gradient_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activations_are_recomputed_only_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     module, state = encoder()
     inputs = pictures(3, 1), pictures(2, 2), torch.tensor([0, 2])
     asked: list[Block] = []

@@ -1,4 +1,4 @@
-"""Patches back on pixels, against a loop over pixels that goes the way of the preprocessing."""
+"""Patches on pixels, compared with a loop over pixels that follows the preprocessing."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIDES = st.integers(16, 40)
 
 
 def by_loops(grid: np.ndarray, height: int, width: int, crop: int) -> np.ndarray:
-    """Each pixel's centre into the square, into the crop, between the centres of its nearest patches."""
+    """The centre of each pixel in the square, in the crop, and between the centres of its nearest patches."""
     geometry = Geometry(height, width)
     (rows, columns), (top, left) = geometry.inner, geometry.corner
     out = np.full((height, width), np.nan)
@@ -35,7 +35,7 @@ def by_loops(grid: np.ndarray, height: int, width: int, crop: int) -> np.ndarray
 
 
 @given(SIDES, SIDES, st.sampled_from([200, 224, 256]), st.integers(1, 4), st.integers(0, 2**32))
-def test_unfold_is_the_loop(height: int, width: int, crop: int, patches: int, seed: int) -> None:
+def test_unfold_equals_the_loop(height: int, width: int, crop: int, patches: int, seed: int) -> None:
     grid = np.random.default_rng(seed).standard_normal((patches, patches)).astype(np.float32)
     found = unfold(grid, Geometry(height, width), crop)
     assert found.dtype == np.float32
@@ -43,8 +43,8 @@ def test_unfold_is_the_loop(height: int, width: int, crop: int, patches: int, se
 
 
 @given(SIDES, SIDES, st.integers(0, 3), st.integers(0, 3))
-def test_what_lies_under_the_best_patch_is_what_the_model_saw_there(h: int, w: int, row: int, column: int) -> None:
-    """A bright patch in the stored square is bright in the same place of the picture, whatever the picture's shape."""
+def test_the_best_patch_lies_on_the_pixels_that_the_model_saw(h: int, w: int, row: int, column: int) -> None:
+    """A bright patch in the stored square is bright in the same place of a picture of any shape."""
     height, width = 4 * h, 4 * w
     geometry = Geometry(height, width)
     grid = np.zeros((4, 4), dtype=np.float32)

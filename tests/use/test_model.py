@@ -1,4 +1,4 @@
-"""The calls of `medst.load`'s model, against the tensors below them."""
+"""The calls of a loaded model, compared with the tensors below them."""
 
 import re
 from dataclasses import replace
@@ -69,7 +69,7 @@ def test_embeddings_are_those_of_the_evaluation(
     np.testing.assert_allclose(model.encode_text(texts).embedding, embed_texts(model, texts), atol=1e-5)
 
 
-def test_one_at_a_time_is_as_in_a_batch(model: Model, studies: list[Study]) -> None:
+def test_results_are_the_same_alone_and_in_a_batch(model: Model, studies: list[Study]) -> None:
     together, texts = model.encode_image(studies), model.encode_text(TEXTS)
     for i, study in enumerate(studies[:12]):
         alone = model.encode_image(study)
@@ -132,8 +132,8 @@ def test_a_heat_map_is_the_mean_cosine_of_words_and_patches(model: Model, studie
     assert max(both.lateral.pixels(60).shape) == 60
 
 
-def test_a_heat_map_follows_what_is_in_the_picture(model: Model) -> None:
-    """Of a picture whose left and right halves change places, the map of the patches changes with them."""
+def test_a_heat_map_follows_the_picture(model: Model) -> None:
+    """If the left and right halves of a picture change places, so do those of its map."""
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
     model_of_pixels = model.model.vision.pos_embed.detach().clone()
     try:
@@ -161,7 +161,7 @@ def test_the_peak_is_inside_its_patch(row: int, column: int, height: int, width:
     assert pixels[heat.peak] == pixels.max()
 
 
-def test_a_time_line_is_in_time_order(model: Model, studies: list[Study]) -> None:
+def test_a_timeline_is_in_time_order(model: Model, studies: list[Study]) -> None:
     chosen = studies[:4]
     line = model.timeline(chosen[::-1], TEXTS)
     times = [study.time for study in line.studies]
@@ -187,7 +187,7 @@ def test_a_study_takes_its_time_as_text_and_date_and_sorts_by_it(model: Model, s
         model.timeline([Study(picture, time=time) for time in ("2150-03-01", "2150-03-01T10:00+02:00")], "edema")
 
 
-def test_a_model_in_one_line(model: Model) -> None:
+def test_the_repr_of_a_model_is_one_line(model: Model) -> None:
     assert re.fullmatch(
         r"<Model: recipe tiny, 0\.\d M parameters, ViT 32 x 2 at 32 px, BERT 32 x 1 with \d+ word pieces, on cpu, "
         r"weights [0-9a-f]{12}>",
@@ -245,7 +245,7 @@ def test_refusals(model: Model, studies: list[Study], call: object, message: str
         call(model, studies)  # type: ignore[operator]
 
 
-def test_without_a_device_it_is_the_one_that_pretrain_takes(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_device_is_that_of_pretrain(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert medst.load(small_model).device == default_device()
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("meta"))
     assert medst.load(small_model).device.type == "meta"
@@ -256,26 +256,26 @@ def test_a_model_folder_with_another_tokenizer_is_refused(small_model: Path) -> 
         medst.load(small_model, tokenizer=small_model)
 
 
-def test_frontal_views_alone_are_a_time_line_in_the_order_given(model: Model, studies: list[Study]) -> None:
+def test_frontal_views_alone_are_a_timeline_in_the_given_order(model: Model, studies: list[Study]) -> None:
     views = [studies[1].frontal, studies[0].frontal]
     line = model.timeline(views, ["edema"])
     assert [study.frontal for study in line.studies] == views
     torch.testing.assert_close(line.similarity, model.similarity(views, ["edema"]))
 
 
-def test_a_device_that_is_not_there(small_model: Path) -> None:
+def test_a_missing_device_is_refused(small_model: Path) -> None:
     with pytest.raises(MedstError, match="device 'cuda:99' can't be used here"):
         medst.load(small_model, device="cuda:99")
 
 
-def test_a_pushed_model_comes_back_with_its_calls(model: Model, tmp_path: Path) -> None:
+def test_from_pretrained_gives_a_model_with_its_calls(model: Model, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "saved")
     again = Model.from_pretrained(str(tmp_path / "saved"))
     assert isinstance(again, Model)
     torch.testing.assert_close(again.encode_text("edema").embedding, model.encode_text("edema").embedding)
 
 
-def test_progression_is_turned_by_swapping(model: Model, studies: list[Study]) -> None:
+def test_swapping_studies_reverses_the_progression(model: Model, studies: list[Study]) -> None:
     there = model.compare(studies[0], studies[1], "pleural_effusion")
     back = model.compare(studies[1], studies[0], "pleural effusion")
     assert there.improving == pytest.approx(back.worsening)
@@ -287,7 +287,7 @@ def test_progression_is_turned_by_swapping(model: Model, studies: list[Study]) -
     assert same.improving == pytest.approx(same.worsening)
 
 
-def test_progression_by_hand(model: Model, studies: list[Study]) -> None:
+def test_progression_equals_the_formula(model: Model, studies: list[Study]) -> None:
     def mean(texts: list[str]) -> np.ndarray:
         rows = np.mean([np.asarray(model.encode_text(text).embedding[0]) for text in texts], axis=0)
         return rows / np.linalg.norm(rows)
@@ -303,10 +303,10 @@ def test_progression_by_hand(model: Model, studies: list[Study]) -> None:
     assert (found.prior, found.current) == pytest.approx((prior, current), abs=1e-5)
 
 
-def test_phantom_tokens_change_nothing_of_what_is_used(
+def test_with_phantom_tokens_results_are_the_same_alone_and_in_a_batch(
     model: Model, studies: list[Study], small_recipe: Recipe
 ) -> None:
-    """The released way to treat a missing lateral gives a study alone what it gives in a batch."""
+    """Phantom tokens stand for missing laterals, as released."""
     recipe = replace(small_recipe, model=replace(small_recipe.model, phantom_tokens=True))
     torch.manual_seed(5)
     released = Model(build(recipe, model.tokenizer)[0].eval(), None, model.tokenizer, recipe, "released")

@@ -1,4 +1,4 @@
-"""Every way to give a picture gives the same pixels, and every bad one a reason."""
+"""Every kind of source gives the same pixels; bad ones are refused with a reason."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ GREY = np.random.default_rng(0).integers(0, 256, (60, 48), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (60, 48, 3), dtype=np.uint8)
 
 
-def test_all_ways_are_one(tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), GREY)
     ways = {
         "path": tmp_path / "a.png",
@@ -96,7 +96,7 @@ def test_a_large_array_is_refused_without_a_copy() -> None:
         read_picture(np.broadcast_to(np.uint8(1), (20_000, 20_000)))
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"garbage")
     with pytest.raises(MedstError, match=r"a\.jpg: not a picture\."):
         read_picture(tmp_path / "a.jpg")

@@ -1,4 +1,4 @@
-"""Released checkpoints in small: the recorded entries, every side of them cut down."""
+"""Small released checkpoints: the recorded entries with every side reduced."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def _kept(name: str) -> bool:
 
 
 def medst_state(seed: int = 0) -> "OrderedDict[str, Tensor]":
-    """Every entry of a released Med-ST checkpoint, filled with noise, in an order that is not the alphabet's."""
+    """Every entry of a released Med-ST checkpoint, filled with noise, not in alphabetical order."""
     rng = torch.Generator().manual_seed(seed)
     found: OrderedDict[str, Tensor] = OrderedDict()
     for entry in reversed(released.entries()):
@@ -65,7 +65,7 @@ def medst_state(seed: int = 0) -> "OrderedDict[str, Tensor]":
 
 
 def mgca_state(seed: int = 0) -> "OrderedDict[str, Tensor]":
-    """MGCA's: no lateral experts, no weightings, but prototypes."""
+    """An MGCA checkpoint: no lateral experts, no weightings, but prototypes."""
     found = OrderedDict(
         (name, tensor) for name, tensor in medst_state(seed).items() if not any(part in name for part in MGCA_LACKS)
     )
@@ -80,14 +80,14 @@ def write_vocabulary(folder: Path) -> Path:
 
 
 def write_checkpoint(path: Path, state: "OrderedDict[str, Tensor]", **more: object) -> Path:
-    """A Lightning checkpoint, with the vocabulary beside it."""
+    """Write a Lightning checkpoint with its vocabulary."""
     write_vocabulary(path.parent)
     torch.save({"epoch": 7, "global_step": 100, "state_dict": state, **more}, path)
     return path
 
 
 def bert(folder: Path) -> Path:
-    """As Bio_ClinicalBERT is published: a pickle, a configuration and a list of pieces, nothing else."""
+    """Write a BERT as Bio_ClinicalBERT is published: a pickle, a configuration and a list of pieces."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     torch.manual_seed(1)
     model = BertModel(BertConfig(vocab_size=len(PIECES), **sizes))
@@ -98,14 +98,14 @@ def bert(folder: Path) -> Path:
 
 
 def deit(folder: Path) -> Path:
-    """As transformers saves a ViT, with one block."""
+    """Write a ViT of one block as transformers saves it."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
     ViTModel(ViTConfig(image_size=32, patch_size=16, **sizes)).save_pretrained(folder)
     return folder
 
 
 def offline_hub(home: Path, patch: pytest.MonkeyPatch) -> Callable[[str, Path], None]:
-    """An offline cache of the Hugging Face hub; what is returned puts a folder's files into it under an id."""
+    """An offline cache of the Hugging Face hub; the function returned adds a folder's files under an id."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     for name, value in {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub")}.items():
         patch.setenv(name, value)  # for child processes

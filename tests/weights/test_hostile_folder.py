@@ -1,4 +1,4 @@
-"""Nothing in a model folder or a cohort is executed, whichever verb reads it and whatever is typed at a question."""
+"""No verb executes anything in a model folder or a cohort, whatever is typed at a question."""
 
 import ast
 import io
@@ -32,7 +32,7 @@ class Call:
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """Is there when something was executed."""
+    """Exists if something was executed."""
     return tmp_path / "executed"
 
 
@@ -70,7 +70,7 @@ def hostile(small_model: Path, tmp_path: Path, marker: Path) -> Path:
     return folder
 
 
-def test_the_fixture_would_be_noticed(hostile: Path, marker: Path) -> None:
+def test_the_attacks_of_the_fixture_work(hostile: Path, marker: Path) -> None:
     pickle.loads((hostile / "training_args.bin").read_bytes())
     assert marker.is_dir()
     marker.rmdir()
@@ -78,7 +78,7 @@ def test_the_fixture_would_be_noticed(hostile: Path, marker: Path) -> None:
     assert marker.is_dir()
 
 
-def test_embed_does_not_run_the_folders_python_though_yes_is_typed(
+def test_embed_runs_no_python_of_the_folder_even_if_yes_is_typed(
     hostile: Path, marker: Path, phantom_cohort: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -90,7 +90,7 @@ def test_embed_does_not_run_the_folders_python_though_yes_is_typed(
     assert not marker.exists()
 
 
-def test_nothing_runs_under_the_other_verbs(
+def test_the_other_verbs_run_nothing(
     hostile: Path, marker: Path, phantom_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 100))
@@ -120,7 +120,7 @@ def test_objects_in_a_cohorts_arrays_are_refused(phantom_cohort: Path, marker: P
 
 
 def test_no_reader_of_the_package_can_execute_what_it_reads() -> None:
-    """A new call that could is seen here; `jobs` and `child` pickle only what the package itself sends between processes."""
+    """Finds new calls that could; `jobs` and `child` pickle only what the package itself sends between processes."""
     package = Path(medst.__file__).parent
     forbidden = (
         "eval",

@@ -1,4 +1,4 @@
-"""A model's own folder, and the same by way of the Hugging Face hub."""
+"""Model folders, local and on the Hugging Face hub."""
 
 import json
 import random
@@ -51,7 +51,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return set(left) == set(right) and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_saved_and_loaded_it_is_the_same_model(saved: Path) -> None:
+def test_a_saved_model_loads_unchanged(saved: Path) -> None:
     made, loaded = make(), medst.load(saved)
     assert same(made.model, loaded.model)
     assert loaded.objective is not None
@@ -66,7 +66,7 @@ def test_saved_and_loaded_it_is_the_same_model(saved: Path) -> None:
     assert {tensor.device.type for tensor in [*loaded.model.parameters(), *loaded.model.buffers()]} == {"cpu"}
 
 
-def test_the_same_model_is_the_same_bytes_and_has_the_same_fingerprint(tmp_path: Path) -> None:
+def test_saving_a_model_twice_gives_the_same_bytes_and_fingerprint(tmp_path: Path) -> None:
     for name in "ab":
         made = make()
         weights.save(tmp_path / name, made.model, made.objective, made.tokenizer, made.recipe)
@@ -76,7 +76,7 @@ def test_the_same_model_is_the_same_bytes_and_has_the_same_fingerprint(tmp_path:
     assert len(medst.load(tmp_path / "a").fingerprint) == 64
 
 
-def test_training_s_patients_stay_in_the_folder_and_are_never_shared(tmp_path: Path) -> None:
+def test_the_patients_of_training_are_saved_and_never_shared(tmp_path: Path) -> None:
     made, noted = make(), tmp_path / "noted.json"
     noted.write_text("{}")
     weights.save(tmp_path / "model", made.model, None, made.tokenizer, made.recipe, trained_on=noted)
@@ -85,7 +85,7 @@ def test_training_s_patients_stay_in_the_folder_and_are_never_shared(tmp_path: P
     assert not (tmp_path / "shared" / TRAINED_ON).exists()
 
 
-def test_an_older_model_is_replaced_whole(saved: Path) -> None:
+def test_an_older_model_is_replaced_completely(saved: Path) -> None:
     (saved / "stale.txt").write_text("from before")
     (saved.with_name("model.part")).mkdir()
     made = make(seed=1)
@@ -97,7 +97,7 @@ def test_an_older_model_is_replaced_whole(saved: Path) -> None:
     assert same(loaded.model, made.model)
 
 
-def test_a_save_killed_between_any_two_changes_of_the_disk_leaves_a_whole_model(
+def test_a_save_killed_between_any_two_disk_changes_leaves_a_complete_model(
     tmp_path: Path, killing: Callable[[int], AbstractContextManager[list[str]]]
 ) -> None:
     old, new = make(seed=1), make(seed=2)
@@ -116,7 +116,7 @@ def test_a_save_killed_between_any_two_changes_of_the_disk_leaves_a_whole_model(
     assert killed_after > 10
 
 
-def test_a_fresh_model_of_the_same_shape_is_another_and_leaves_the_random_state_alone(saved: Path) -> None:
+def test_an_untrained_model_has_other_weights_and_keeps_the_random_state(saved: Path) -> None:
     loaded = medst.load(saved)
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -127,7 +127,7 @@ def test_a_fresh_model_of_the_same_shape_is_another_and_leaves_the_random_state_
     assert not same(one.model, loaded.model)
 
 
-def test_loading_draws_nothing(saved: Path) -> None:
+def test_loading_draws_no_random_numbers(saved: Path) -> None:
     before = torch.get_rng_state()
     medst.load(saved)
     assert torch.equal(torch.get_rng_state(), before)
@@ -174,7 +174,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(saved: Path, value: flo
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "objective.safetensors", "tokenizer.json"])
-def test_a_file_damaged_anywhere_is_refused_in_a_sentence(saved: Path, name: str) -> None:
+def test_a_damaged_file_is_refused_with_a_sentence(saved: Path, name: str) -> None:
     whole, draw = (saved / name).read_bytes(), random.Random(name)
     for _ in range(40):
         content = bytearray(whole)
@@ -214,7 +214,7 @@ def test_a_truncated_file_is_named(saved: Path, name: str) -> None:
         ('{"format": 99, "recipe": {}}', "model format 99, but this medst reads 1 to 2; update medst"),
     ],
 )
-def test_a_strange_config_is_a_sentence(saved: Path, text: str, said: str) -> None:
+def test_a_strange_config_is_refused(saved: Path, text: str, said: str) -> None:
     (saved / "config.json").write_text(text)
     with pytest.raises(MedstError, match=said):
         medst.load(saved)
@@ -223,7 +223,7 @@ def test_a_strange_config_is_a_sentence(saved: Path, text: str, said: str) -> No
 @pytest.mark.parametrize(
     ("part", "field", "value"), [("vision", "depth", 10**8), ("text", "pieces", 2000), ("text", "width", "32")]
 )
-def test_what_is_used_of_a_config_is_held_to_its_range(saved: Path, part: str, field: str, value: Any) -> None:
+def test_settings_in_a_config_must_be_in_their_range(saved: Path, part: str, field: str, value: Any) -> None:
     config = json.loads((saved / "config.json").read_text())
     config["model"][part][field] = value
     (saved / "config.json").write_text(json.dumps(config))
@@ -235,8 +235,8 @@ def test_what_is_used_of_a_config_is_held_to_its_range(saved: Path, part: str, f
         medst.load(saved)
 
 
-def test_the_recipe_is_a_record_that_never_makes_a_model_unreadable(saved: Path) -> None:
-    """Settings that were renamed, dropped, or are of another type or range by now are passed over, the others kept."""
+def test_unknown_and_renamed_settings_of_the_recipe_are_ignored(saved: Path) -> None:
+    """Settings with another name, type or range are ignored; the others are kept."""
     file, expected = saved / "recipe.json", medst.load(saved)
     record = json.loads(file.read_text())
     record["optimiser"]["learning_rate"] = record["optimiser"].pop("lr")
@@ -254,7 +254,7 @@ def test_the_recipe_is_a_record_that_never_makes_a_model_unreadable(saved: Path)
     assert medst.load(saved).recipe == replace(RECIPE, name="custom")
 
 
-def test_a_folder_of_format_1_opens_whatever_its_training_settings_are_called(tmp_path: Path) -> None:
+def test_unknown_and_renamed_settings_of_format_1_are_ignored(tmp_path: Path) -> None:
     shutil.copytree(EARLIER / "run" / "best", tmp_path / "model")
     before = medst.load(tmp_path / "model")
     assert before.recipe.optimiser.lr == 0.002
@@ -272,7 +272,7 @@ def test_a_folder_of_format_1_opens_whatever_its_training_settings_are_called(tm
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_folder_without_a_model_is_a_sentence(saved: Path, name: str) -> None:
+def test_a_folder_without_a_model_is_refused(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(
         MedstError, match=r"not a model folder; it needs config.json, model.safetensors and a tokenizer"
@@ -281,7 +281,7 @@ def test_a_folder_without_a_model_is_a_sentence(saved: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 28996])
-def test_a_vocabulary_that_an_earlier_version_noted_is_read_over(saved: Path, value: int) -> None:
+def test_a_vocabulary_setting_of_an_earlier_version_is_ignored(saved: Path, value: int) -> None:
     file = saved / "config.json"
     config = json.loads(file.read_text())
     assert "vocabulary" not in config["model"]["text"]
@@ -308,7 +308,7 @@ def test_save_pretrained_and_from_pretrained(tmp_path: Path) -> None:
     assert same(medst.load(tmp_path / "model").model, made.model)
 
 
-def test_the_model_card_says_what_it_is_and_how_to_use_it(tmp_path: Path) -> None:
+def test_the_model_card_describes_the_model_and_its_use(tmp_path: Path) -> None:
     made = make()
     made.save_pretrained(tmp_path / "model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
@@ -322,8 +322,8 @@ def test_the_model_card_says_what_it_is_and_how_to_use_it(tmp_path: Path) -> Non
     assert "{{" not in card.text
 
 
-def test_pushed_and_pulled_by_its_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a folder in the place of the hub."""
+def test_a_pushed_model_is_loaded_by_its_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder stands in for the hub."""
     hub = tmp_path / "hub"
 
     class Url:

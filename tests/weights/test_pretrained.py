@@ -1,4 +1,4 @@
-"""Start weights: what is filled, from which file, and what is not."""
+"""Start weights: which entries are filled from which file."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def deit(path: Path) -> dict[str, Tensor]:
 
 
 def bert(folder: Path, form: str) -> dict[str, Tensor]:
-    """Four layers on disk where the model has two; heads of its pre-training besides."""
+    """Four layers on disk for a model with two, and the heads of its pre-training."""
     folder.mkdir()
     config = BertConfig(
         vocab_size=small.VOCABULARY, hidden_size=16, num_hidden_layers=4, num_attention_heads=4, intermediate_size=24
@@ -102,7 +102,7 @@ def test_deit_fills_the_image_encoder_and_the_lateral_experts_are_copies(tmp_pat
 
 
 @pytest.mark.parametrize("form", ["model.safetensors", "pytorch_model.bin"])
-def test_a_folder_in_timm_s_naming_will_do_as_well(form: str, tmp_path: Path) -> None:
+def test_a_folder_in_timm_s_naming_is_read_too(form: str, tmp_path: Path) -> None:
     folder = tmp_path / "deit"
     folder.mkdir()
     state = deit(tmp_path / "deit.pth") | {"head.weight": torch.zeros(10, 16)}
@@ -115,10 +115,8 @@ def test_a_folder_in_timm_s_naming_will_do_as_well(form: str, tmp_path: Path) ->
     assert all(torch.equal(a, b) for a, b in zip(from_file.parameters(), from_folder.parameters(), strict=True))
 
 
-def test_a_vit_of_transformers_computes_here_what_it_computes_there(
-    tmp_path: Path, hub: Callable[[str, Path], None]
-) -> None:
-    """By its hub id, out of the offline cache."""
+def test_a_vit_of_transformers_gives_the_same_outputs(tmp_path: Path, hub: Callable[[str, Path], None]) -> None:
+    """By its hub id, from the offline cache."""
     theirs = vit(tmp_path / "vit", "vit")
     hub("facebook/deit-small", tmp_path / "vit")
     model = make().eval()
@@ -142,7 +140,7 @@ def test_a_deit_of_transformers_is_read_without_its_distillation_token(tmp_path:
     assert torch.equal(found["blocks.1.attn.qkv.weight"], torch.cat(queries))
 
 
-def test_where_the_recipe_says_so_lateral_experts_stay_random(tmp_path: Path) -> None:
+def test_lateral_experts_stay_random_if_the_recipe_says_so(tmp_path: Path) -> None:
     deit(tmp_path / "deit.pth")
     model = make(vision=replace(SETTINGS.vision, lateral_start="random"))
     before = model.vision.blocks[0].mlp_l.fc1.weight.clone()
@@ -160,7 +158,7 @@ def test_the_first_layers_of_a_bert_fill_the_text_encoder(form: str, tmp_path: P
     assert untouched(model, filled)
 
 
-def test_a_bert_comes_from_the_hub_with_an_old_pickle_alone(tmp_path: Path, hub: Callable[[str, Path], None]) -> None:
+def test_a_bert_on_the_hub_may_have_only_an_old_pickle(tmp_path: Path, hub: Callable[[str, Path], None]) -> None:
     """The three files that emilyalsentzer/Bio_ClinicalBERT has."""
     state = bert(tmp_path / "bert", "bin")
     checkpoints.write_vocabulary(tmp_path / "bert")
@@ -173,7 +171,7 @@ def test_a_bert_comes_from_the_hub_with_an_old_pickle_alone(tmp_path: Path, hub:
     assert len(load_tokenizer("someone/a-bert")) == small.VOCABULARY
 
 
-def test_a_bert_of_another_vocabulary_or_of_other_heads_is_refused(tmp_path: Path) -> None:
+def test_a_bert_with_another_vocabulary_or_other_heads_is_refused(tmp_path: Path) -> None:
     bert(tmp_path / "bert", "bin")
     torch.manual_seed(0)
     more = MedST(SETTINGS, torch.zeros(41, dtype=torch.bool), small.SEP)
@@ -187,7 +185,7 @@ def test_a_bert_of_another_vocabulary_or_of_other_heads_is_refused(tmp_path: Pat
         load_pretrained(make(), bert=tmp_path / "bert")
 
 
-def test_a_bert_that_carries_code_is_refused_and_nothing_of_it_is_run(tmp_path: Path) -> None:
+def test_a_bert_that_carries_code_is_refused_and_not_run(tmp_path: Path) -> None:
     bert(tmp_path / "bert", "bin")
 
     class Evil:
@@ -208,8 +206,8 @@ def test_without_token_types_their_table_stays_zero(tmp_path: Path) -> None:
     assert not model.text.bert.embeddings.token_type_embeddings.weight.any()
 
 
-def test_later_files_win_and_what_is_in_none_stays_fresh(tmp_path: Path) -> None:
-    """Entry 7 of the page on differences: the released code draws weights anew after it has loaded these."""
+def test_later_files_win_and_entries_in_no_file_stay_fresh(tmp_path: Path) -> None:
+    """Row 7 of the page on differences: the released code draws weights anew after it has loaded these."""
     vision, text = deit(tmp_path / "deit.pth"), bert(tmp_path / "bert", "bin")
     mgca = checkpoints.mgca_state()
     for name in ("img_encoder_q.model.norm.weight", "text_encoder_q.model.encoder.layer.1.output.dense.bias"):
@@ -239,7 +237,7 @@ def test_a_med_st_checkpoint_brings_its_own_lateral_experts(tmp_path: Path) -> N
     assert torch.equal(model.vision.state_dict()[name], state[f"img_encoder_q.model.{name}"])
 
 
-def test_a_model_folder_is_a_start_too(tmp_path: Path) -> None:
+def test_training_can_start_from_a_model_folder(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(checkpoints.write_vocabulary(tmp_path / "bert"))
     recipe = Recipe(model=SETTINGS)
     torch.manual_seed(6)
@@ -260,13 +258,13 @@ def test_a_model_folder_is_a_start_too(tmp_path: Path) -> None:
         load_pretrained(more, checkpoint=tmp_path / "model")
 
 
-def test_nothing_given_nothing_filled() -> None:
+def test_without_files_nothing_is_filled() -> None:
     model = make()
     assert load_pretrained(model) == []
     assert untouched(model, [])
 
 
-def test_what_does_not_fit_is_listed_and_nothing_is_filled(tmp_path: Path) -> None:
+def test_entries_that_do_not_fit_are_listed_and_nothing_is_filled(tmp_path: Path) -> None:
     state = deit(tmp_path / "deit.pth")
     del state["cls_token"]
     state["norm.weight"] = torch.zeros(5)
@@ -278,7 +276,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_filled(tmp_path: Path) -> No
     assert untouched(model, [])
 
 
-def test_a_folder_without_a_bert_and_a_checkpoint_of_something_else_are_sentences(tmp_path: Path) -> None:
+def test_a_folder_without_weights_and_another_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         MedstError, match=r"this folder has no weights; it needs model.safetensors or pytorch_model.bin"
     ):

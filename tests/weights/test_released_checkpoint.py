@@ -1,4 +1,4 @@
-"""Released checkpoints in and out, and models from a path of any kind."""
+"""Released checkpoints in and out."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ STATES = {"medst": checkpoints.medst_state, "mgca": checkpoints.mgca_state}
 
 @pytest.fixture(autouse=True)
 def small_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the code says `paper`, its small version is meant."""
+    """Make recipe `paper` a small one."""
     monkeypatch.setitem(RECIPES, "paper", checkpoints.RECIPE)
 
 
@@ -36,7 +36,7 @@ def released_state(path: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", list(STATES))
-def test_converted_and_exported_every_bit_is_back(kind: str, tmp_path: Path) -> None:
+def test_conversion_and_export_restore_every_bit(kind: str, tmp_path: Path) -> None:
     state = STATES[kind]()
     ckpt = checkpoints.write_checkpoint(tmp_path / "in" / "a.ckpt", state)
     weights.convert(ckpt, tmp_path / "model")
@@ -57,7 +57,7 @@ def test_exported_files_hold_no_more_than_their_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", list(STATES))
-def test_loaded_directly_or_converted_first_it_is_the_same_model(kind: str, tmp_path: Path) -> None:
+def test_a_checkpoint_loads_the_same_directly_and_converted(kind: str, tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", STATES[kind]())
     weights.convert(ckpt, tmp_path / "model")
     direct, converted = medst.load(ckpt), medst.load(tmp_path / "model")
@@ -72,8 +72,8 @@ def test_loaded_directly_or_converted_first_it_is_the_same_model(kind: str, tmp_
     assert (converted.objective is None) is (kind == "mgca")
 
 
-def test_a_loaded_checkpoint_computes_what_its_entries_say(tmp_path: Path) -> None:
-    """The same entries, put into an ordinary model by hand."""
+def test_a_loaded_checkpoint_equals_a_model_filled_by_hand(tmp_path: Path) -> None:
+    """A model filled by hand with the same entries."""
     state = checkpoints.medst_state()
     loaded = medst.load(checkpoints.write_checkpoint(tmp_path / "a.ckpt", state))
     torch.manual_seed(0)
@@ -97,7 +97,7 @@ def test_a_loaded_checkpoint_computes_what_its_entries_say(tmp_path: Path) -> No
         torch.testing.assert_close(getattr(one, field), getattr(two, field))
 
 
-def test_mgcas_lateral_experts_start_as_copies_with_memory_of_their_own(tmp_path: Path) -> None:
+def test_mgca_s_lateral_experts_are_copies_with_their_own_memory(tmp_path: Path) -> None:
     loaded = medst.load(checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.mgca_state()))
     assert loaded.recipe.model.vision.lateral_start == "copy"
     for block in loaded.model.vision.blocks:
@@ -105,7 +105,7 @@ def test_mgcas_lateral_experts_start_as_copies_with_memory_of_their_own(tmp_path
         assert block.mlp.fc1.weight.data_ptr() != block.mlp_l.fc1.weight.data_ptr()
 
 
-def test_a_loaded_checkpoint_can_be_trained_and_the_file_stays_as_it_is(tmp_path: Path) -> None:
+def test_training_a_loaded_checkpoint_does_not_change_the_file(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     before = ckpt.read_bytes()
     model = medst.load(ckpt).model.train()
@@ -116,14 +116,14 @@ def test_a_loaded_checkpoint_can_be_trained_and_the_file_stays_as_it_is(tmp_path
     assert not model.text.bert.embeddings.token_type_embeddings.weight.requires_grad
 
 
-def test_lightnings_own_entries_are_no_hindrance(tmp_path: Path) -> None:
+def test_other_entries_of_lightning_are_ignored(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(
         tmp_path / "a.ckpt", checkpoints.medst_state(), hyper_parameters=argparse.Namespace(lr=1e-4)
     )
     assert medst.load(ckpt).model.settings.embedding == 8
 
 
-def test_a_model_of_ours_is_exported_with_blanks_and_comes_back(tmp_path: Path) -> None:
+def test_a_model_of_medst_is_exported_with_zeros_and_loads_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = load_tokenizer(checkpoints.write_vocabulary(tmp_path / "bert"))
     model, objective = weights.build(checkpoints.RECIPE, tokenizer)
@@ -141,7 +141,7 @@ def test_a_model_of_ours_is_exported_with_blanks_and_comes_back(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("switch", ["positions", "token_types"])
-def test_a_model_that_the_released_code_cannot_compute_is_not_exported(switch: str, tmp_path: Path) -> None:
+def test_a_model_that_the_released_code_cannot_run_is_not_exported(switch: str, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(checkpoints.write_vocabulary(tmp_path / "bert"))
     text = replace(checkpoints.RECIPE.model.text, **{switch: True})
     recipe = replace(checkpoints.RECIPE, model=replace(checkpoints.RECIPE.model, text=text))
@@ -154,7 +154,7 @@ def test_a_model_that_the_released_code_cannot_compute_is_not_exported(switch: s
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
-def test_without_a_tokenizer_it_says_where_one_is(tmp_path: Path) -> None:
+def test_without_a_tokenizer_the_message_says_where_to_get_it(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     (tmp_path / "vocab.txt").rename(tmp_path / "elsewhere.txt")
     with pytest.raises(MedstError, match=r"vocab.txt of emilyalsentzer/Bio_ClinicalBERT.*--tokenizer emilyalsentzer"):
@@ -185,7 +185,7 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
         (lambda p: p.unlink(), "no such"),
     ],
 )
-def test_what_is_no_released_checkpoint_leaves_nothing_behind(damage: object, said: str, tmp_path: Path) -> None:
+def test_another_checkpoint_is_refused_and_leaves_nothing_behind(damage: object, said: str, tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     damage(ckpt)  # type: ignore[operator]
     with pytest.raises(MedstError, match=said) as refusal:
@@ -207,14 +207,14 @@ def test_a_folder_that_holds_something_else_is_not_overwritten(tmp_path: Path) -
     weights.convert(ckpt, tmp_path / "model")
 
 
-def test_a_model_of_ours_is_not_taken_for_a_released_checkpoint(tmp_path: Path) -> None:
+def test_a_model_of_medst_is_not_converted(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(MedstError, match=r"is medst's own model already; give a released checkpoint\.$"):
         weights.convert(tmp_path / "model.safetensors", tmp_path / "out")
 
 
-def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+def test_a_missing_path_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none", "a/b/c"):
         with pytest.raises(MedstError, match="no such file or folder"):
             medst.load(path)
@@ -234,7 +234,7 @@ def test_importing_medst_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_what_is_kept_for_the_way_back(tmp_path: Path) -> None:
+def test_conversion_keeps_the_unused_entries(tmp_path: Path) -> None:
     state = checkpoints.medst_state()
     weights.convert(checkpoints.write_checkpoint(tmp_path / "a.ckpt", state), tmp_path / "model")
     kept = load_file(tmp_path / "model" / UNUSED)
@@ -246,7 +246,7 @@ def test_what_is_kept_for_the_way_back(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_loading_takes_less_than_twice_the_file(tmp_path: Path) -> None:
-    """At full size, 0.9 GB of made-up weights, in a process of its own; a picture is embedded so that all is really read."""
+    """At full size, 0.9 GB of made-up weights, in a process of its own; a picture is encoded to read them all."""
     ckpt = tmp_path / "full.ckpt"
     pieces = [*checkpoints.PIECES, *(f"[unused{i}]" for i in range(28996 - len(checkpoints.PIECES)))]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))

@@ -1,4 +1,4 @@
-"""The names of released checkpoints, held against the recorded list of entries."""
+"""The entries of released checkpoints, compared with the recorded list."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def empty(recipe: Recipe) -> tuple[MedST, Objective]:
 
 
 def test_names_shapes_and_types_are_those_of_a_released_checkpoint() -> None:
-    """At full size, without memory: what a model of ours would be written as is what was published."""
+    """At full size, without memory: a model of medst is exported with the published entries."""
     model, objective = empty(RECIPES["paper"])
     with torch.device("meta"):
         unused = zeros_for_unused(model)
@@ -52,7 +52,7 @@ def test_names_shapes_and_types_are_those_of_a_released_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("state", [checkpoints.medst_state(), checkpoints.mgca_state()], ids=["medst", "mgca"])
-def test_taken_and_given_back_bit_for_bit_in_the_same_order(state: dict[str, Tensor]) -> None:
+def test_there_and_back_every_bit_and_the_order_are_the_same(state: dict[str, Tensor]) -> None:
     entries = from_released_names(state, *empty(checkpoints.RECIPE), SOURCE)
     back = to_released_names(entries)
     assert list(back) == list(state)
@@ -61,7 +61,7 @@ def test_taken_and_given_back_bit_for_bit_in_the_same_order(state: dict[str, Ten
         assert torch.equal(back[name], tensor), name
 
 
-def test_what_is_taken_fills_model_and_objective() -> None:
+def test_the_entries_fill_model_and_objective() -> None:
     state = checkpoints.medst_state()
     model, objective = empty(checkpoints.RECIPE)
     entries = from_released_names(state, model, objective, SOURCE)
@@ -85,7 +85,7 @@ def test_nothing_is_copied() -> None:
     assert {t.untyped_storage().data_ptr() for n, t in entries.model.items() if "token_type" not in n} <= there
 
 
-def test_without_lateral_experts_they_are_the_frontal_ones() -> None:
+def test_missing_lateral_experts_are_the_frontal_ones() -> None:
     entries = from_released_names(checkpoints.mgca_state(), *empty(checkpoints.RECIPE), SOURCE)
     assert not entries.lateral
     assert entries.objective == {}
@@ -115,7 +115,7 @@ SOME = "img_encoder_q.model.blocks.0.attn.qkv.weight"
         ),
     ],
 )
-def test_what_does_not_fit_is_listed(change: object, said: str) -> None:
+def test_entries_that_do_not_fit_are_listed(change: object, said: str) -> None:
     state = checkpoints.medst_state()
     change(state)  # type: ignore[operator]
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_listed(change: object, said: str) -> None:
         from_released_names(state, *empty(checkpoints.RECIPE), SOURCE)
 
 
-def test_all_that_is_wrong_is_said_at_once_and_long_lists_are_counted() -> None:
+def test_all_problems_are_listed_at_once_and_long_lists_are_cut() -> None:
     state = checkpoints.medst_state()
     state.pop(SOME)
     state |= {f"extra.{i:02d}": torch.zeros(1) for i in range(15)}
@@ -132,7 +132,7 @@ def test_all_that_is_wrong_is_said_at_once_and_long_lists_are_counted() -> None:
         from_released_names(state, *empty(checkpoints.RECIPE), SOURCE)
 
 
-def test_blank_entries_are_zero_and_of_their_types() -> None:
+def test_unused_entries_are_zeros_of_the_right_type() -> None:
     torch.manual_seed(0)
     model = MedST(checkpoints.RECIPE.model, small.CONTINUES, small.SEP)
     blank = zeros_for_unused(model)

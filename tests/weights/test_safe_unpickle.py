@@ -1,4 +1,4 @@
-"""Files of others: honest ones are read, hostile ones refused, damaged ones named; nothing in them is ever executed."""
+"""Files of others: honest ones are read, hostile and damaged ones refused; nothing in them is executed."""
 
 import argparse
 import builtins
@@ -76,7 +76,7 @@ def places(attack: Calls) -> dict[str, Any]:
 
 @pytest.mark.parametrize("format_", ["zip", "legacy", "pickle 2", "pickle 4"])
 @pytest.mark.parametrize("name", ATTACKS)
-def test_hostile_files_are_refused_with_a_sentence_and_do_nothing(name: str, format_: str, tmp_path: Path) -> None:
+def test_hostile_files_are_refused_and_do_nothing(name: str, format_: str, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     for where, content in places(attacks(marker)[name]).items():
         path = tmp_path / "hostile.ckpt"
@@ -95,7 +95,7 @@ def test_hostile_files_are_refused_with_a_sentence_and_do_nothing(name: str, for
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_newer_pickles_in_a_zip_hide_nothing(protocol: int, tmp_path: Path) -> None:
+def test_newer_pickle_protocols_hide_nothing(protocol: int, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     content = {"state_dict": {"a": torch.zeros(1)}, "x": Calls(os.system, f"touch {marker}")}
     torch.save(content, tmp_path / "hostile.ckpt", pickle_protocol=protocol)
@@ -139,7 +139,7 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def lightning(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A module by the name of Lightning's, with classes that its checkpoints name. Only there while one is written."""
+    """A module with Lightning's name and the classes in its checkpoints; exists only while one is written."""
     names = ["pytorch_lightning", "pytorch_lightning.utilities", "pytorch_lightning.utilities.parsing"]
     names += ["pytorch_lightning.callbacks", "pytorch_lightning.callbacks.model_checkpoint"]
     for name in names:
@@ -187,7 +187,7 @@ def test_an_honest_lightning_checkpoint_is_read_without_lightning(
     assert not any(name.startswith("pytorch_lightning") for name in sys.modules)
 
 
-def test_stand_ins_are_forgotten_afterwards(lightning: types.ModuleType, tmp_path: Path) -> None:
+def test_placeholders_are_removed_afterwards(lightning: types.ModuleType, tmp_path: Path) -> None:
     torch.save(honest(lightning), tmp_path / "honest.ckpt")
     before = set(torch.serialization.get_safe_globals())
     read_checkpoint(tmp_path / "honest.ckpt")
@@ -204,8 +204,8 @@ def test_tensors_are_mapped_and_not_written_back(tmp_path: Path) -> None:
     assert torch.equal(read_checkpoint(path)["state_dict"]["a"], torch.zeros(1000))
 
 
-def test_the_format_before_the_zip_is_read(tmp_path: Path) -> None:
-    """Bio_ClinicalBERT's pytorch_model.bin is of 2019."""
+def test_the_legacy_format_is_read(tmp_path: Path) -> None:
+    """Bio_ClinicalBERT's pytorch_model.bin has it."""
     state = collections.OrderedDict(a=torch.arange(4.0), b=torch.arange(4.0).view(2, 2).T)
     torch.save(state, tmp_path / "a.bin", _use_new_zipfile_serialization=False)
     found = read_checkpoint(tmp_path / "a.bin")
@@ -224,7 +224,7 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["ckpt", "bin", "safetensors"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999))
-def test_truncated_anywhere_is_a_sentence(suffix: str, share: float, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(suffix: str, share: float, tmp_path: Path) -> None:
     whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
     state = {"a": torch.arange(300.0), "b": torch.ones(7)}
     if suffix == "safetensors":
@@ -241,7 +241,7 @@ STARTS = [b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x02}q\x00", b"\x1
 
 
 def sentence_or_content(path: Path) -> Any:
-    """The refusal, as text, or the state dict."""
+    """The error message, or the state dict."""
     try:
         return read_state_dict(path, "state_dict")
     except MedstError as error:
@@ -250,7 +250,7 @@ def sentence_or_content(path: Path) -> Any:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200), start=st.sampled_from(STARTS))
-def test_any_bytes_are_a_sentence(data: bytes, start: bytes, tmp_path: Path) -> None:
+def test_random_bytes_are_refused(data: bytes, start: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_bytes(start + data)
     sentence = sentence_or_content(tmp_path / "a.ckpt")
     assert isinstance(sentence, str)
@@ -259,7 +259,7 @@ def test_any_bytes_are_a_sentence(data: bytes, start: bytes, tmp_path: Path) -> 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 0.999), value=st.integers(0, 255), legacy=st.booleans())
-def test_a_flipped_byte_is_a_sentence_or_harmless(place: float, value: int, legacy: bool, tmp_path: Path) -> None:
+def test_a_changed_byte_is_refused_or_harmless(place: float, value: int, legacy: bool, tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     torch.save({"state_dict": {"a": torch.arange(9.0)}}, path, _use_new_zipfile_serialization=not legacy)
     data = bytearray(path.read_bytes())
@@ -270,18 +270,18 @@ def test_a_flipped_byte_is_a_sentence_or_harmless(place: float, value: int, lega
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"state_dict": {"a": 1}}, 3, torch.zeros(2), None])
-def test_what_holds_no_state_dict_is_no_checkpoint(content: Any, tmp_path: Path) -> None:
+def test_a_file_without_a_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(MedstError, match="holds no state dict under 'state_dict'; not a checkpoint"):
         read_state_dict(tmp_path / "a.ckpt", "state_dict")
 
 
-def test_a_state_dict_with_other_keys_than_names_is_refused(tmp_path: Path) -> None:
+def test_a_state_dict_with_keys_that_are_not_names_is_refused(tmp_path: Path) -> None:
     torch.save({3: torch.zeros(1)}, tmp_path / "a.ckpt")
     with pytest.raises(MedstError, match="keys that are not names: 3"):
         read_state_dict(tmp_path / "a.ckpt")
 
 
-def test_a_path_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MedstError, match="no such file"):
         read_checkpoint(tmp_path / "none.ckpt")

@@ -1,4 +1,4 @@
-"""Digests of the patients that a model was trained on: found again, not readable, and the same after a resume."""
+"""Digests of the patients that a model was trained on: they can be found but not read, and survive a resume."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def cohort_of(patients: dict[str, str], dataset: str = "mimic-cxr") -> Cohort:
 SPLITS = {"p10000032": "train", "p10000033": "valid", "p10000034": "test"}
 
 
-def test_patients_are_found_by_their_split_and_not_readable(tmp_path: Path) -> None:
+def test_patients_are_found_by_split_and_not_readable(tmp_path: Path) -> None:
     file = note_patients(tmp_path, cohort_of(SPLITS), complete=True)
     assert not any(patient in file.read_text() for patient in (*SPLITS, "10000032"))
     found = read_trained_on(tmp_path)
@@ -56,7 +56,7 @@ def test_65_000_patients_take_11_bytes_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changed", [{"train": "AAA"}, {"train": "AAAA"}, {"salt": "00"}, {"salt": "zz" * 16}, {"dataset": None}]
 )
-def test_a_damaged_file_is_a_sentence(changed: dict[str, object], tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(changed: dict[str, object], tmp_path: Path) -> None:
     file = note_patients(tmp_path, cohort_of(SPLITS), complete=True)
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
     with pytest.raises(MedstError, match=rf"{TRAINED_ON} is damaged .*; remove it, and it is unknown"):
