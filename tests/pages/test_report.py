@@ -135,7 +135,7 @@ def test_pictures_and_figures_have_a_text_alternative(read: Reader) -> None:
     assert all(image["alt"] for image in read.all("img"))
     figures = [svg["aria-label"] for svg in read.all("svg")]
     assert len(figures) == len(set(figures)) == 2 + 8 + 3 + 4 * 2
-    assert any(label.startswith("Confusion matrix of run, edema: of ") for label in figures)
+    assert any(label.startswith("Confusion matrix of Edema, run, protocol paper: of ") for label in figures)
 
 
 def test_placeholder_colours_become_css_variables(page: str) -> None:

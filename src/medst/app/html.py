@@ -154,4 +154,4 @@ def similarity_curve(studies: Sequence[Study], values: Sequence[float], phrase: 
     axes.set_ylabel("cosine")
     axes.yaxis.set_major_locator(MaxNLocator(4))
     text = ", ".join(f"study {n}: {value:.2f}" for n, value in zip(across, values, strict=True))
-    return to_svg(figure, f"Similarity of '{phrase}' and each study; {text}.", "similarity")
+    return to_svg(figure, f"Similarity of '{phrase}' and each study; {text}.")

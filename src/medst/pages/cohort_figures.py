@@ -9,14 +9,13 @@ from medst.pages.figure_style import BAR_COLOUR, INK, MUTED, name_rows, new_figu
 from medst.pages.wording import readable
 
 
-def histogram(starts: Sequence[float], rows: Sequence[int], *, label: str, key: str, alt: str) -> Markup:
+def histogram(starts: Sequence[float], rows: Sequence[int], *, label: str, alt: str) -> Markup:
     """Upright bars, one per bin of equal width.
 
     Args:
         starts: the lower end of each bin.
         rows: the count in each bin.
         label: of the axis below.
-        key: names the figure's ids.
         alt: what it shows, in a sentence.
     """
     figure, axes = new_figure(480, 200, grid="y")
@@ -24,10 +23,10 @@ def histogram(starts: Sequence[float], rows: Sequence[int], *, label: str, key: 
     axes.bar(starts, rows, width=width * 0.92, align="edge", color=BAR_COLOUR)
     axes.set_xlabel(label)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    return to_svg(figure, alt, key)
+    return to_svg(figure, alt)
 
 
-def counts(rows: Mapping[str, int], *, key: str, alt: str) -> Markup:
+def counts(rows: Mapping[str, int], *, alt: str) -> Markup:
     """One horizontal bar per name, with its count."""
     figure, axes = new_figure(480, 30 + 30 * len(rows), grid="x")
     axes.barh(range(len(rows)), list(rows.values()), height=0.62, color=BAR_COLOUR)
@@ -36,10 +35,10 @@ def counts(rows: Mapping[str, int], *, key: str, alt: str) -> Markup:
     name_rows(axes, list(rows))
     axes.set_xlim(0, max([*rows.values(), 1]) * 1.16)
     axes.set_xticks([])
-    return to_svg(figure, alt, key)
+    return to_svg(figure, alt)
 
 
-def prevalence(shares: Mapping[str, Mapping[str, float]], *, key: str, alt: str) -> Markup:
+def prevalence(shares: Mapping[str, Mapping[str, float]], *, alt: str) -> Markup:
     """The share of studies for which each label is present (full colour), uncertain (paler) and absent (grey)."""
     figure, axes = new_figure(560, 36 + 26 * len(shares), grid="x")
     for y, answers in enumerate(shares.values()):
@@ -54,4 +53,4 @@ def prevalence(shares: Mapping[str, Mapping[str, float]], *, key: str, alt: str)
     name_rows(axes, [readable(name) for name in shares])
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    return to_svg(figure, alt, key)
+    return to_svg(figure, alt)

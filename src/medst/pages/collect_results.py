@@ -12,7 +12,7 @@ from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.results import read_results
 from medst.evaluate.task import is_summary
-from medst.pages.wording import day_written
+from medst.pages.wording import day_written, metric_format, metric_name
 
 DEFAULT_SWITCHES: dict[str, Any] = {
     "features": "concat",
@@ -45,7 +45,6 @@ class Published:
 
     system: str
     value: float
-    protocol: str
     source: str
     confirmed: str
 
@@ -70,6 +69,30 @@ class Line:
     def is_summary(self) -> bool:
         """Whether it covers all findings."""
         return is_summary(self.finding)
+
+    @property
+    def name(self) -> str:
+        """The metric and its number of folds, as people read it."""
+        return metric_name(self.metric, self.folds)
+
+    @property
+    def n(self) -> str:
+        """The number of rows that it was measured on; several if the runs differ."""
+        return ", ".join(dict.fromkeys(f"{row['n']:,}" for row in self.trained if row is not None))
+
+    def written(self, value: float) -> str:
+        """A value of the metric as text."""
+        return metric_format(self.metric)(value)
+
+    def spread(self, row: dict[str, Any]) -> str:
+        """The interval of a row, or its standard deviation; empty if it has neither."""
+        if row["low"] is not None:
+            return f"{self.written(row['low'])} to {self.written(row['high'])}"
+        return f"± {self.written(row['std'])}" if row["std"] else ""
+
+    def runs(self) -> list[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+        """The row of the trained and of the untrained model of every run."""
+        return list(zip(self.trained, self.untrained, strict=True))
 
 
 @dataclass
@@ -220,7 +243,6 @@ def published() -> list[tuple[tuple[str, str, str, str], Published]]:
         number = Published(
             row["system"],
             float(row["value"]) / (100 if row["unit"] == "%" else 1),
-            row["protocol"],
             f"{row['benchmark']}, {row['source']}",
             row["confirmed"],
         )

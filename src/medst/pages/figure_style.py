@@ -89,19 +89,19 @@ def name_rows(axes: Axes, names: list[str], places: list[float] | None = None) -
     axes.invert_yaxis()
 
 
-def to_svg(figure: Figure, alt: str, key: str) -> Markup:
+def to_svg(figure: Figure, alt: str) -> Markup:
     """The figure as inline SVG.
 
     Args:
         figure: from `new_figure`.
-        alt: what it shows, in a sentence, for those who can't see it.
-        key: different for each figure of a page, so that the ids inside don't clash.
+        alt: what it shows, in a sentence, for those who can't see it. Must differ between the figures of a page, because
+            it also keeps the ids inside from clashing.
     """
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     width = figure.get_figwidth() * _PIXELS_PER_INCH
     buffer = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": alt}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

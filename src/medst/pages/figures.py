@@ -53,7 +53,7 @@ def learning_curves(metrics: Sequence[Mapping[str, str]]) -> list[tuple[str, Mar
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        figures.append((title, style.to_svg(figure, _curve_alt(title, loss, split["valid"][:, 1]), f"curve-{name}")))
+        figures.append((title, style.to_svg(figure, _curve_alt(title, loss, split["valid"][:, 1]))))
     return figures
 
 
@@ -81,13 +81,13 @@ def _curve_alt(title: str, train: np.ndarray, valid: np.ndarray) -> str:
     return text + (f", on the validation split from {valid[0]:.2f} to {valid[-1]:.2f}." if len(valid) else ".")
 
 
-def intervals(lines: Sequence[Line], names: Sequence[str], key: str) -> Markup:
+def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup:
     """A number of every run with its interval, beside the untrained model, chance and published numbers.
 
     Args:
         lines: of one metric; each becomes a block with one mark per run.
         names: of the runs, in the order of each line's rows.
-        key: names the figure's ids.
+        title: of the benchmark.
     """
     block = len(names) * _RUN_HEIGHT + _LINE_GAP
     figure, axes = style.new_figure(480, 40 + block * len(lines), grid="x")
@@ -113,7 +113,7 @@ def intervals(lines: Sequence[Line], names: Sequence[str], key: str) -> Markup:
     written = metric_format(lines[0].metric)
     axes.xaxis.set_major_formatter(lambda value, _: written(value).replace(".0 %", " %"))
     text = "; ".join(f"{readable(line.finding)}: {_line_alt(line, names)}" for line in lines)
-    return style.to_svg(figure, f"{metric_name(lines[0].metric)} of each run. {text}.", key)
+    return style.to_svg(figure, f"{title}, {metric_name(lines[0].metric)} of each run. {text}.")
 
 
 def _draw_run(axes: Axes, y: float, run: int, row: dict[str, Any], untrained: dict[str, Any] | None) -> list[float]:
@@ -136,13 +136,12 @@ def _line_alt(line: Line, names: Sequence[str]) -> str:
     return ", ".join([*values, f"chance {written(line.chance)}"])
 
 
-def calibration(bins: Sequence[tuple[float, float, int]], key: str, name: str) -> Markup:
+def calibration(bins: Sequence[tuple[float, float, int]], name: str) -> Markup:
     """The share of positives against the predicted probability; the diagonal is perfect calibration.
 
     Args:
         bins: mean probability, share of positives and number of images of each bin.
-        key: names the figure's ids.
-        name: of the run and the finding.
+        name: of the run, the finding and the protocol.
     """
     figure, axes = style.new_figure(260, 260, grid="both")
     predicted, positive, count = np.array(bins, dtype=np.float64).T
@@ -155,20 +154,17 @@ def calibration(bins: Sequence[tuple[float, float, int]], key: str, name: str) -
     axes.set_xlabel("predicted probability")
     axes.set_ylabel("share of positives")
     text = "; ".join(f"of {int(n)} at about {p:.2f}, {share:.0%} positive" for p, share, n in bins)
-    return style.to_svg(figure, f"Calibration of {name}: {text}.", key)
+    return style.to_svg(figure, f"Calibration of {name}: {text}.")
 
 
-def confusion(
-    matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[str], finding: str, key: str, name: str
-) -> Markup:
+def confusion(matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[str], finding: str, name: str) -> Markup:
     """True classes down, predicted ones across; a cell shows a count, and its colour the share of its row.
 
     Args:
         matrix: counts.
         classes: names of rows and columns.
         finding: gives the colour.
-        key: names the figure's ids.
-        name: of the run and the finding.
+        name: of the run, the finding and the protocol.
     """
     figure, axes = style.new_figure(250, 250)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -181,17 +177,16 @@ def confusion(
         f"of {row.sum()} {label}, " + ", ".join(f"{n} predicted {c}" for n, c in zip(row, classes, strict=True))
         for label, row in zip(classes, matrix, strict=True)
     )
-    return style.to_svg(figure, f"Confusion matrix of {name}: {text}", key)
+    return style.to_svg(figure, f"Confusion matrix of {name}: {text}")
 
 
-def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, key: str, alt: str) -> Markup:
+def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, alt: str) -> Markup:
     """The weights of each study of a sequence on every study; the correct ones lie on the diagonal.
 
     Args:
         weights: rows that sum to 1.
         across: what the columns are.
         down: what the rows are.
-        key: names the figure's ids.
         alt: what it shows, in a sentence.
     """
     figure, axes = style.new_figure(270, 270)
@@ -207,7 +202,7 @@ def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, 
     axes.set_yticks(steps, numbers)
     axes.set_xlabel(across)
     axes.set_ylabel(down)
-    return style.to_svg(figure, alt, key)
+    return style.to_svg(figure, alt)
 
 
 def _cells(axes: Axes, share: Float[np.ndarray, "row column"], texts: list[list[str]], colour: str) -> None:

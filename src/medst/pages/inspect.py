@@ -147,22 +147,20 @@ def _figures(summary: dict[str, Any]) -> dict[str, Markup]:
             words["histogram"]["from"],
             words["histogram"]["rows"],
             label="words per report",
-            key="words",
             alt=f"Lengths of reports; half of them have up to {words['quantiles']['50 %']:.0f} words.",
         )
         found["studies"] = figures.counts(
             _studies_per_patient(summary["studies_a_patient"]),
-            key="studies",
             alt="Patients by their number of studies.",
         )
     if "days_between_studies" in summary:
         days = summary["days_between_studies"]
         alt = f"Time between a patient's studies; the median is {days['quantiles']['50 %']:.1f} days."
-        found["days"] = figures.counts(days["bins"], key="days", alt=alt)
+        found["days"] = figures.counts(days["bins"], alt=alt)
     if "labels" in summary:
         shares = _label_shares(summary["labels"])
         text = ", ".join(f"{label} {100 * answers['present']:.0f} %" for label, answers in shares.items())
-        found["labels"] = figures.prevalence(shares, key="labels", alt=f"Share of studies with each label: {text}")
+        found["labels"] = figures.prevalence(shares, alt=f"Share of studies with each label: {text}")
     return found
 
 

@@ -19,9 +19,9 @@ from medst.pages.figure_style import RUN_COLOURS
 from medst.pages.html import render, write_page
 from medst.pages.inputs import PatientInputs, RunInputs, read_patient_inputs, read_run
 from medst.pages.patients import ShownPatient, read_patients
-from medst.pages.tables import csv_of, row_of
+from medst.pages.tables import csv_of
 from medst.pages.verdict import verdict
-from medst.pages.wording import metric_name, readable
+from medst.pages.wording import readable
 from medst.progress import Progress
 
 MOST_DRAWN = 10
@@ -105,7 +105,7 @@ def _content(results_files: Sequence[ResultsFile], run: RunInputs | None) -> dic
         "facts": [_facts(one, run) for one in results_files],
         "csv": csv_of(results_files),
         "csv_name": "results.csv",
-        "benchmarks": [_benchmark(one, number) for number, one in enumerate(benchmarks)],
+        "benchmarks": [_benchmark(one) for one in benchmarks],
         "left_out": [(one.name, left) for one in results_files for left in one.results["left_out"]],
         "warnings": [(one.name, warning) for one in results_files for warning in one.results["warnings"]],
         "training": None if run is None else _training(run),
@@ -164,50 +164,46 @@ def _training(run: RunInputs) -> dict[str, Any]:
     }
 
 
-def _benchmark(one: BenchmarkResults, number: int) -> dict[str, Any]:
+def _benchmark(one: BenchmarkResults) -> dict[str, Any]:
     drawn = one.headline()[:MOST_DRAWN]
     first = [*drawn, *(line for line in one.lines if line.is_summary and line not in drawn)]
     others = [line for line in one.lines if line not in first]
-    rows = [row_of(line) for line in [*first, *others]]
     metrics = {line.metric for line in one.lines}
+    title = f"{one.title}, protocol {one.protocol}"
     asks = BENCHMARKS[one.task].asks.replace("`", "")
     return {
         "id": f"{one.task}-{one.dataset}-{one.protocol}",
-        "title": one.title,
+        "title": title,
         "protocol": one.protocol,
         "question": asks[:1].upper() + asks[1:],
         "meaning": PROTOCOL_NOTES[one.protocol],
         "notes": [note for metric, note in METRIC_NOTES.items() if metric in metrics],
-        "metric": metric_name(drawn[0].metric, drawn[0].folds) if drawn else "",
-        "figure": figures.intervals(drawn, one.names, f"intervals-{number}") if drawn else "",
+        "metric": drawn[0].name if drawn else "",
+        "figure": figures.intervals(drawn, one.names, title) if drawn else "",
         "more": len(one.headline()) - len(drawn),
         "runs": [
-            {
-                "name": name,
-                "colour": RUN_COLOURS[place % len(RUN_COLOURS)],
-                "errors": _errors(name, details, f"{number}-{place}"),
-            }
+            (name, RUN_COLOURS[place % len(RUN_COLOURS)], _errors(details, f"{name}, protocol {one.protocol}"))
             for place, (name, details) in enumerate(zip(one.names, one.details, strict=True))
         ],
-        "rows": rows[: len(first)],
-        "other_rows": rows[len(first) :],
+        "lines": first,
+        "other_lines": others,
         "published": list({(p.system, p.source, p.confirmed) for line in one.lines for p in line.published}),
         "is_one_copy": len(set(one.fingerprints)) == 1,
     }
 
 
-def _errors(name: str, details: dict[str, Any], key: str) -> list[tuple[str, str, Markup]]:
+def _errors(details: dict[str, Any], name: str) -> list[tuple[str, str, Markup]]:
     """Finding, caption and figure of every confusion matrix and calibration curve of a run."""
-    found = []
-    for place, (finding, counts) in enumerate(details["confusion"].items()):
-        matrix, subject = np.array(counts), f"{name}, {readable(finding).lower()}"
-        figure = figures.confusion(matrix, details["classes"], finding, f"confusion-{key}-{place}", subject)
-        found.append((finding, "", figure))
-    for place, (finding, bins) in enumerate(details["calibration"].items()):
-        if bins:
-            figure = figures.calibration(bins, f"calibration-{key}-{place}", f"{name}, {finding}")
-            found.append((finding, "calibration", figure))
-    return found
+    matrices = [
+        (finding, "", figures.confusion(np.array(matrix), details["classes"], finding, f"{readable(finding)}, {name}"))
+        for finding, matrix in details["confusion"].items()
+    ]
+    curves = [
+        (finding, "calibration", figures.calibration(bins, f"{readable(finding)}, {name}"))
+        for finding, bins in details["calibration"].items()
+        if bins
+    ]
+    return matrices + curves
 
 
 def _patients(inputs: PatientInputs, count: int) -> dict[str, Any]:
@@ -223,19 +219,10 @@ def _patients(inputs: PatientInputs, count: int) -> dict[str, Any]:
 
 def _alignment_figures(patient: ShownPatient) -> tuple[Markup, Markup]:
     name = f"patient {patient.patient_id}"
-    forward = figures.alignment(
-        patient.forward,
-        down="image of study",
-        across="report of study",
-        key=f"forward-{patient.patient_id}",
-        alt=f"Weights of each image on the reports, {name}: {patient.hits} of {patient.total} images have their own report "
-        "on top.",
+    own = f"{patient.hits} of {patient.total} images have their own report on top"
+    forward = f"Weights of each image on the reports, {name}: {own}."
+    reverse = f"Where each image of {name} lands on the way to the reports and back."
+    return (
+        figures.alignment(patient.forward, down="image of study", across="report of study", alt=forward),
+        figures.alignment(patient.reverse, down="start: image of study", across="landing: image of study", alt=reverse),
     )
-    reverse = figures.alignment(
-        patient.reverse,
-        down="start: image of study",
-        across="landing: image of study",
-        key=f"reverse-{patient.patient_id}",
-        alt=f"Where each image of {name} lands on the way to the reports and back.",
-    )
-    return forward, reverse

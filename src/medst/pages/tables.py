@@ -1,12 +1,12 @@
-"""The numbers of benchmarks as rows of tables: for a page, for Markdown, LaTeX and CSV."""
+"""The numbers of benchmarks as tables: Markdown, LaTeX and CSV."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from medst.pages.collect_results import BenchmarkResults, Line, ResultsFile, collect, read_results_files
+from medst.pages.collect_results import BenchmarkResults, ResultsFile, collect, read_results_files
 from medst.pages.html import csv_uri
-from medst.pages.wording import metric_format, metric_name, readable
+from medst.pages.wording import readable
 
 CSV_COLUMNS = (
     "run", "protocol", "task", "dataset", "metric", "finding", "folds", "model", "value", "std", "low", "high", "n",
@@ -24,35 +24,6 @@ def csv_of(results_files: Sequence[ResultsFile]) -> str:
     return csv_uri(CSV_COLUMNS, ([row[column] for column in CSV_COLUMNS] for row in rows))
 
 
-def row_of(line: Line) -> dict[str, Any]:
-    """One line of a benchmark as text."""
-    written = metric_format(line.metric)
-    rows = [row for row in line.trained if row is not None]
-    return {
-        "metric": metric_name(line.metric, line.folds),
-        "finding": line.finding,
-        "is_summary": line.is_summary,
-        "chance": written(line.chance),
-        "published": [f"{written(one.value)} ({one.system})" for one in line.published],
-        "n": ", ".join(dict.fromkeys(f"{row['n']:,}" for row in rows)),
-        "cells": [
-            None if row is None else {
-                "value": written(row["value"]),
-                "spread": spread_text(row, written),
-                "untrained": None if untrained is None else written(untrained["value"]),
-            }
-            for row, untrained in zip(line.trained, line.untrained, strict=True)
-        ],
-    }  # fmt: skip
-
-
-def spread_text(row: dict[str, Any], written: Callable[[float], str]) -> str:
-    """The interval of a number, or its standard deviation; empty if it has neither."""
-    if row["low"] is not None:
-        return f"{written(row['low'])} to {written(row['high'])}"
-    return f"± {written(row['std'])}" if row["std"] else ""
-
-
 def tables_of(runs: Sequence[Path], language: Literal["markdown", "latex"]) -> str:
     """All numbers as text, one table per benchmark and protocol.
 
@@ -67,13 +38,14 @@ def _cells(benchmark: BenchmarkResults) -> tuple[list[str], list[list[str]]]:
     runs = [column for name in benchmark.names for column in (name, "untrained")]
     head = ["Metric", "Finding", "n", "Chance", *runs, "Published"]
     body = []
-    for row in map(row_of, benchmark.lines):
+    for line in benchmark.lines:
         cells: list[str] = []
-        for cell in row["cells"]:
-            spread = f" ({cell['spread']})" if cell and cell["spread"] else ""
-            cells += [f"{cell['value']}{spread}", cell["untrained"] or ""] if cell else ["", ""]
-        published = "; ".join(row["published"])
-        body.append([row["metric"], readable(row["finding"]), row["n"], row["chance"], *cells, published])
+        for row, untrained in line.runs():
+            spread = row and line.spread(row)
+            value = f"{line.written(row['value'])}{f' ({spread})' if spread else ''}" if row else ""
+            cells += [value, line.written(untrained["value"]) if row and untrained else ""]
+        published = "; ".join(f"{line.written(one.value)} ({one.system})" for one in line.published)
+        body.append([line.name, readable(line.finding), line.n, line.written(line.chance), *cells, published])
     if not any(line[-1] for line in body):
         head, body = head[:-1], [line[:-1] for line in body]
     return head, body
