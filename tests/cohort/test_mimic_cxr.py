@@ -170,7 +170,7 @@ def test_reports_that_can_t_be_used_are_named(tree: Any, rejections: Rejections)
     assert images_of(cohort) == [(good.image_id(0), good.image_id(1))]
     assert rejections(cohort.path) == [
         ("report", "s50000002", "the report is empty"),
-        ("report", "s50000005", "no report file"),
+        ("report", "s50000005", "no such file"),
         ("report", "s50000006", "not UTF-8 text (byte 0 is 0xff)"),
         ("report", "s50000007", "not UTF-8 text (byte 19 is 0xe9)"),
         ("report", "s50000008", "not UTF-8 text (it holds zero bytes)"),

@@ -142,7 +142,7 @@ def _read_sectioned(place: Path, studies: list[str], whole: bool) -> list[Text]:
 
 def _read_block(number: int, place: Path, paths: list[str], whole: bool) -> tuple[int, list[Text]]:
     if place.is_dir():
-        return number, [_text(_from_folder(place / path), path, whole) for path in paths]
+        return number, [_text(read_or_reason(place / path, MOST_BYTES), path, whole) for path in paths]
     stat = place.stat()
     archive, members = _open_zip(place, stat.st_mtime_ns)
     return number, [_text(_from_zip(archive, members.get(path)), path, whole) for path in paths]
@@ -176,11 +176,6 @@ def _from_zip(archive: zipfile.ZipFile, member: str | None) -> bytes | str:
         return content if len(content) <= MOST_BYTES else TOO_LARGE
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error) as error:
         return f"damaged in the zip file ({type(error).__name__})"
-
-
-def _from_folder(path: Path) -> bytes | str:
-    content = read_or_reason(path, MOST_BYTES)
-    return "no report file" if content == "no such file" else content
 
 
 def _text(read: bytes | str, path: str, whole: bool) -> Text:
