@@ -27,44 +27,25 @@ ORIENTATION, UPRIGHT, TURNED = 0x0112, 1, (5, 6, 7, 8)  # Exif tag and values
 REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Decode a file to the pixels that `cv2.imread` gives.
+def decode(data: bytes, fast: bool = False) -> tuple[np.ndarray, int, tuple[int, int]]:
+    """Decode a file to the pixels that `cv2.imread` gives, or if `fast`, a JPEG at a fraction of its size.
 
     Returns:
-        uint8 (height, width).
+        uint8 (ceil(height / part), ceil(width / part)); part: 1, or if `fast` the largest of 8, 4, 2 and 1 that leaves the
+        longer side no smaller than the stored size; height and width of the full image.
 
     Raises:
         UnreadableImage: see `check_header`; or OpenCV can't decode it, or it has no contrast.
     """
-    check_header(data)
-    return _decode(data, 1)
-
-
-def decode_reduced(data: bytes) -> tuple[np.ndarray, int, tuple[int, int]]:
-    """Decode a JPEG at a fraction of its size, which takes less time; other formats at full size.
-
-    Returns:
-        uint8 (ceil(height / part), ceil(width / part)); part: the largest of 8, 4, 2 and 1 that leaves the longer side no
-        smaller than what is stored; height and width of the full image.
-
-    Raises:
-        UnreadableImage: as `decode`.
-    """
     jpeg, size = check_header(data)
-    part = next((part for part in REDUCED if jpeg and max(size) >= part * SIDE), 1)
-    image = _decode(data, part)
-    return image, part, size if part > 1 else (image.shape[0], image.shape[1])
-
-
-def _decode(data: bytes, reduction: int) -> np.ndarray:
-    flag = REDUCED[reduction] if reduction > 1 else cv2.IMREAD_GRAYSCALE
+    part = next((part for part in REDUCED if fast and jpeg and max(size) >= part * SIDE), 1)
     try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), REDUCED.get(part, cv2.IMREAD_GRAYSCALE))
     except cv2.error:
         image = None
     if image is None:
         raise UnreadableImage("OpenCV can't decode it")
-    return check_contrast(image)
+    return check_contrast(image), part, size if part > 1 else (image.shape[0], image.shape[1])
 
 
 def check_header(data: bytes) -> tuple[bool, tuple[int, int]]:

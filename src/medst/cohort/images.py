@@ -8,7 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from medst.cohort.decode_jpeg import decode, decode_reduced
+from medst.cohort.decode_jpeg import decode
 from medst.cohort.dicom import read_dicom, read_element
 from medst.cohort.resize import resize
 from medst.cohort.unreadable_image import check_contrast, read_bytes
@@ -44,7 +44,8 @@ def read_grey(path: Path, reading: Reading = AS_RELEASED) -> np.ndarray:
         OSError: every other image would fail as well, see `medst.cohort.unreadable_image.read_or_reason`.
         MedstError: it is DICOM, and the packages for that are missing.
     """
-    return _grey(path, read_bytes(path), reading)
+    data = read_bytes(path)
+    return check_contrast(read_dicom(data, reading.intensity)) if is_dicom(path, data) else decode(data)[0]
 
 
 def read_square(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray, tuple[int, int]]:
@@ -65,11 +66,11 @@ def read_square(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray,
 
 def to_square(path: Path, data: bytes, reading: Reading) -> tuple[np.ndarray, tuple[int, int]]:
     """`read_square` for a file whose content is already there."""
-    if reading.decode == "fast" and not is_dicom(path, data):
-        reduced, part, size = decode_reduced(data)
-        return resize(reduced, part, size), size
-    image = _grey(path, data, reading)
-    return resize(image), (image.shape[0], image.shape[1])
+    if is_dicom(path, data):
+        image = check_contrast(read_dicom(data, reading.intensity))
+        return resize(image), (image.shape[0], image.shape[1])
+    image, part, size = decode(data, fast=reading.decode == "fast")
+    return resize(image, part, size), size
 
 
 def read_square_on_one_thread(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[int, int]]:
@@ -91,9 +92,3 @@ def read_grey_and_date(path: Path) -> tuple[np.ndarray, str]:
 def is_dicom(path: Path, data: bytes) -> bool:
     """Whether a file is DICOM, by its first 132 bytes or its suffix."""
     return data[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
-
-
-def _grey(path: Path, data: bytes, reading: Reading) -> np.ndarray:
-    if is_dicom(path, data):
-        return check_contrast(read_dicom(data, reading.intensity))
-    return decode(data)

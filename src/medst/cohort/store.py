@@ -144,12 +144,7 @@ def _open_images(file: Path) -> np.ndarray:
         raise
     except Exception as error:  # numpy raises all kinds of errors for a damaged header
         raise ValueError(f"images.npy: {error}") from error
-    if (
-        images.dtype != np.uint8
-        or images.ndim != 3
-        or images.shape[1:] != (SIDE, SIDE)
-        or not images.flags.c_contiguous
-    ):
+    if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or not images.flags.c_contiguous:
         raise ValueError(f"images.npy holds {images.dtype} {images.shape}, not uint8 (N, {SIDE}, {SIDE})")
     return images
 
