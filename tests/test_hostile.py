@@ -32,7 +32,7 @@ from medst.cohort import guarded_decode
 from medst.cohort.images import Reading
 from medst.cohort.prepare import prepare
 from medst.cohort.store import open_cohort
-from medst.cohort.unreadable_image import UnreadableImage
+from medst.cohort.unreadable import UnreadableImage
 from medst.errors import MedstError
 from medst.evaluate.prompts import read_prompts
 from medst.evaluate.results import SCHEMA, read_results

@@ -21,7 +21,7 @@ from medst.cli import main
 from medst.cohort import guarded_decode
 from medst.cohort.prepare import prepare
 from medst.cohort.store import open_cohort
-from medst.cohort.unreadable_image import UnreadableImage
+from medst.cohort.unreadable import UnreadableImage
 from medst.errors import MedstError
 from medst.use import read_picture
 

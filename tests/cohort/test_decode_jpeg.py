@@ -16,7 +16,7 @@ from tests.cohort.test_resize import frame, noise, smooth
 from medst.cohort.guarded_decode import read_guarded
 from medst.cohort.images import Reading, read_grey, read_square
 from medst.cohort.resize import SIDE
-from medst.cohort.unreadable_image import UnreadableImage
+from medst.cohort.unreadable import UnreadableImage
 
 
 def jpeg(image: np.ndarray, **options: bool) -> bytes:

@@ -18,7 +18,7 @@ from tests.cohort.dicoms import DEADLY, by_gdcm, bytes_of, dataset_of, dicom, fu
 from medst.cohort.dicom import BAND, read_dicom, read_element
 from medst.cohort.guarded_decode import guarded, read_guarded
 from medst.cohort.images import Reading, read_grey, read_square
-from medst.cohort.unreadable_image import UnreadableImage
+from medst.cohort.unreadable import UnreadableImage
 from medst.errors import MedstError
 
 

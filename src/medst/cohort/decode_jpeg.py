@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from medst.cohort.resize import SIDE
-from medst.cohort.unreadable_image import UnreadableImage, check_contrast, check_size
+from medst.cohort.unreadable import UnreadableImage, check_contrast, check_size
 
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"

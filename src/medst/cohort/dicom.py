@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from medst.cohort.unreadable_image import MOST_BYTES, UnreadableImage, check_size, read_or_reason
+from medst.cohort.unreadable import MOST_BYTES, UnreadableImage, check_size, read_or_reason
 from medst.errors import MedstError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from medst.child import ChildError, GuardedProcess
 from medst.cohort.decode_jpeg import JPEG, MOST_SCANS, PNG, START_OF_SCAN
 from medst.cohort.images import AS_RELEASED, Reading, is_dicom, read_square_on_one_thread, to_square
-from medst.cohort.unreadable_image import UnreadableImage, read_bytes
+from medst.cohort.unreadable import UnreadableImage, read_bytes
 from medst.files import UnusableFile, open_regular
 
 HEAD = 132

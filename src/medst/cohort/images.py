@@ -11,7 +11,7 @@ import numpy as np
 from medst.cohort.decode_jpeg import decode
 from medst.cohort.dicom import read_dicom, read_element
 from medst.cohort.resize import resize
-from medst.cohort.unreadable_image import check_contrast, read_bytes
+from medst.cohort.unreadable import check_contrast, read_bytes
 from medst.errors import MedstError
 
 
@@ -41,7 +41,7 @@ def read_grey(path: Path, reading: Reading = AS_RELEASED) -> np.ndarray:
     Raises:
         UnreadableImage: missing, not a regular file, empty, truncated, not a picture, not grey in 8 bits, too small, too
             large or without contrast.
-        OSError: every other image would fail as well, see `medst.cohort.unreadable_image.read_or_reason`.
+        OSError: every other image would fail as well, see `medst.cohort.unreadable.read_or_reason`.
         MedstError: it is DICOM, and the packages for that are missing.
     """
     data = read_bytes(path)

@@ -21,7 +21,7 @@ from medst.cohort.report_text import (
     report_text,
     section_text,
 )
-from medst.cohort.unreadable_image import read_or_reason
+from medst.cohort.unreadable import read_or_reason
 from medst.errors import MedstError
 from medst.jobs import Workers
 

@@ -19,7 +19,7 @@ from medst.cohort.options import Options
 from medst.cohort.pairs import PairSources, draw_splits, write_pairs
 from medst.cohort.raw_tables import read_csv
 from medst.cohort.report_text import MOST_BYTES, TEXT_COLUMNS, Text, section_text
-from medst.cohort.unreadable_image import UnreadableImage, read_or_reason
+from medst.cohort.unreadable import UnreadableImage, read_or_reason
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
 from medst.files import sha256

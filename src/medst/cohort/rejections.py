@@ -1,7 +1,7 @@
 """Account for every row of the raw tables: it is in the cohort, or in rejected.csv with a reason.
 
 The reasons themselves are in the modules of the data sets; those for images in decode_jpeg.py, dicom.py and
-unreadable_image.py.
+unreadable.py.
 """
 
 from collections import Counter

@@ -29,7 +29,7 @@ from medst.cohort.options import Options
 from medst.cohort.rejections import COUNTED, LEFT_OUT, Rejections
 from medst.cohort.resize import SIDE
 from medst.cohort.store import SCHEMA, Cohort, digest_table, read_meta
-from medst.cohort.unreadable_image import UnreadableImage
+from medst.cohort.unreadable import UnreadableImage
 from medst.errors import MedstError
 from medst.files import (
     atomic,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medst.cohort.images import AS_RELEASED, Reading, read_grey
 from medst.cohort.resize import resize
-from medst.cohort.unreadable_image import MOST_PIXELS, SMALLEST_SIDE, UnreadableImage
+from medst.cohort.unreadable import MOST_PIXELS, SMALLEST_SIDE, UnreadableImage
 from medst.errors import MedstError
 from medst.use.geometry import Geometry
 

@@ -1,4 +1,4 @@
-"""The error for an image that can't be used, and the limits that every image must meet, whatever its format."""
+"""Why a file of a raw data set is rejected: reasons for unreadable files, and the error and limits for all images."""
 
 import errno
 from pathlib import Path
