@@ -1,12 +1,11 @@
 """Results in the terminal."""
 
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 WIDTH = 200
-"""Characters per line where the output is not a terminal."""
+"""Characters per line: in a narrower terminal, lines that it wraps are easier to read than cells that are wrapped."""
 
 
 def print_results(results: dict[str, Any], file: Path, tasks: Collection[str], datasets: Collection[str]) -> None:
@@ -22,8 +21,7 @@ def print_results(results: dict[str, Any], file: Path, tasks: Collection[str], d
 
     from medst.evaluate.summary import not_measured, summary_table
 
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
-    console.print(summary_table(results, tasks, datasets))
+    Console(width=WIDTH, markup=False, highlight=False).print(summary_table(results, tasks, datasets))
     for sentence in not_measured(results, tasks, datasets):
         print(sentence)
     for warning in results["warnings"]:
