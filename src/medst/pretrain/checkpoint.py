@@ -27,6 +27,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -38,33 +39,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from medst import NUMERICS, __version__
 from medst.distributed import random_state, set_random_state
 from medst.errors import MedstError
-from medst.files import disk_errors, is_free, read_json, sha256, write_json
+from medst.files import disk_errors, is_free, part_of, read_json, replace_folder, set_aside, sha256, write_json
 from medst.pretrain.metrics import METRICS, Metrics
 from medst.pretrain.schedule import Average
-from medst.recipes.settings import Recipe, changed_settings, to_dict
+from medst.recipes.settings import Recipe, RunSettings, changed_settings, to_dict
 from medst.weights.state_dict import read_safetensors, write_safetensors
 
 DIGESTS = "sha256.json"
 STATE = "run.json"
 SETTINGS = {"medst_version": str, "recipe": dict, "cohort": {"dataset": str, "fingerprint": str}}
 """Form of settings.json, see `medst.files.misfit`."""
-FREE_TO_CHANGE = frozenset(
-    (
-        "name",
-        "optimiser.stop_after",
-        "run.precision",
-        "run.loader_workers",
-        "run.save_every",
-        "run.save_minutes",
-        "run.keep_states",
-        "run.engine",
-        "run.checkpoint_activations",
-        "optimiser.accumulate",
-        "run.logger",
-        "run.project",
-        "run.name",
-    )
-)
+FREE_TO_CHANGE = {f"run.{each.name}" for each in fields(RunSettings)} - {"run.seed", "run.compile"}
+FREE_TO_CHANGE |= {"name", "optimiser.stop_after", "optimiser.accumulate"}
 """Settings that may differ when a run is resumed."""
 
 
@@ -204,15 +190,16 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, newest first."""
-        found = [path for path in self.state.glob("step-*") if path.suffix not in (".part", ".damaged")]
+        found = [path for path in self.state.glob("step-*") if not path.suffix]
         return sorted(found, reverse=True)
 
-    def seal(self, part: Path) -> None:
-        """Write the digests of a checkpoint's files and give it its final name, which makes it count."""
+    def seal(self, checkpoint: Path) -> None:
+        """Write the digests of the files in the checkpoint's `.part`, and give it its final name, which makes it count."""
+        part = part_of(checkpoint)
         # A validation after the last step rewrites these two; run.json vouches for both.
         files = [path for path in sorted(part.iterdir()) if path.name not in (STATE, METRICS)]
         write_json(part / DIGESTS, {path.name: sha256(path) for path in files})
-        part.rename(part.with_suffix(""))
+        replace_folder(checkpoint)
 
     def drop_old_checkpoints(self, keep: int) -> None:
         """Keep the newest checkpoints only."""
@@ -220,7 +207,7 @@ class RunFolder:
             shutil.rmtree(checkpoint)
 
     def recover(self) -> list[str]:
-        """Remove unfinished checkpoints; rename damaged ones to step-*.damaged, from the newest to the first intact one.
+        """Remove unfinished checkpoints, and set damaged ones aside, from the newest to the first intact one.
 
         Returns:
             The names of the damaged ones.
@@ -232,27 +219,19 @@ class RunFolder:
             shutil.rmtree(part)
         damaged: list[str] = []
         for checkpoint in self.checkpoints():
-            if _is_intact(checkpoint):
-                return damaged
-            aside = checkpoint.with_suffix(".damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            checkpoint.rename(aside)
+            with suppress(OSError, MedstError):
+                TrainState.read(checkpoint)
+                digests = read_json(checkpoint / DIGESTS, "", {str: str})
+                if all(sha256(checkpoint / name) == digest for name, digest in digests.items()):
+                    return damaged
             damaged.append(checkpoint.name)
+            set_aside(checkpoint)
         if damaged:
             raise MedstError(
                 f"{self.state}: every checkpoint is damaged ({', '.join(damaged)}); start again in a new folder, for "
                 f"instance from {self.path / 'last'} with --start.checkpoint."
             )
         return []
-
-
-def _is_intact(checkpoint: Path) -> bool:
-    try:
-        TrainState.read(checkpoint)
-        digests = read_json(checkpoint / DIGESTS, "", {str: str})
-        return all(sha256(checkpoint / name) == digest for name, digest in digests.items())
-    except (OSError, MedstError):
-        return False
 
 
 def unsharded(tensor: Tensor) -> Tensor:

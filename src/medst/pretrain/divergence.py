@@ -7,39 +7,30 @@ from dataclasses import fields
 
 from medst.batch import Batch
 from medst.errors import MedstError
-from medst.pretrain.checkpoint import RunFolder, TrainState
+from medst.pretrain.training import Training
 from medst.weights.state_dict import write_safetensors
 
 REMEMBERED = 50
 """Losses of earlier steps that a loss is compared with."""
 
 
-def stop_if_diverged(
-    loss: float, state: TrainState, explode_above: float, folder: RunFolder, batches: Sequence[Batch], rank: int
-) -> None:
-    """Raise an error if the loss diverges; the step's batches are then kept as safetensors, one file each.
-
-    Args:
-        loss: of the step after those that `state` counts.
-        state: progress of the run, with the losses of the last steps.
-        explode_above: see `find_divergence`.
-        folder: of the run.
-        batches: those of the step on this device.
-        rank: of this device.
+def stop_if_diverged(training: Training, loss: float, parts: Sequence[Batch]) -> None:
+    """Raise an error if the loss of the next step diverges; its batches are then kept as safetensors, one file each.
 
     Raises:
         MedstError: the loss is not finite, or explodes.
     """
-    wrong = find_divergence(loss, state.recent, explode_above)
+    state, folder = training.state, training.folder
+    wrong = find_divergence(loss, state.recent, training.recipe.optimiser.explode_above)
     if wrong is None:
         return
     place = folder.path / f"failed-step-{state.step:09d}"
     place.mkdir(exist_ok=True)
-    files = [place / f"batch-{rank * len(batches) + part}.safetensors" for part in range(len(batches))]
-    for file, batch in zip(files, batches, strict=True):
+    files = [place / f"batch-{training.engine.rank * len(parts) + part}.safetensors" for part in range(len(parts))]
+    for file, batch in zip(files, parts, strict=True):
         write_safetensors(file, {f.name: getattr(batch, f.name) for f in fields(batch)})
     raise MedstError(
-        f"The loss {wrong} at step {state.step} (pairs {batches[0].pair[:8].tolist()} and on, the batch is in {files[0]}); "
+        f"The loss {wrong} at step {state.step} (pairs {parts[0].pair[:8].tolist()} and on, the batch is in {files[0]}); "
         f"the last checkpoint in {folder.state} is untouched. A lower --optimiser.lr may help."
     )
 

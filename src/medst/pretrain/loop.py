@@ -197,7 +197,7 @@ def take_step(training: Training, parts: list[Batch], epoch: int, waited: float)
     engine.bare.train()
     own, backward = engine.forward(parts, loss_shares(number, training.steps, recipe.objective))
     losses = engine.mean(own)
-    stop_if_diverged(losses["loss"], state, recipe.optimiser.explode_above, training.folder, parts, engine.rank)
+    stop_if_diverged(training, losses["loss"], parts)
     backward()
     norm = engine.clip(recipe.optimiser.clip or math.inf)
     if math.isfinite(norm) and not (recipe.optimiser.skip_above and norm > recipe.optimiser.skip_above):

@@ -13,7 +13,7 @@ from medst.batch import Batches
 from medst.cohort.store import Cohort
 from medst.distributed import seed_process
 from medst.errors import MedstError
-from medst.files import recover_folder
+from medst.files import part_of, recover_folder
 from medst.pretrain.checkpoint import RunFolder, TrainState, load_state, save_state, unsharded
 from medst.pretrain.schedule import Average, make_optimiser
 from medst.pretrain.step import Engine, Step, make_accelerator
@@ -134,12 +134,12 @@ class Training:
             if is_main:
                 self._write_state(final)
             return
-        part = final.with_suffix(".part")
+        part = part_of(final)
         save_state(part, *self._tensors(), rank=self.engine.rank, device=self.engine.device)
         self.accelerator.wait_for_everyone()  # each has written its random state
         if is_main:
             self._write_state(part)
-            self.folder.seal(part)
+            self.folder.seal(final)
             self.folder.drop_old_checkpoints(self.recipe.run.keep_states)
         self.accelerator.wait_for_everyone()
         self.saved_at, self.saved_step = time.monotonic(), self.state.step
