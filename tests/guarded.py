@@ -1,4 +1,4 @@
-"""What tests run in child processes; a module of its own, so that a child imports no more than it needs."""
+"""Functions that tests run in child processes; a separate module, so that a child imports little."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Differences by hand; a small job that does nothing twice, survives failed runs and refuses the folder of another one."""
+"""Differences by hand; a small job that repeats nothing, survives failed runs and refuses another job's folder."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ def test_differences_are_paired_by_seed_with_student_s_interval() -> None:
     assert "| **+200.0 (+1.0 to " in as_table([reference, row], 3)
 
 
-def test_what_is_missing_is_left_out_of_its_pair_and_said() -> None:
+def test_missing_runs_are_left_out_of_differences_and_counted() -> None:
     values = {("reference", seed): {"m": value} for seed, value in enumerate((0.1, 0.2, 0.6))}
     values |= {("no-local", 0): {"m": 0.2}, ("no-local", 2): {"m": 0.9}}
     chosen = [variant for variant in VARIANTS if variant.name in ("no-local", "days")]
@@ -105,7 +105,7 @@ def test_a_run_that_fails_is_named_in_the_table_and_the_others_are_measured(job:
     assert {row["variant"] for row in found["rows"] if row["mean"] is not None} == {"reference", "mixed-laterals"}
 
 
-def test_a_job_does_nothing_twice_and_measures_again_what_is_damaged(
+def test_a_job_repeats_nothing_but_damaged_results(
     job: Path, quick: Recipe, phantom_cohort: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "job"
@@ -180,14 +180,14 @@ class Deadly:
         return os._exit, (1,)
 
 
-def test_a_killed_process_is_a_sentence(tmp_path: Path) -> None:
+def test_a_killed_process_is_reported(tmp_path: Path) -> None:
     run = module._Run("reference", 0, tmp_path / "reference-0", Deadly(), [])  # type: ignore[arg-type]
     with pytest.raises(MedstError, match="was killed, most likely because memory ran out; the same command resumes"):
         module._run_all([run], 1, lambda done, total, note: None)
 
 
 @pytest.mark.parametrize("error", [MedstError("The loss is nan at step 3."), RuntimeError("out of memory\nmore")])
-def test_what_fails_is_one_run_and_what_ends_is_the_job(
+def test_an_error_fails_one_run_but_a_full_disk_or_ctrl_c_ends_the_job(
     error: Exception, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raising(what: BaseException) -> str | None:
@@ -212,9 +212,7 @@ def test_impossible_jobs_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "job").exists()
 
 
-def test_comparisons_that_can_not_be_measured_are_refused_before_the_first_run(
-    phantom_cohort: Path, tmp_path: Path
-) -> None:
+def test_unusable_comparisons_are_refused_before_the_first_run(phantom_cohort: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     shutil.copytree(phantom_cohort, few)
     with pytest.raises(MedstError, match="has no comparisons: it is a mimic-cxr cohort"):
@@ -236,7 +234,7 @@ def test_comparisons_that_can_not_be_measured_are_refused_before_the_first_run(
         (2000, 9, "temporal-image", "temporal-text, because a category has fewer than 10 pairs of sentences."),
     ],
 )
-def test_a_task_that_comparisons_are_too_few_for_is_left_out_and_named(
+def test_a_task_with_too_few_comparisons_is_left_out_and_named(
     comparisons: int, sentences: int, task: str, said: str, quick: Recipe, phantom_cohort: Path,
     phantom_comparisons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

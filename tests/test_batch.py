@@ -1,4 +1,4 @@
-"""What a batch is, held against a loop over pairs."""
+"""Batches, compared with a loop over pairs."""
 
 import itertools
 from dataclasses import replace
@@ -60,7 +60,7 @@ def test_sequences_are_one_patient_in_time_order(cohort: Cohort) -> None:
     assert seen > 0
 
 
-def test_only_full_sequences_where_the_recipe_says_so(cohort: Cohort) -> None:
+def test_only_full_sequences_if_the_recipe_says_so(cohort: Cohort) -> None:
     found = batches(cohort, replace(DATA, temporal_from=4))
     for number in range(len(found)):
         assert found[number].step_mask.all()
@@ -101,7 +101,7 @@ def test_a_share_of_patients_is_drawn_by_whole_patients(cohort: Cohort) -> None:
         assert cohort.pairs[some.pair.tolist()].filter(patient_id=patient).height == whole
 
 
-def test_too_few_sequences_for_a_batch_is_a_sentence(cohort: Cohort) -> None:
+def test_too_few_sequences_for_a_batch_are_refused(cohort: Cohort) -> None:
     with pytest.raises(MedstError, match="fewer than the 4000"):
         batches(cohort, replace(DATA, sequences_per_batch=4000))
 
@@ -152,7 +152,7 @@ def test_pictures_are_cropped_at_their_own_corners_frontal_before_lateral(cohort
             torch.testing.assert_close(picture[0], cut)
 
 
-def test_moving_a_batch_keeps_what_it_holds(cohort: Cohort) -> None:
+def test_moving_a_batch_keeps_its_content(cohort: Cohort) -> None:
     batch = batches(cohort)[0]
     moved = batch.to("cpu")
     assert isinstance(moved, Batch)
@@ -182,7 +182,7 @@ def test_texts_are_cut_and_padded() -> None:
     parts=st.integers(1, 6),
     costs=st.lists(st.integers(1, 1000), min_size=6, max_size=60),
 )
-def test_dealt_sequences_are_each_there_once_in_parts_of_equal_number(parts: int, costs: list[int]) -> None:
+def test_every_sequence_is_distributed_once_to_parts_of_equal_size(parts: int, costs: list[int]) -> None:
     size = len(costs) // parts
     given_costs = np.array(costs[: size * parts])
     dealt = distribute(given_costs, parts)
@@ -194,7 +194,7 @@ def test_dealt_sequences_are_each_there_once_in_parts_of_equal_number(parts: int
     assert max(sums) - min(sums) <= size * given_costs.max()
 
 
-def test_dealing_evens_out_what_devices_have_to_compute(cohort: Cohort) -> None:
+def test_distribution_balances_the_cost_of_devices(cohort: Cohort) -> None:
     data = replace(DATA, sequences_per_batch=3)
     tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
 
@@ -244,7 +244,7 @@ def test_laterals_can_be_left_out(cohort: Cohort) -> None:
     assert torch.equal(own.frontal, none.frontal)
 
 
-def test_mixed_laterals_stay_in_the_order_from_before_full_sequences_came_first(cohort: Cohort) -> None:
+def test_mixed_laterals_keep_the_order_from_before_sorting(cohort: Cohort) -> None:
     own, mixed = (batches(cohort, replace(DATA, laterals=kind)) for kind in ("own", "mixed"))
     moved = 0
     for number in range(len(own)):

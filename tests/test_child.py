@@ -45,7 +45,7 @@ def guard() -> Iterator[GuardedProcess]:
         yield process
 
 
-def test_a_child_is_reused_and_out_of_reach_of_the_terminal(guard: GuardedProcess) -> None:
+def test_a_child_is_reused_and_not_in_the_terminals_group(guard: GuardedProcess) -> None:
     first, group, _ = guard(child)
     again, _, calls = guard(child)
     assert first == again != os.getpid()
@@ -67,12 +67,12 @@ def test_an_end_without_a_signal_is_a_crash_too(guard: GuardedProcess) -> None:
     assert guard(child)[2] == 1
 
 
-def test_a_child_that_the_system_ended_says_so(guard: GuardedProcess) -> None:
+def test_a_child_killed_by_the_system_is_reported(guard: GuardedProcess) -> None:
     with pytest.raises(ChildError, match="most likely because memory ran out"):
         guard(die, signal.SIGKILL)
 
 
-def test_what_an_earlier_call_did_to_the_child_does_not_cost_the_next_one(guard: GuardedProcess) -> None:
+def test_a_child_damaged_by_a_call_does_not_fail_the_next_one(guard: GuardedProcess) -> None:
     first, *_ = guard(child)
     guard(damage)
     assert guard(child)[0] != first
@@ -92,7 +92,7 @@ def test_a_call_is_repeated_once_in_a_new_child_and_only_if_the_old_one_was_used
 
 
 @pytest.mark.parametrize("function", [hang, hang_without_python])
-def test_a_hang_ends_with_the_time_that_a_call_may_take(function: Callable[[], None]) -> None:
+def test_a_hanging_call_ends_after_its_time_limit(function: Callable[[], None]) -> None:
     with GuardedProcess() as guard:
         first, *_ = guard(child)
         guard.seconds = 0.5
@@ -114,14 +114,14 @@ def test_memory_is_limited_for_each_call() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
-def test_a_child_that_grows_is_replaced_before_calls_fail_for_it() -> None:
+def test_a_leaking_child_is_replaced_before_calls_fail() -> None:
     with GuardedProcess(memory=2**28) as guard:
         found = [guard(leak, 2**26) for _ in range(10)]
     assert 2 <= len({process for process, _ in found}) <= 5
     assert max(leaks for _, leaks in found) < 6
 
 
-def test_listed_exceptions_come_back_as_themselves_and_others_by_their_name_alone(guard: GuardedProcess) -> None:
+def test_listed_exceptions_are_raised_and_of_others_only_the_name_is_given(guard: GuardedProcess) -> None:
     for kind, expected in (("refusal", Refusal), ("medst", MedstError), ("disk", OSError)):
         with pytest.raises(expected, match="SECRET") as caught:
             guard(fail, kind)
@@ -132,7 +132,7 @@ def test_listed_exceptions_come_back_as_themselves_and_others_by_their_name_alon
     assert guard(child)[2] == 1
 
 
-def test_what_a_decoder_prints_or_reads_does_not_get_among_calls_and_answers(guard: GuardedProcess) -> None:
+def test_output_and_input_of_a_decoder_do_not_mix_with_messages(guard: GuardedProcess) -> None:
     assert guard(talk) == ["", ""]
     assert guard(child)[2] == 1
 
@@ -151,7 +151,7 @@ def test_answers_are_arrays_and_plain_values(guard: GuardedProcess) -> None:
     st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5),
 )
 @settings(deadline=None, max_examples=50)
-def test_what_is_packed_is_unpacked(some: list[np.ndarray], plain: Any) -> None:
+def test_packing_and_unpacking_are_inverse(some: list[np.ndarray], plain: Any) -> None:
     kind, (found, same) = unpack(pack("value", [some, plain]))
     assert kind == "value"
     assert same == plain
@@ -161,13 +161,13 @@ def test_what_is_packed_is_unpacked(some: list[np.ndarray], plain: Any) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rubbish_for_an_answer_is_a_crash(guard: GuardedProcess, seed: int) -> None:
+def test_a_malformed_answer_counts_as_a_crash(guard: GuardedProcess, seed: int) -> None:
     with pytest.raises(ChildError):
         guard(garbage, seed)
     assert guard(child)[2] == 1
 
 
-def test_a_guard_that_is_pickled_has_a_child_of_its_own(guard: GuardedProcess) -> None:
+def test_a_pickled_guard_has_its_own_child(guard: GuardedProcess) -> None:
     first, *_ = guard(child)
     with pickle.loads(pickle.dumps(guard)) as other:
         assert other(child)[0] != first
@@ -176,7 +176,7 @@ def test_a_guard_that_is_pickled_has_a_child_of_its_own(guard: GuardedProcess) -
     assert guard(child)[0] == first
 
 
-def test_an_interrupt_in_a_call_leaves_no_late_answer_for_the_next(guard: GuardedProcess) -> None:
+def test_after_an_interrupt_no_late_answer_reaches_the_next_call(guard: GuardedProcess) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -191,7 +191,7 @@ def test_an_interrupt_in_a_call_leaves_no_late_answer_for_the_next(guard: Guarde
     assert guard(child)[0] != first
 
 
-def test_a_child_ends_with_its_parent_however_that_ends() -> None:
+def test_a_child_ends_with_its_parent_even_if_that_is_killed() -> None:
     script = "import time; from medst.child import GuardedProcess as G; from tests.guarded import child; g = G(); "
     script += "print(g(child)[0], flush=True); time.sleep(600)"
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
@@ -224,7 +224,7 @@ def test_threads_take_turns(guard: GuardedProcess) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pytest's other threads have nothing to do with it
-def test_a_fork_starts_a_child_of_its_own(guard: GuardedProcess) -> None:
+def test_a_fork_starts_its_own_child(guard: GuardedProcess) -> None:
     first, *_ = guard(child)
     reader, writer = os.pipe()
     if (process := os.fork()) == 0:
@@ -240,7 +240,7 @@ def test_a_fork_starts_a_child_of_its_own(guard: GuardedProcess) -> None:
     assert guard(child)[0] == first
 
 
-def test_a_child_that_does_not_start_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_does_not_start_is_not_blamed_on_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     with GuardedProcess() as guard:
         monkeypatch.setattr(sys, "executable", "/bin/false")
         with pytest.raises(MedstError, match="ended before its first call"):
@@ -250,7 +250,7 @@ def test_a_child_that_does_not_start_is_not_the_files_fault(monkeypatch: pytest.
             guard(child)
 
 
-def test_a_function_that_the_child_can_not_import_is_not_the_files_fault(
+def test_a_function_that_the_child_cannot_import_is_not_blamed_on_the_file(
     guard: GuardedProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(square, "__module__", "nowhere")

@@ -1,4 +1,4 @@
-"""Two processes against one that has both their batches, with gloo on the CPU; random states of devices and processes."""
+"""Two processes (gloo, on the CPU) compared with one that has both batches; random states of devices and processes."""
 
 import socket
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def _gathered(rank: int) -> dict[str, torch.Tensor]:
     return {"gathered": gathered.detach(), "gradient": rows.grad, "total": total, "share": share}  # type: ignore[dict-item]
 
 
-def test_rows_of_all_devices_are_there_and_their_gradients_come_back(tmp_path: Path) -> None:
+def test_rows_of_all_devices_are_gathered_with_their_gradients(tmp_path: Path) -> None:
     first, second = in_two_processes(_gathered, tmp_path)
     expected = torch.cat([torch.arange(6.0).view(3, 2), torch.arange(4.0).view(2, 2)])
     for found in (first, second):
@@ -183,7 +183,7 @@ def test_two_devices_learn_what_one_with_both_batches_does(
             assert mean == pytest.approx(value, rel=TOLERANCE), (number, name)
 
 
-def test_as_released_each_device_contrasts_by_itself(
+def test_as_released_each_device_contrasts_on_its_own(
     setting: tuple[Recipe, str, list[list[Batch]]], tmp_path: Path
 ) -> None:
     recipe, cohort, batches = setting
@@ -221,7 +221,7 @@ def test_an_accelerators_random_state_is_kept(kind: str, takes: int, monkeypatch
     assert torch.equal(torch.get_rng_state(), kept["cpu"])
 
 
-def test_every_process_draws_numbers_of_its_own_and_the_first_as_if_alone() -> None:
+def test_every_process_draws_its_own_numbers_and_the_first_as_if_alone() -> None:
     drawn = []
     for rank in (0, 1, 2):
         torch.manual_seed(42)

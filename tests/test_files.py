@@ -1,4 +1,4 @@
-"""Files are whole or absent, one process writes an output, and what is read is what it should be."""
+"""Files are complete or absent, one process writes an output, and what is read is checked."""
 
 import json
 import multiprocessing
@@ -30,7 +30,7 @@ def grow(folder: Path, text: str) -> None:
     files.replace_folder(folder)
 
 
-def test_a_folder_replaced_survives_a_kill_between_any_two_changes(
+def test_replacing_a_folder_survives_a_kill_at_any_point(
     tmp_path: Path, killing: Callable[[int], AbstractContextManager[list[str]]]
 ) -> None:
     folder = tmp_path / "best"
@@ -48,7 +48,7 @@ def test_a_folder_replaced_survives_a_kill_between_any_two_changes(
     assert killed_after > 10
 
 
-def test_the_folder_one_is_in_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_directory_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     files.part_of(Path()).mkdir()
@@ -99,7 +99,7 @@ def _contend(
     failed.put((two, refused))
 
 
-def test_of_many_processes_never_two_hold_one_output_and_no_lock_stays(tmp_path: Path) -> None:
+def test_no_two_processes_hold_an_output_and_no_lock_remains(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     start, failed = context.Event(), context.Queue()
     everyone = [context.Process(target=_contend, args=(tmp_path / "out", start, 30, failed)) for _ in range(8)]
@@ -164,7 +164,7 @@ def test_a_json_file_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None
             files.read_json(file, "make it again", FORM)
 
 
-def test_a_file_can_t_take_the_place_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_cannot_replace_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (Path(), tmp_path):
         with pytest.raises(MedstError, match="is a folder; give the name of a file"):

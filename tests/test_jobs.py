@@ -15,7 +15,7 @@ from medst.errors import MedstError
 from medst.jobs import Workers
 
 
-def test_no_more_cores_are_counted_than_this_process_may_use() -> None:
+def test_only_cores_that_this_process_may_use_are_counted() -> None:
     sources = Path(sys.modules["medst"].__path__[0]).rglob("*.py")
     assert not [path.name for path in sources if "os.cpu_count" in path.read_text()]
 
@@ -26,7 +26,7 @@ def test_every_job_is_done_once(workers: int) -> None:
         assert sorted(results) == [number * number for number in range(20)]
 
 
-def test_jobs_not_yet_begun_are_dropped_when_the_reader_leaves() -> None:
+def test_calls_not_begun_are_dropped_when_the_block_is_left() -> None:
     begun: list[int] = []
 
     class Calls(list[tuple[int]]):
@@ -40,7 +40,7 @@ def test_jobs_not_yet_begun_are_dropped_when_the_reader_leaves() -> None:
     assert len(begun) < 10_000
 
 
-def test_a_worker_that_the_system_ends_says_what_to_do() -> None:
+def test_a_killed_worker_is_reported_with_what_to_do() -> None:
     def run() -> None:
         with Workers(2).run(die, [(signal.SIGKILL,)] * 4) as results:
             list(results)
@@ -57,9 +57,7 @@ def test_a_worker_that_the_system_ends_says_what_to_do() -> None:
         ("slurm", "--cluster slurm: give dask:ADDRESS"),
     ],
 )
-def test_a_cluster_that_is_not_there_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, cluster: str, sentence: str
-) -> None:
+def test_an_unreachable_cluster_is_reported(monkeypatch: pytest.MonkeyPatch, cluster: str, sentence: str) -> None:
     monkeypatch.setattr("medst.jobs.SECONDS_TO_CONNECT", 0.3)
     with pytest.raises(MedstError, match=sentence), Workers(cluster=cluster).run(square, [(1,)] * 5):
         pass

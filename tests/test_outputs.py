@@ -255,7 +255,7 @@ def test_a_file_damaged_anywhere_ends_in_one_sentence(
 
 
 @pytest.mark.parametrize("verb", ["phantom", "prepare", "pretrain", "embed"])
-def test_leftovers_of_a_first_write_are_not_in_the_way(verb: str, places: dict[str, Path], tmp_path: Path) -> None:
+def test_leftovers_of_a_first_write_do_not_block(verb: str, places: dict[str, Path], tmp_path: Path) -> None:
     first = {"phantom": "phantom.json", "prepare": "header.json", "pretrain": "settings.json", "embed": "embed.json"}
     out = tmp_path / "out"
     out.mkdir()

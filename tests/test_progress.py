@@ -1,4 +1,4 @@
-"""Away from a terminal, progress is lines that make sense in a log."""
+"""Without a terminal, progress is printed as lines for a log."""
 
 import io
 
@@ -19,7 +19,7 @@ def test_stages_print_when_they_begin_and_end() -> None:
     assert lines[3].startswith("train: 10 of 10, loss 1.000 (")
 
 
-def test_a_stage_that_failed_is_not_said_to_have_ended() -> None:
+def test_a_failed_stage_is_not_reported_as_finished() -> None:
     out = io.StringIO()
     try:
         with Display(["draw"], Console(file=out, force_terminal=False)) as display:

@@ -149,7 +149,7 @@ def test_a_block_whose_record_is_damaged_is_read_again(
 
 
 @pytest.mark.parametrize("name", ["header.json.part", "header.json.7.part", "header.json.new"])
-def test_leftovers_of_a_first_write_are_not_in_the_way(
+def test_leftovers_of_a_first_write_do_not_block(
     raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str], name: str
 ) -> None:
     for place in (tmp_path / "cohort", part_of(tmp_path / "cohort")):
@@ -225,7 +225,7 @@ def test_a_worker_that_dies_is_one_sentence(raw: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("place", ["cohort", "cohort.part"])
-def test_a_folder_with_something_else_is_left_alone(raw: Path, tmp_path: Path, place: str) -> None:
+def test_a_folder_with_other_files_is_refused_and_unchanged(raw: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir()
     (tmp_path / place / "thesis.tex").touch()
     with pytest.raises(MedstError, match=r"is not empty and not (a|an unfinished) cohort"):

@@ -1,4 +1,4 @@
-"""The contrast between images and reports, held against two loops."""
+"""The contrast between images and reports, compared with two loops."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_it_is_the_sum_of_both_directions() -> None:
     assert math.isclose(global_loss(like, like).item(), 2 * math.log(4), rel_tol=1e-6)
 
 
-def test_images_and_reports_change_places() -> None:
+def test_images_and_reports_can_be_exchanged() -> None:
     image, report = unit_rows(5, 4, 0), unit_rows(5, 4, 1)
     torch.testing.assert_close(global_loss(image, report), global_loss(report, image))
 
@@ -45,7 +45,7 @@ def test_one_pair_has_no_negatives_and_no_gradient() -> None:
     assert torch.autograd.grad(loss, image)[0].abs().max() < 1e-12
 
 
-def test_parts_that_pick_from_all_rows_have_the_loss_of_the_whole() -> None:
+def test_parts_with_all_candidates_have_the_loss_of_the_full_batch() -> None:
     image, report = unit_rows(6, 4, 0).requires_grad_(), unit_rows(6, 4, 1).requires_grad_()
     parts = [
         global_loss(image[own], report[own], 0.2, (image, report), own.start) * (own.stop - own.start)

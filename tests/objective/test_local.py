@@ -1,4 +1,4 @@
-"""The local alignment, held against a loop over pairs, words and patches."""
+"""The local alignment, compared with a loop over pairs, words and patches."""
 
 from dataclasses import dataclass
 
@@ -89,7 +89,7 @@ def test_any_lengths_and_laterals(pairs: list[tuple[int, bool]], masked: bool, s
     torch.testing.assert_close(ours["local_patches"], patch_side)
 
 
-def test_where_every_token_is_real_both_forms_are_one() -> None:
+def test_both_forms_are_equal_if_every_token_is_real() -> None:
     case = make_case([4, 4], [True, True])
     masked, exact = alignment(True)(*case.tensors()), alignment(False)(*case.tensors())
     for name in masked:
@@ -133,7 +133,7 @@ def test_as_released_the_same_reports_padded_further_give_another_loss_and_maske
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_weights_of_the_word_side_sum_to_one(masked: bool) -> None:
+def test_weights_of_words_sum_to_one(masked: bool) -> None:
     weights = alignment(masked)(*make_case([3, 1], [False, True]).tensors())
     torch.testing.assert_close(weights["word_weights"].sum(1), torch.ones(2, dtype=torch.float64))
     torch.testing.assert_close(weights["patch_weights"].sum(1), torch.ones(2, dtype=torch.float64))
@@ -147,7 +147,7 @@ def test_attended_words_keep_their_length_and_attended_patches_do_not() -> None:
     assert (torch.linalg.vector_norm(out["attended_words"], dim=-1) < 0.99).any()
 
 
-def test_a_pair_does_not_touch_another() -> None:
+def test_pairs_do_not_affect_each_other() -> None:
     case = make_case([3, 2], [True, False])
     words = case.words.detach().clone()
     words[1] = words[1].flip(0)

@@ -170,7 +170,7 @@ class Second(Devices):
         return torch.cat([torch.zeros_like(rows), torch.zeros_like(rows), rows])
 
 
-def test_on_a_device_each_loss_counts_by_its_share_of_the_rows_of_all() -> None:
+def test_each_loss_is_weighted_by_the_share_of_the_devices_rows() -> None:
     made, module = make(6), make_objective(ObjectiveSettings())
     alone = module(made, STEPS, MASK)
     module.devices = Second(1, 2)

@@ -1,4 +1,4 @@
-"""Cycle consistency, held against a loop over sequences and against numbers recorded from the released code."""
+"""Cycle consistency, compared with a loop over sequences and with numbers recorded from the released code."""
 
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def test_masked_equals_one_by_one(form: Any, lengths: list[int], seed: int) -> N
 
 
 @pytest.mark.parametrize("form", ["released", "bounded"])
-def test_what_stands_behind_a_sequence_does_not_matter(form: Any) -> None:
+def test_padding_after_a_sequence_does_not_matter(form: Any) -> None:
     u, v = unit_rows(2, 5, 4, seed=0), unit_rows(2, 5, 4, seed=1)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     other_u, other_v = u.clone(), v.clone()
@@ -205,9 +205,7 @@ def test_released_blows_up_on_like_reports() -> None:
     report_spread=st.sampled_from([0.0, 1e-4, 1e-2, 0.3, 1.0]),
     seed=st.integers(0, 10_000),
 )
-def test_bounded_on_whatever_sequences(
-    length: int, dim: int, image_spread: float, report_spread: float, seed: int
-) -> None:
+def test_bounded_on_any_sequences(length: int, dim: int, image_spread: float, report_spread: float, seed: int) -> None:
     centre = unit_rows(1, 1, dim, seed=seed)
     u = F.normalize(centre + image_spread * unit_rows(1, length, dim, seed=seed + 1), dim=-1)
     v = F.normalize(centre + report_spread * unit_rows(1, length, dim, seed=seed + 2), dim=-1)
@@ -238,7 +236,7 @@ def test_bounded_gradients_are_right() -> None:
     gap=st.floats(0.01, 4000),
     seed=st.integers(0, 99),
 )
-def test_days_as_far_apart_as_each_other_are_steps(lengths: list[int], gap: float, seed: int) -> None:
+def test_evenly_spaced_days_equal_steps(lengths: list[int], gap: float, seed: int) -> None:
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     days = torch.where(mask, gap * torch.arange(max(lengths)), 0.0).float()
     torch.testing.assert_close(time_of_steps(mask, days)[mask], time_of_steps(mask)[mask], rtol=1e-5, atol=1e-6)
@@ -249,7 +247,7 @@ def test_days_as_far_apart_as_each_other_are_steps(lengths: list[int], gap: floa
         assert dated.item() == pytest.approx(even.item(), rel=1e-3, abs=1e-4)
 
 
-def test_studies_of_one_moment_count_by_their_order() -> None:
+def test_simultaneous_studies_are_spaced_by_their_order() -> None:
     mask = torch.tensor([[True, True, True], [True, True, False]])
     assert torch.equal(time_of_steps(mask, torch.zeros(2, 3)), time_of_steps(mask))
 

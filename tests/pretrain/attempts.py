@@ -1,4 +1,4 @@
-"""One attempt at a run, in a guarded child process, and what may be drawn for its settings."""
+"""One attempt at a run, in a guarded child process, and strategies to draw its settings."""
 
 import csv
 import dataclasses

@@ -50,7 +50,7 @@ def everything(module: nn.Module, optimiser: torch.optim.Optimizer, average: Ave
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_run_that_takes_a_state_up_makes_the_same_next_step(tmp_path: Path, rank: int) -> None:
+def test_a_resumed_run_takes_the_same_next_step(tmp_path: Path, rank: int) -> None:
     first = made(1, 3)
     for each in {0, rank}:
         save_state(tmp_path / "a" / "state", *first, rank=each, device=CPU)
@@ -66,7 +66,7 @@ def test_a_run_that_takes_a_state_up_makes_the_same_next_step(tmp_path: Path, ra
         assert torch.equal(value, everything(*first)[name]), name
 
 
-def test_only_the_first_process_writes_what_all_share(tmp_path: Path) -> None:
+def test_only_the_first_process_writes_shared_files(tmp_path: Path) -> None:
     module, optimiser, average = made(1, 1)
     save_state(tmp_path, module, optimiser, average, rank=1, device=CPU)
     assert [file.name for file in tmp_path.iterdir()] == ["random-1.safetensors"]
@@ -94,7 +94,7 @@ def test_before_the_first_step_there_are_no_moments(tmp_path: Path) -> None:
     assert torch.equal(other[0][0].weight, module[0].weight)  # type: ignore[index]
 
 
-def test_a_process_that_is_new_keeps_its_random_state(tmp_path: Path) -> None:
+def test_a_new_process_keeps_its_random_state(tmp_path: Path) -> None:
     module, optimiser, average = made(1, 1)
     save_state(tmp_path, module, optimiser, average, rank=0, device=CPU)
     torch.manual_seed(99)
@@ -103,7 +103,7 @@ def test_a_process_that_is_new_keeps_its_random_state(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), own)
 
 
-def test_a_whole_tensor_needs_no_gradient_and_lies_in_one_piece() -> None:
+def test_an_unsharded_tensor_needs_no_gradient_and_is_contiguous() -> None:
     learnt = torch.arange(6.0).view(2, 3).T.requires_grad_()
     found = unsharded(learnt)
     assert not found.requires_grad
@@ -117,7 +117,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path, *made(1, 1), rank=0, device=CPU)
 
 
-def test_a_sharded_tensor_is_put_in_one_piece_and_back() -> None:
+def test_a_sharded_tensor_is_unsharded_and_sharded_again() -> None:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         rows = torch.arange(6.0).view(3, 2)
@@ -150,7 +150,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         folder.start(other, COHORT)
 
 
-def test_how_a_run_is_carried_out_may_change(tmp_path: Path) -> None:
+def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.start(TINY, COHORT)
     again = replace(
@@ -173,14 +173,14 @@ def test_another_cohort_is_refused(tmp_path: Path) -> None:
         folder.start(TINY, COHORT | {"fingerprint": "def"})
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(MedstError, match="not empty"):
         RunFolder(tmp_path).start(TINY, COHORT)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_states_are_newest_first_and_complete_ones_only(tmp_path: Path) -> None:
+def test_only_complete_checkpoints_are_listed_newest_first(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (5, 100, 20):
         folder.checkpoint(step).mkdir(parents=True)
@@ -190,7 +190,7 @@ def test_states_are_newest_first_and_complete_ones_only(tmp_path: Path) -> None:
     assert [p.name for p in folder.checkpoints()] == ["step-000000100", "step-000000020"]
 
 
-def test_what_is_not_a_file_or_not_a_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_for_a_folder_and_a_folder_for_a_file_are_refused(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.start(TINY, COHORT)
     (tmp_path / "state").touch()
@@ -202,19 +202,19 @@ def test_what_is_not_a_file_or_not_a_folder_is_refused_in_a_sentence(tmp_path: P
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"recipe": 3}', b'{"medst_version": "0", "recipe": {}}'])
-def test_damaged_settings_are_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_damaged_settings_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "settings.json").write_bytes(content)
     with pytest.raises(MedstError, match=r"settings\.json is damaged .*give another run folder"):
         RunFolder(tmp_path).start(TINY, COHORT)
 
 
 @pytest.mark.parametrize("name", ["settings.json.part", "settings.json.12.part", ".run.lock"])
-def test_leftovers_of_a_first_write_are_not_in_the_way(tmp_path: Path, name: str) -> None:
+def test_leftovers_of_a_first_write_do_not_block(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     assert RunFolder(tmp_path).start(TINY, COHORT) is False
 
 
-def test_a_flipped_bit_in_the_place_of_a_state_is_found(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_train_state_is_detected(tmp_path: Path) -> None:
     state = TrainState(step=10, best_loss=1.25, validated=2, recent=[1.5, 2.0])
     state.write(tmp_path)
     assert TrainState.read(tmp_path) == state

@@ -44,7 +44,7 @@ def holds(child: GuardedProcess, cohort: Path, run: Path, made: dict[str, Any]) 
         assert all(map(math.isfinite, found["losses"])), found["losses"]
 
 
-def test_as_it_is_the_base_trains(
+def test_the_unchanged_base_trains(
     child: GuardedProcess, phantom_cohort: Path, base: dict[str, Any], tmp_path: Path
 ) -> None:
     assert len(child(attempt, str(phantom_cohort), str(tmp_path / "run"), base)["losses"]) == STEPS

@@ -1,4 +1,4 @@
-"""What a dry run says, held against the run itself."""
+"""The estimates of a dry run, compared with the run itself."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from medst.pretrain.step import Step
 from medst.recipes.settings import Recipe
 
 
-def test_it_says_what_the_run_is(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+def test_an_estimate_agrees_with_the_run(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(small_recipe, run=replace(small_recipe.run, precision="fp32"))
     before = torch.get_rng_state()
     found = estimate(phantom_cohort, recipe)
@@ -53,7 +53,7 @@ def test_it_says_what_the_run_is(phantom_cohort: Path, small_recipe: Recipe, tmp
     assert found.pairs_a_step == pytest.approx(float(np.mean(pairs)), rel=0.15)
 
 
-def test_computing_activations_again_shards_and_averages_show(phantom_cohort: Path, small_recipe: Recipe) -> None:
+def test_recomputation_shards_and_averages_change_the_estimate(phantom_cohort: Path, small_recipe: Recipe) -> None:
     plain = estimate(phantom_cohort, small_recipe)
     again = estimate(phantom_cohort, replace(small_recipe, run=replace(small_recipe.run, checkpoint_activations=True)))
     assert again.activation_bytes < 0.8 * plain.activation_bytes
@@ -76,9 +76,7 @@ def test_computing_activations_again_shards_and_averages_show(phantom_cohort: Pa
         assert word in text
 
 
-def test_what_a_gpu_holds_is_fixed_memory_and_its_share_of_sequences(
-    phantom_cohort: Path, small_recipe: Recipe
-) -> None:
+def test_a_gpu_holds_fixed_memory_and_as_many_sequences_as_fit(phantom_cohort: Path, small_recipe: Recipe) -> None:
     found = estimate(phantom_cohort, small_recipe)
     assert found.seconds_a_step > 0
     # In bf16, as on a GPU, at most what is kept here for the largest batch, and not less than half an average batch.
@@ -91,7 +89,7 @@ def test_what_a_gpu_holds_is_fixed_memory_and_its_share_of_sequences(
     assert estimate(phantom_cohort, twice).sequence_bytes == pytest.approx(found.sequence_bytes, rel=0.3)
 
 
-def test_an_hour_is_an_hour(phantom_cohort: Path, small_recipe: Recipe) -> None:
+def test_hours_follow_from_seconds_per_step(phantom_cohort: Path, small_recipe: Recipe) -> None:
     found = replace(estimate(phantom_cohort, small_recipe), steps=3600, seconds_a_step=2.0, flops_a_step=4 * 312e12)
     assert "2.0 h on this cpu (624 TFLOPs per second" in found.hours()
     assert "10.0 h on an A100" in found.hours()

@@ -6,7 +6,7 @@ from pathlib import Path
 from medst.pretrain.environment import add_environment
 
 
-def test_a_damaged_note_of_the_environment_is_begun_anew(tmp_path: Path) -> None:
+def test_a_damaged_environment_file_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "environment.json"
     assert add_environment(file, 1) == ""
     file.write_text("{")

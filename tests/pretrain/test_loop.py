@@ -64,7 +64,7 @@ def undisturbed(phantom_cohort: Path, small_recipe: Recipe, tmp_path_factory: py
     return run
 
 
-def test_a_run_leaves_what_its_docstring_says(undisturbed: Path, small_recipe: Recipe) -> None:
+def test_a_run_writes_the_files_that_its_docstring_lists(undisturbed: Path, small_recipe: Recipe) -> None:
     names = {p.name for p in undisturbed.iterdir()}
     assert {"settings.json", "tokenizer", "metrics.csv", "tensorboard", "state", "best", "last"} <= names
     assert len(list((undisturbed / "tensorboard").glob("events*"))) == 1
@@ -77,7 +77,7 @@ def test_the_loss_goes_down(undisturbed: Path) -> None:
     assert np.mean(values[-3:]) < np.mean(values[:3])
 
 
-def test_the_same_seed_gives_the_same_losses_and_another_seed_others(
+def test_losses_are_the_same_with_the_same_seed_only(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     pretrain(phantom_cohort, tmp_path / "same", small_recipe)
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(
     assert losses(tmp_path / "other") != losses(undisturbed)
 
 
-def test_stopped_in_the_middle_and_gone_on_gives_the_same_bits(
+def test_a_stopped_and_resumed_run_gives_the_same_bits(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -108,7 +108,7 @@ def test_stopped_in_the_middle_and_gone_on_gives_the_same_bits(
     assert same_weights(run / "best", undisturbed / "best")
 
 
-def test_a_state_that_was_never_saved_is_computed_again(
+def test_steps_after_the_last_checkpoint_are_computed_again(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -157,7 +157,7 @@ def test_metrics_of_a_killed_run_are_those_of_an_undisturbed_one(
     assert apart_from_times(run) == apart_from_times(undisturbed)
 
 
-def test_metrics_that_lost_rows_between_two_attempts_end_whole(
+def test_metrics_that_lost_rows_between_two_attempts_are_restored(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -171,7 +171,7 @@ def test_metrics_that_lost_rows_between_two_attempts_end_whole(
     assert apart_from_times(run) == apart_from_times(undisturbed)
 
 
-def test_a_damaged_tokenizer_comes_back_from_a_model_of_the_run(
+def test_a_damaged_tokenizer_is_restored_from_a_model_of_the_run(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     run = shutil.copytree(undisturbed, tmp_path / "run")
@@ -225,7 +225,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_metrics_and_models(
     assert not list(run.rglob("*.part"))
 
 
-def test_ctrl_c_finishes_the_step_saves_and_leaves(
+def test_ctrl_c_finishes_the_step_saves_and_exits(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -307,7 +307,7 @@ def test_patience_counts_epochs_since_the_best(
 
 
 @pytest.mark.parametrize(("ema", "tables"), [(0.0, 4), (0.9, 5)])
-def test_room_is_asked_for_a_state_and_a_model(
+def test_disk_space_is_checked_for_a_checkpoint_and_a_model(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float, tables: int
 ) -> None:
     """In float32: weights, two moments and, where there is one, their average; and the weights of `best`."""
@@ -373,7 +373,7 @@ def test_a_step_with_too_large_a_gradient_is_skipped_and_counted(
     assert summary["skipped"] == summary["steps"] > 0
 
 
-def test_a_loss_that_is_no_number_stops_with_a_sentence(
+def test_a_loss_that_is_nan_stops_the_run(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward: Callable[..., dict[str, torch.Tensor]] = Step.forward
@@ -392,9 +392,7 @@ def test_the_best_model_loads_and_is_in_evaluation_mode(undisturbed: Path) -> No
     assert loaded.objective is not None
 
 
-def test_a_tokenizer_that_the_recipe_names_is_the_run_s(
-    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
-) -> None:
+def test_the_tokenizer_of_the_recipe_is_used(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
     learn_tokenizer(["a tokenizer of other words"], 60).save_pretrained(str(tmp_path / "words"))
     recipe = replace(small_recipe, data=replace(small_recipe.data, tokenizer=str(tmp_path / "words")))
     found = make_tokenizer(open_cohort(phantom_cohort), recipe).get_vocab()
@@ -402,9 +400,7 @@ def test_a_tokenizer_that_the_recipe_names_is_the_run_s(
     assert found != make_tokenizer(open_cohort(phantom_cohort), small_recipe).get_vocab()
 
 
-def test_start_weights_that_are_not_there_are_refused(
-    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
-) -> None:
+def test_missing_start_weights_are_refused(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(small_recipe, start=replace(small_recipe.start, deit=str(tmp_path / "deit.pth")))
     with pytest.raises(MedstError, match=r"deit\.pth"):
         pretrain(phantom_cohort, tmp_path / "run", recipe)
@@ -424,7 +420,7 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_batch_that_gave_no_number_is_kept(
+def test_the_batch_with_a_nan_loss_is_kept(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward: Callable[..., dict[str, torch.Tensor]] = Step.forward
@@ -448,7 +444,7 @@ def saved_often(recipe: Recipe, **run: object) -> Recipe:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
-def test_a_damaged_last_state_falls_back_to_the_one_before(
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, damage: str
 ) -> None:
     run = tmp_path / "run"
@@ -472,7 +468,7 @@ def test_a_damaged_last_state_falls_back_to_the_one_before(
     assert same_weights(run / "last", undisturbed / "last")
 
 
-def test_with_every_state_damaged_the_run_is_refused(
+def test_a_run_with_only_damaged_checkpoints_is_refused(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -484,12 +480,14 @@ def test_with_every_state_damaged_the_run_is_refused(
         pretrain(phantom_cohort, run, recipe)
 
 
-def test_as_many_states_stay_as_asked_for(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+def test_the_number_of_checkpoints_to_keep_is_respected(
+    phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
     pretrain(phantom_cohort, tmp_path / "run", saved_often(small_recipe, keep_states=3))
     assert len(RunFolder(tmp_path / "run").checkpoints()) == 3
 
 
-def test_a_state_is_saved_by_the_clock(
+def test_a_checkpoint_is_saved_after_so_many_minutes(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
@@ -527,7 +525,7 @@ def test_too_little_disk_for_a_checkpoint_is_refused_before_the_first_step(
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
-def test_activations_computed_again_give_the_same_weights(
+def test_recomputed_activations_give_the_same_weights(
     undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = replace(small_recipe, run=replace(small_recipe.run, checkpoint_activations=True))
@@ -537,7 +535,7 @@ def test_activations_computed_again_give_the_same_weights(
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
 
 
-def test_averaged_weights_are_what_is_kept_and_a_stopped_run_averages_on(
+def test_averaged_weights_are_saved_and_survive_a_resume(
     phantom_cohort: Path, small_recipe: Recipe, undisturbed: Path, tmp_path: Path
 ) -> None:
     recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, ema=0.9))
@@ -550,7 +548,7 @@ def test_averaged_weights_are_what_is_kept_and_a_stopped_run_averages_on(
     assert same_weights(tmp_path / "run" / "last", tmp_path / "whole" / "last")
 
 
-def test_the_averaged_model_has_batch_statistics_of_its_own(
+def test_the_averaged_model_has_its_own_batch_statistics(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = replace(small_recipe, optimiser=replace(small_recipe.optimiser, ema=0.9, epochs=1))
@@ -581,7 +579,7 @@ def test_a_validation_loss_that_is_nan_never_stays_the_best(
     assert same_weights(tmp_path / "run" / "best", tmp_path / "run" / "last")
 
 
-def test_weights_and_biases_sees_one_named_run_across_resumes(
+def test_weights_and_biases_gets_one_named_run_across_resumes(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, logged, finished = list[dict[str, Any]](), list[int | None](), list[bool]()
@@ -646,7 +644,9 @@ def test_a_loss_that_explodes_stops_the_run(
     assert RunFolder(tmp_path / "run").checkpoints()
 
 
-def test_the_environment_is_noted_each_time(undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe) -> None:
+def test_the_environment_is_recorded_at_each_start(
+    undisturbed: Path, phantom_cohort: Path, small_recipe: Recipe
+) -> None:
     noted = json.loads((undisturbed / "environment.json").read_text())
     assert noted[0]["packages"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
     assert noted[0]["processes"] == 1
@@ -669,7 +669,7 @@ def test_days_as_the_time_axis_need_dates(
     assert not (tmp_path / "other").exists()
 
 
-def test_the_wait_for_batches_the_step_and_the_time_left_are_told(
+def test_waiting_step_and_remaining_times_are_reported(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that only batches and forward passes move: 3 seconds a batch, 60 a step."""
@@ -699,7 +699,7 @@ def test_the_wait_for_batches_the_step_and_the_time_left_are_told(
     assert len(said) == 2
 
 
-def test_a_state_of_an_earlier_version_is_refused(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_files_is_refused(phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "run"
     recipe = saved_often(small_recipe)
     pretrain(phantom_cohort, run, replace(recipe, optimiser=replace(recipe.optimiser, stop_after=2)))

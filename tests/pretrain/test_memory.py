@@ -1,4 +1,4 @@
-"""What a step takes at least is never more than what it was seen to keep; limits are those of the system."""
+"""The lower bound of a step's memory is below what is measured; limits are those of the system."""
 
 import resource
 from dataclasses import replace
@@ -38,7 +38,7 @@ def changed(settings: Any, path: str, value: Any) -> Any:
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_is_at_most_what_is_kept_and_not_much_less(
+def test_the_bound_is_below_measured_memory_but_not_by_much(
     phantom_cohort: Path, small_recipe: Recipe, path: str, value: int, precision: str
 ) -> None:
     recipe = changed(changed(small_recipe, path, value), "run.precision", precision)
@@ -53,7 +53,7 @@ def test_it_is_at_most_what_is_kept_and_not_much_less(
     assert 0.35 * kept < activation_bytes(recipe, part, precision == "bf16") < kept
 
 
-def test_the_average_part_is_that_of_the_batches(phantom_cohort: Path, small_recipe: Recipe) -> None:
+def test_the_average_part_equals_the_mean_of_batches(phantom_cohort: Path, small_recipe: Recipe) -> None:
     cohort = open_cohort(phantom_cohort)
     assert cohort.pairs is not None
     tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
@@ -66,7 +66,7 @@ def test_the_average_part_is_that_of_the_batches(phantom_cohort: Path, small_rec
     assert part.pieces == pytest.approx(sum(map(len, each.pieces)) / len(each.pieces))
 
 
-def test_computed_again_in_parts_or_without_a_loss_it_takes_less(small_recipe: Recipe) -> None:
+def test_recomputation_parts_and_fewer_losses_take_less_memory(small_recipe: Recipe) -> None:
     part = Part(6, 14, 7, 40)
     whole = activation_bytes(small_recipe, part, False)
     assert activation_bytes(changed(small_recipe, "run.checkpoint_activations", True), part, False) < whole
@@ -98,7 +98,7 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_process_may_have_is_the_least_of_all_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_available_memory_is_the_lowest_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     whole = available_bytes(cpu)
     assert whole is not None

@@ -1,4 +1,4 @@
-"""metrics.csv of a resumed run is that of an undisturbed one, whatever happened to the file."""
+"""metrics.csv of a resumed run is that of an undisturbed one, whatever damaged the file."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def row(step: int, split: str = "train") -> dict[str, object]:
 ROWS = [row(1), row(2), row(3), row(3, "valid"), row(4), row(5), row(6), row(6, "valid")]
 
 
-def test_metrics_cut_off_anywhere_or_ahead_of_the_state_end_as_undisturbed(tmp_path: Path) -> None:
+def test_metrics_cut_anywhere_or_ahead_of_the_checkpoint_end_as_undisturbed(tmp_path: Path) -> None:
     calm = Metrics(tmp_path / "metrics.csv")
     calm.cut(0, 0)
     for each in ROWS:
@@ -38,7 +38,7 @@ def test_metrics_cut_off_anywhere_or_ahead_of_the_state_end_as_undisturbed(tmp_p
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "deleted", "of another run", "garbage"])
 @pytest.mark.parametrize("kept", [True, False])
-def test_rows_that_metrics_lost_come_back_from_the_state(tmp_path: Path, damage: str, kept: bool) -> None:
+def test_lost_rows_are_restored_from_the_checkpoint(tmp_path: Path, damage: str, kept: bool) -> None:
     metrics, state = Metrics(tmp_path / "metrics.csv"), tmp_path / "state" / "step-000000006"
     metrics.cut(0, 0)
     for each in ROWS:
@@ -62,7 +62,7 @@ def test_rows_that_metrics_lost_come_back_from_the_state(tmp_path: Path, damage:
         assert again.cut(6, 2, state, digest) == ""
 
 
-def test_rows_that_a_state_of_an_earlier_version_cannot_give_back_are_named(tmp_path: Path) -> None:
+def test_rows_lost_with_an_early_checkpoint_are_reported(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path / "metrics.csv")
     metrics.cut(0, 0)
     for each in ROWS[:3]:
@@ -75,7 +75,7 @@ def test_rows_that_a_state_of_an_earlier_version_cannot_give_back_are_named(tmp_
     "damage",
     [b"\xff\xfe", b"step,epoch\r\n1,2,3\r\n", b"a,b\r\n1,2\r\n", b"step,epoch,split\r\nx,1,train\r\n", b"\0\n"],
 )
-def test_damaged_metrics_are_refused_in_a_sentence(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_metrics_are_refused(tmp_path: Path, damage: bytes) -> None:
     metrics = Metrics(tmp_path / "metrics.csv")
     metrics.file.write_bytes(damage + b"\n")
     with pytest.raises(MedstError, match=r"metrics\.csv is damaged .*move it away"):

@@ -1,4 +1,4 @@
-"""`torchrun ... medst pretrain` with two processes, as a user starts it."""
+"""`torchrun ... medst pretrain` with two processes."""
 
 import csv
 import math
@@ -83,7 +83,7 @@ def test_shards_learn_the_same(start: Started, two: list[float]) -> None:
     assert start.apart("two", "shards") < 1e-3
 
 
-def test_stopped_and_gone_on_with_two_processes_gives_the_same_bits(start: Started, two: list[float]) -> None:
+def test_two_processes_resume_to_the_same_bits(start: Started, two: list[float]) -> None:
     stopped = start("again", 2, "--optimiser.stop-after", "2")
     assert "Stopped after 2 steps" in stopped.stderr
     assert start("again", 2).returncode == 0
@@ -92,7 +92,7 @@ def test_stopped_and_gone_on_with_two_processes_gives_the_same_bits(start: Start
         assert torch.equal(value, start.weights("two")[name]), name
 
 
-def test_a_state_of_two_processes_is_gone_on_with_by_shards_but_not_by_one(start: Started, two: list[float]) -> None:
+def test_shards_resume_a_run_of_two_processes_but_one_process_does_not(start: Started, two: list[float]) -> None:
     start("moved", 2, "--optimiser.stop-after", "2")
     alone = start("moved", 1)
     assert alone.returncode == 1
@@ -101,7 +101,7 @@ def test_a_state_of_two_processes_is_gone_on_with_by_shards_but_not_by_one(start
     assert start.losses("moved") == pytest.approx(two, rel=1e-4)
 
 
-def test_every_process_has_random_numbers_of_its_own(start: Started, two: list[float]) -> None:
+def test_every_process_has_its_own_random_numbers(start: Started, two: list[float]) -> None:
     state = max((start.folder / "two" / "state").glob("step-*"))
     first, second = (load_file(state / f"random-{rank}.safetensors")["cpu"] for rank in (0, 1))
     assert not torch.equal(first, second)

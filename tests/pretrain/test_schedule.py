@@ -18,7 +18,7 @@ from medst.tokenizer import learn_tokenizer
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=30), st.floats(0.5, 0.999))
-def test_an_average_is_that_of_a_loop_over_the_steps(values: list[float], decay: float) -> None:
+def test_an_average_equals_a_loop_over_steps(values: list[float], decay: float) -> None:
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)
     average, expected = Average(module, decay), 0.0
@@ -59,7 +59,7 @@ def test_the_schedule_rises_linearly_and_falls_as_a_cosine() -> None:
     np.testing.assert_allclose(ours, golden, rtol=1e-12)
 
 
-def test_weight_decay_falls_on_everything_or_on_matrices() -> None:
+def test_all_parameters_decay_or_matrices_only() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
     everything = make_optimiser(module, OptimiserSettings())
     assert [len(group["params"]) for group in everything.param_groups] == [4]
@@ -67,7 +67,7 @@ def test_weight_decay_falls_on_everything_or_on_matrices() -> None:
     assert [(len(g["params"]), g["weight_decay"]) for g in matrices.param_groups] == [(1, 0.05), (3, 0.0)]
 
 
-def test_the_averaged_model_has_statistics_of_its_own() -> None:
+def test_statistics_are_averaged_too() -> None:
     module = nn.BatchNorm1d(2)
     average, expected = Average(module, 0.5), torch.zeros(2)
     for step in range(1, 8):
@@ -82,7 +82,7 @@ def test_the_averaged_model_has_statistics_of_its_own() -> None:
     assert torch.equal(module.running_mean, live)
 
 
-def test_only_matrices_decay_and_no_table_that_is_added_to_tokens(small_recipe: Recipe) -> None:
+def test_tables_added_to_tokens_do_not_decay(small_recipe: Recipe) -> None:
     tokenizer = learn_tokenizer(["the effusion has resolved"], 60)
     step = Step(*weights.build(small_recipe, tokenizer), small_recipe.data)
     groups = make_optimiser(step, OptimiserSettings(decay_matrices_only=True)).param_groups

@@ -1,4 +1,4 @@
-"""One step in parts, on several devices or sharded computes what one piece on one device does."""
+"""A step in parts, on several devices or sharded gives the result of an undivided step on one device."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +47,7 @@ def plain(recipe: Recipe, **text: float) -> Recipe:
 
 
 @pytest.mark.parametrize("kind", ["small", "paper", "no local loss", "local loss alone"])
-def test_parts_give_the_losses_and_gradients_of_the_whole_batch(
+def test_parts_give_the_losses_and_gradients_of_the_full_batch(
     phantom_cohort: Path, small_recipe: Recipe, kind: str
 ) -> None:
     recipe = plain(small_recipe, dropout=0.1, pieces=400)
@@ -98,7 +98,7 @@ def test_shards_need_processes(phantom_cohort: Path, small_recipe: Recipe) -> No
 
 
 @pytest.mark.parametrize(("compiled", "kept"), [(150.0, False), (97.5, False), (97.0, True), (50.0, True)])
-def test_blocks_stay_compiled_where_that_pays(
+def test_blocks_are_compiled_if_that_is_faster(
     phantom_cohort: Path, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, compiled: float, kept: bool
 ) -> None:
     engine, _ = parts_of(phantom_cohort, plain(small_recipe), 1)
@@ -114,7 +114,7 @@ def test_blocks_stay_compiled_where_that_pays(
 
 
 @pytest.mark.parametrize("zero", [("local",), ("global",), ("global", "temporal"), ("global", "forward", "reverse")])
-def test_what_no_loss_reaches_is_frozen_and_the_rest_has_a_gradient(
+def test_parameters_that_no_loss_reaches_are_frozen(
     phantom_cohort: Path, small_recipe: Recipe, zero: tuple[str, ...]
 ) -> None:
     """DDP stops at a parameter that could learn and has no gradient."""
@@ -127,7 +127,7 @@ def test_what_no_loss_reaches_is_frozen_and_the_rest_has_a_gradient(
     assert len(learn) < len(dict(engine.bare.named_parameters())) or zero == ("global",)
 
 
-def test_evaluating_is_without_dropout_and_gradients_and_training_goes_on_with_them(
+def test_evaluation_has_no_dropout_and_gradients_and_training_continues_with_them(
     phantom_cohort: Path, small_recipe: Recipe
 ) -> None:
     engine, batches = parts_of(phantom_cohort, plain(small_recipe, dropout=0.5), 1)
@@ -141,7 +141,7 @@ def test_evaluating_is_without_dropout_and_gradients_and_training_goes_on_with_t
 
 
 @pytest.mark.parametrize(("processes", "parts", "wrapped"), [(1, 1, False), (2, 1, True), (2, 2, False), (1, 2, False)])
-def test_only_a_step_in_one_piece_on_several_processes_is_left_to_ddp(
+def test_ddp_is_used_for_undivided_steps_on_several_processes_only(
     small_recipe: Recipe, processes: int, parts: int, wrapped: bool
 ) -> None:
     """Parts average their gradients themselves, once a step."""
@@ -160,7 +160,7 @@ def test_only_a_step_in_one_piece_on_several_processes_is_left_to_ddp(
     assert isinstance(engine.module, torch.nn.Identity if wrapped else Step)
 
 
-def test_what_is_logged_to_is_what_the_recipe_names(small_recipe: Recipe, tmp_path: Path) -> None:
+def test_the_logger_is_that_of_the_recipe(small_recipe: Recipe, tmp_path: Path) -> None:
     for logger, trackers in (("csv", []), ("tensorboard", [LoggerType.TENSORBOARD])):
         recipe = replace(small_recipe, run=replace(small_recipe.run, logger=logger))  # type: ignore[arg-type]
         assert make_accelerator(recipe, str(tmp_path)).log_with == trackers
@@ -179,7 +179,7 @@ def test_a_block_takes_as_long_as_the_fastest_of_several_rounds(
 
 
 @pytest.mark.parametrize(("wanted", "native", "found"), [("fp32", True, False), ("bf16", False, True)])
-def test_bf16_is_taken_where_it_is_asked_for(
+def test_bf16_is_used_if_asked_for(
     small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, wanted: Literal["fp32", "bf16"], native: bool, found: bool
 ) -> None:
     recipe = replace(small_recipe, run=replace(small_recipe.run, precision=wanted))
@@ -188,14 +188,14 @@ def test_bf16_is_taken_where_it_is_asked_for(
 
 
 @pytest.mark.parametrize("instruction", ["avx512_bf16", "amx_bf16", "avx512_vnni"])
-def test_bf16_is_taken_where_it_pays(small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, instruction: str) -> None:
+def test_bf16_is_used_if_it_is_native(small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, instruction: str) -> None:
     recipe = replace(small_recipe, run=replace(small_recipe.run, precision="auto"))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True})
     assert computes_in_bf16(recipe, torch.device("cpu")) is instruction.endswith("bf16")
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_activations_are_computed_again_where_the_recipe_says_so(
+def test_activations_are_recomputed_if_the_recipe_says_so(
     phantom_cohort: Path, small_recipe: Recipe, again: bool
 ) -> None:
     recipe = replace(small_recipe, run=replace(small_recipe.run, checkpoint_activations=again))

@@ -1,4 +1,4 @@
-"""Recipes `paper` and `modern` from the command line, at full length but shrunken by flags that a user has too."""
+"""Recipes `paper` and `modern` from the command line, made small by flags."""
 
 import csv
 import json
@@ -110,7 +110,7 @@ def test_a_run_starts_from_a_bert_and_a_deit_of_the_hub(
         (["--data.sequences-per-batch", "1000"], "fewer than the 1000 of one batch"),
     ],
 )
-def test_what_can_not_start_is_refused_before_anything_is_written(
+def test_runs_that_cannot_start_are_refused_before_anything_is_written(
     words: list[str],
     said: str,
     phantom_cohort: Path,
@@ -149,7 +149,7 @@ def test_a_run_that_an_earlier_version_refused_can_start(phantom_cohort: Path, t
     assert len(steps(run)) == 2
 
 
-def test_modern_is_silent_about_a_cohort_that_was_prepared_for_it(phantom_cohort: Path) -> None:
+def test_modern_has_no_remark_on_a_cohort_that_was_prepared_for_it(phantom_cohort: Path) -> None:
     cohort, modern = open_cohort(phantom_cohort), RECIPES["modern"]
     tokenizer = make_tokenizer(cohort, modern)
     vocabulary, said = notes_on_start(cohort, modern, tokenizer)

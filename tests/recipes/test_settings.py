@@ -1,4 +1,4 @@
-"""Recipes hold together, survive JSON, and refuse what can't work."""
+"""Recipes are consistent, survive JSON, and refuse settings that can't work."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def test_every_recipe_passes_its_own_check_and_survives_json(name: str) -> None:
     assert from_dict(Recipe, json.loads(json.dumps(to_dict(recipe)))) == recipe
 
 
-def test_paper_keeps_what_shaped_the_published_numbers_and_modern_mends_it() -> None:
+def test_paper_keeps_the_released_errors_and_modern_fixes_them() -> None:
     paper, modern = RECIPES["paper"], RECIPES["modern"]
     assert (paper.model.text.positions, modern.model.text.positions) == (False, True)
     assert (paper.model.text.token_types, modern.model.text.token_types) == (False, True)
@@ -68,7 +68,7 @@ def test_an_unknown_field_is_named() -> None:
         ("optimiser.explode_above", 0.5, "--optimiser.explode-above 0.5 must be 0 or above 1"),
     ],
 )
-def test_what_cannot_work_is_refused_by_name(field: str, value: Any, named: str) -> None:
+def test_settings_that_cannot_work_are_refused_by_name(field: str, value: Any, named: str) -> None:
     with pytest.raises(MedstError, match=named):
         changed(RECIPES["tiny"], field, value).check()
 
@@ -88,7 +88,7 @@ def fields_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("path", "kind"), list(fields_of(Recipe())), ids=str)
-def test_no_setting_accepts_another_type_or_what_is_beyond_its_ends(path: str, kind: Any) -> None:
+def test_no_setting_accepts_a_wrong_type_or_a_value_out_of_range(path: str, kind: Any) -> None:
     wrong: list[Any] = [None, [1], {"a": 1}]
     ranges = [mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, Range)]
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
@@ -118,12 +118,12 @@ def test_without_any_weight_there_is_nothing_to_learn() -> None:
 
 
 @pytest.mark.parametrize("value", [7, "tiny", [1]])
-def test_one_value_in_the_place_of_several_is_refused(value: Any) -> None:
+def test_a_single_value_in_place_of_several_settings_is_refused(value: Any) -> None:
     with pytest.raises(MedstError, match=r"OptimiserSettings is .*; it must hold lr, lr_min"):
         from_dict(Recipe, to_dict(RECIPES["tiny"]) | {"optimiser": value})
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_docstring() -> None:
     """Each field becomes a flag, and its docstring the flag's help."""
     import inspect
 
