@@ -21,11 +21,12 @@ lint: $(READY)
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 docs: $(READY)
+	$(VENV)/bin/python docs/generate.py
 	$(VENV)/bin/zensical build --strict --clean
 
 setup: $(READY)
 
-# torch first and by itself: its pinned version may be at hand as a CPU build, and what follows then keeps it.
+# torch first and by itself: a CPU build of its pinned version may be installed already, and the next command keeps it.
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a few minutes of downloads, once."
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
