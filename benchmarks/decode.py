@@ -1,16 +1,16 @@
-"""Images a second and core: `cv2.imread` and resizing against `--decode exact` and `--decode fast`, and what fast costs.
+"""Images per second and core of `--decode exact` and `--decode fast` against `cv2.imread` and resizing; errors of fast.
 
     python benchmarks/decode.py
 
-Made-up radiographs of 3056 x 2544 pixels (phantom pictures enlarged, with noise of three strengths, so that the files have
-about 0.7 to 2.3 MB; MIMIC-CXR-JPG has 1.5 MB an image), from the page cache, one core, the ways taking turns within each
-round. Best of the rounds, for each way.
+Radiographs of 3056 x 2544 pixels (enlarged phantom images with noise of three strengths, files of about 0.3 to 2 MB;
+MIMIC-CXR-JPG has 1.5 MB per image), from the page cache, on one core. The methods alternate within each round; the best
+round counts for each.
 
     python benchmarks/decode.py --guarded
 
-What it costs to decode DICOM files in a guarded child process: each file in this process and in the child by turns, its
-median over the rounds for both ways. CPU time is that of both processes, and tells the cost on a busy machine as well.
-Phantom files of all compressions at the phantom's own size, and enlarged to that of the JPEGs.
+Cost of decoding DICOM files in a guarded child process: each file is decoded alternately in this process and in the child,
+and the median over the rounds counts. CPU time is that of both processes, so it is valid on a busy machine too. Phantom
+files of all compressions, at the phantom's own size and at the size of the JPEGs.
 """
 
 import argparse
@@ -84,14 +84,14 @@ def make_dicom(folder: Path, count: int, size: tuple[int, int] | None) -> list[P
 
 
 def cpu_seconds() -> float:
-    """CPU time that this process and its guarded child have had, on Linux."""
+    """CPU time of this process and its guarded child, on Linux."""
     child = guarded_decode._child()._child
     clock = 0.0 if child is None else time.clock_gettime((~child.pid << 3) | 2)  # the CPU clock of that process
     return time.process_time() + clock
 
 
 def guard(rounds: int) -> None:
-    """Measure and print what the guard costs."""
+    """Measure and print the cost of the guard."""
     found = {}
     for name, count, size in (("phantom size", 200, None), (f"{HEIGHT} x {WIDTH}", 24, (HEIGHT, WIDTH))):
         with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=6, help="of each kind")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--guarded", action="store_true", help="what the guarded child process costs")
+    parser.add_argument("--guarded", action="store_true", help="measure the cost of the guarded child process")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     if arguments.guarded:

@@ -1,9 +1,9 @@
-"""A whole `medst prepare`: images a second on all cores, exact and fast, and its memory with more and more images.
+"""Images per second and memory of a complete `medst prepare`, exact and fast, for N and 4 N images.
 
     python benchmarks/prepare.py
 
-Copies (hard links) of a few made-up radiographs of 3056 x 2544 pixels in MIMIC-CXR-JPG's layout. Memory is the largest
-resident set of the main process and of any worker, for N and for 4 N images.
+Hard links to a few synthetic radiographs of 3056 x 2544 pixels, in MIMIC-CXR-JPG's layout. Memory is the largest resident
+set of the main process and of any worker.
 """
 
 import argparse
@@ -42,7 +42,7 @@ print(json.dumps({"worker": peak}))
 
 
 def write_tree(folder: Path, images: int, pictures: list[Path]) -> None:
-    """Studies of one frontal image each, with reports."""
+    """Write studies of one frontal image each, with reports."""
     rows = []
     for i in range(images):
         study = {"dicom_id": f"d{i:07d}", "subject_id": str(10_000_000 + i // 4), "study_id": str(50_000_000 + i)}
@@ -63,7 +63,7 @@ def write_tree(folder: Path, images: int, pictures: list[Path]) -> None:
 
 
 def run(raw: Path, cohort: Path, decode: str) -> dict[str, Any]:
-    """One preparation in a process of its own."""
+    """Run one preparation in its own process."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(raw), str(cohort), decode], check=True, capture_output=True, text=True
     )

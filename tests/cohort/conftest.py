@@ -1,4 +1,4 @@
-"""A small MIMIC-CXR-JPG tree of pictures of noise, whose tables and files a test can spoil."""
+"""A small MIMIC-CXR-JPG tree with images of noise, whose tables and files a test can damage."""
 
 import gzip
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Study:
         return f"{self.study:08x}-{number:08x}-00000000-00000000-00000000"
 
     def row(self, number: int, view: str) -> dict[str, str]:
-        """What the tables say of an image."""
+        """Row of an image in the tables."""
         ids = {"dicom_id": self.image_id(number), "subject_id": str(self.patient), "study_id": str(self.study)}
         return ids | {"ViewPosition": view, "StudyDate": self.date, "StudyTime": self.time, "split": self.split}
 
@@ -62,7 +62,7 @@ def jpeg(image: np.ndarray) -> bytes:
 
 @dataclass
 class Tree:
-    """A tree to be: studies are added, then written; tables and files may be spoilt after that."""
+    """A tree: add studies, write it, then damage tables and files."""
 
     folder: Path
     studies: list[Study] = field(default_factory=list)
@@ -75,10 +75,10 @@ class Tree:
         """Patients of one to four studies, of all splits; every third study has no lateral, every fifth two frontals."""
         for patient in range(patients):
             split = "validate" if patient % 5 == 3 else "test" if patient % 5 == 4 else "train"
-            for visit in range(1 + patient % 4):
+            for number in range(1 + patient % 4):
                 study = 50000000 + len(self.studies)
                 views = ("AP",) if study % 3 == 0 else ("PA", "AP", "LL") if study % 5 == 0 else ("PA", "LATERAL")
-                date = f"21500{visit + 1}01"
+                date = f"21500{number + 1}01"
                 self.add(study, 10000000 + patient, date=date, time="93015.25", split=split, views=views)
 
     def write(self) -> Path:
@@ -117,7 +117,7 @@ def tree(tmp_path: Path) -> Tree:
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of 12 patients that is not to be changed."""
+    """A tree of 12 patients that tests must not change."""
     tree = Tree(tmp_path_factory.mktemp("raw") / "mimic-cxr-jpg")
     tree.add_many(12)
     return tree.write()
@@ -136,7 +136,7 @@ def bytes_of() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture
 def rejections() -> Callable[[Path], list[tuple[str, str, str]]]:
-    """Kind, id and reason of every line of a cohort's rejected.csv, but for what is whole and has no place in a cohort."""
+    """Kind, id and reason of every line of a cohort's rejected.csv except those of kind `unused`."""
 
     def lines(cohort: Path) -> list[tuple[str, str, str]]:
         table = pl.read_csv(cohort / "rejected.csv", infer_schema=False)

@@ -11,7 +11,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorag
 
 
 def dataset_of(pixels: np.ndarray, bits: int = 12, **elements: Any) -> FileDataset:
-    """A grey picture; `elements` replace or, where None, remove what is usual."""
+    """A grey image; `elements` replace the usual ones, or remove them if None."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     meta.MediaStorageSOPInstanceUID = UID("1.2.3.4")
@@ -56,7 +56,7 @@ def ramp(bits: int = 12, side: int = 64) -> np.ndarray:
 
 
 def by_gdcm(data: bytes, syntax: str) -> bytes:
-    """The file written again by GDCM with another compression, by its name in `gdcm.TransferSyntax`."""
+    """Recompress a file with GDCM, by the name in `gdcm.TransferSyntax`."""
     import gdcm
 
     with tempfile.TemporaryDirectory() as name:
@@ -82,7 +82,7 @@ DEADLY = (21, 23, 47, 125, 147, 153, 313)
 
 
 def fuzzed(data: bytes, seed: int) -> bytes:
-    """The file with up to eight bytes of its compressed picture replaced, by odd seeds within its header."""
+    """Replace up to eight bytes of the compressed image, for odd seeds within its header."""
     rng = np.random.default_rng(seed)
     found, start = bytearray(data), data.index(b"\xff\xd8\xff")
     first = start + int(rng.choice([0, 0, 0, 40]))

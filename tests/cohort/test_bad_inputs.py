@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a picture, in one table: left out by name, counted, said at the end, and no more."""
+"""Everything that can be wrong with an image, in one table: it is rejected by name, counted and reported at the end."""
 
 import os
 import socket
@@ -88,7 +88,7 @@ def test_bad_images_are_rejected_by_name_and_the_others_are_prepared(
 
 
 def special(folder: Path) -> dict[str, str]:
-    """Everything but a file in the place of a picture, and the reason for each."""
+    """Things other than a file in place of an image, and the reason for each."""
     target = folder / "fifo.jpg"
     os.mkfifo(target)
     for name, path in (
@@ -136,7 +136,7 @@ def special(folder: Path) -> dict[str, str]:
 
 
 def prepared(folder: Path, names: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Patients that `medst prepare table` keeps of these pictures, and the reason for each picture that it doesn't."""
+    """Patients that `medst prepare table` keeps with these images, and the reason for each rejected image."""
     numbers = range(len(names))
     table = pl.DataFrame(
         {"patient": numbers, "study": numbers, "time": "2100-01-01", "frontal": names, "report": "No change is seen."}

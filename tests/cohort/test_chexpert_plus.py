@@ -22,7 +22,7 @@ Rejections = Callable[[Path], list[tuple[str, str, str]]]
 
 
 class Release:
-    """A table to be, and its pictures as PNG, as DICOM or both."""
+    """A table, and its images as PNG, DICOM or both."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.rows = folder, []  # type: tuple[Path, list[dict[str, Any]]]

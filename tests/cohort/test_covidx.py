@@ -26,7 +26,7 @@ def lines(names: list[tuple[str, str]]) -> str:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Thirty images of ten patients to train on, one of them with blanks in its name; six to test, one of patient 0."""
+    """Thirty training images of ten patients, one with spaces in its name, and six test images, one of patient 0."""
     folder = tmp_path / "covidx"
     train = [(f"p{i % 10}", f"image {i}.png" if i == 4 else f"image_{i}.png") for i in range(30)]
     test = [(f"t{i}" if i else "p0", f"image_{i}.png") for i in range(6)]

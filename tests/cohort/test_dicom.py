@@ -119,7 +119,7 @@ def test_baseline_jpeg_is_read() -> None:
 
 
 def _with_syntax(uid: str) -> bytes:
-    """Rubbish of a compression; pydicom writes no unknown one, so that its name is put in after."""
+    """Invalid data with a compression; pydicom can't write an unknown one, so its name is replaced afterwards."""
     dataset = dataset_of(ramp())
     dataset.PixelData = pydicom.encaps.encapsulate([b"\0\1" * 50])
     dataset["PixelData"].is_undefined_length = True
@@ -188,7 +188,7 @@ def test_a_rejected_dicom_file_has_a_reason_that_names_no_patient(
 
 
 def table_of(kind: str, descriptor: list[int], data: bytes | None) -> bytes:
-    """A file whose lookup table is this."""
+    """A file with this lookup table."""
     table = pydicom.Dataset()
     table.LUTDescriptor = descriptor
     if data is not None:

@@ -1,4 +1,4 @@
-"""Every data set from its phantom tree, as `medst phantom` writes it, to a cohort."""
+"""Every data set is prepared from its phantom tree, as `medst phantom` writes it."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_nothing_is_left_out(raw: Path, tmp_path: Path, name: str) -> None:
 
 
 def test_bones_are_bright_however_a_file_stores_them(raw: Path) -> None:
-    """Corners of a chest picture are darker than its middle, in every style of DICOM, by maximum and by window."""
+    """Corners of a chest image are darker than its middle, in every style of DICOM, by maximum and by window."""
     styles = set()
     for path in sorted((raw / "rsna" / "stage_2_train_images").iterdir()):
         header = pydicom.dcmread(path, stop_before_pixels=True)

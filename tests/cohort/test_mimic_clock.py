@@ -50,7 +50,7 @@ CLOCKS = st.integers(0, 999_999_999_999) | st.integers(50_500_000_000, 50_799_99
 
 @given(st.lists(CLOCKS, min_size=2, max_size=12))
 def test_clocks_that_do_not_exist_keep_their_images_in_the_order_of_the_numbers(numbers: list[int]) -> None:
-    """05:05:71 and 25:00:00 are sorted by the number, as released, and never change the day."""
+    """05:05:71 and 25:00:00 are sorted by number, as released, and never change the day."""
     written = [
         (f"2150030{1 + i % 2}", f"{number // 1_000_000}.{number % 1_000_000:06d}") for i, number in enumerate(numbers)
     ]

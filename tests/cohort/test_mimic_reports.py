@@ -85,7 +85,7 @@ def test_a_folder_in_the_place_of_a_report_is_named(split_up: Path) -> None:
 
 @pytest.fixture
 def zipped(split_up: Path) -> Path:
-    """mimic-cxr-reports.zip beside the tree, with the folder that PhysioNet's has."""
+    """mimic-cxr-reports.zip beside the tree, with the folder inside that PhysioNet's has."""
     unpacked = split_up.parent / "unpacked"
     with zipfile.ZipFile(split_up.parent / "mimic-cxr-reports.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(unpacked.rglob("*.txt")):

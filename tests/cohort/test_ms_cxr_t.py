@@ -22,7 +22,7 @@ SENTENCES = (
 
 @pytest.fixture
 def benchmark(tree: Any) -> Path:
-    """Three studies of a patient, compared first with second and second with third; the third has no text."""
+    """Three studies of a patient; the first is compared with the second, that with the third, which has no text."""
     studies = [tree.add(50000001 + n, date=f"2150010{n + 1}", views=("PA",), split="test") for n in range(3)]
     studies[2].report = "nothing"
     tree.write()

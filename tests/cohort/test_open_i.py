@@ -20,7 +20,7 @@ PNG, DCM = "NLMCXR_png", "NLMCXR_dcm"
 
 
 class Collection:
-    """XML reports and pictures."""
+    """XML reports and images."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.views = folder, {}  # type: tuple[Path, dict[str, str]]
@@ -29,7 +29,7 @@ class Collection:
         (folder / PNG).mkdir()
 
     def add(self, number: int, views: str = "FL", **sections: str) -> list[str]:
-        """A report of images of these views, F or L, in this order; its pictures as PNG and as DICOM."""
+        """Add a report with images of these views, F or L, in this order, as PNG and DICOM."""
         ids = [f"CXR{number}_IM-0{number:03d}-{n + 1}001" for n in range(len(views))]
         texts = {"FINDINGS": f"Heart of size {number} now.", "IMPRESSION": "No change."} | sections
         abstract = "".join(f'<AbstractText Label="{name}">{text}</AbstractText>' for name, text in texts.items())
@@ -88,7 +88,7 @@ def test_views_are_those_of_the_table_or_of_the_headers_or_the_order(collection:
 
 
 def test_by_order_third_images_are_named_without_an_error(collection: Collection) -> None:
-    """Many reports of the real collection have three images or more."""
+    """Many reports of the real collection have three or more images."""
     ids = [collection.add(number, "FLLF") for number in range(1, 4)]
     cohort = collection.cohort(max_rejected=0, views="order")
     assert found(cohort) == [(one[0], one[1]) for one in ids]

@@ -71,7 +71,7 @@ def test_a_long_field_is_read_and_the_csv_module_keeps_its_own_limit(tmp_path: P
 
 
 def test_columns_that_spreadsheets_add_do_no_harm(tmp_path: Path) -> None:
-    """Columns without name and content, lines of blanks, quotation marks within a field, a column of row numbers."""
+    """Columns without name and content, blank lines, quotation marks within a field, a column of row numbers."""
     (tmp_path / "t.csv").write_bytes(b'\r\n,x,y,,\r\n0,007,5" tube,,\r\n\r\n1,"two\r\nlines","say ""a""",,\r\n')
     table = read_csv(tmp_path / "t.csv", ("x", "y"))
     assert table.columns == ["", "x", "y"]

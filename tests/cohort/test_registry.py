@@ -1,4 +1,4 @@
-"""A data set is one module and one entry: whatever else depends on it is checked here."""
+"""A data set is one module and one registry entry; the places that depend on them are checked here."""
 
 import inspect
 from dataclasses import fields

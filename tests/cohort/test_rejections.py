@@ -44,7 +44,7 @@ def write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]
 
 
 def some(draw: Draw, usual: dict[str, str], most: int = 7, **values: str) -> list[dict[str, str]]:
-    """A whole row and some whose cells are drawn; in `values` each word is a cell, and `_` a blank one."""
+    """A complete row and some with random cells; in `values` each word is a cell, and `_` a blank one."""
     cells = {
         name: st.sampled_from([word.strip("_").replace("+", " ") for word in words.split()])
         for name, words in values.items()
@@ -220,7 +220,7 @@ def test_rows_in_are_rows_kept_and_rows_rejected_of_2100_trees(build: Any, data:
 
 
 def account(build: Any, data: st.DataObject) -> None:
-    """Prepare what `build` draws, and find every row again, once."""
+    """Prepare the tree that `build` draws, and find every row once."""
     with tempfile.TemporaryDirectory() as folder:
         raw, path = Path(folder) / "raw", Path(folder) / "cohort"
         options, rows = build(data.draw, raw)

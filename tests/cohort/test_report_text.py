@@ -100,7 +100,7 @@ def test_a_header_has_one_name_for_all_its_spellings(header: str, name: str) -> 
 
 
 def naive_clean(text: str) -> str:
-    """The rule of the released preprocessing, step by step as it is described."""
+    """The rule of the released preprocessing, step by step."""
     kept = []
     for piece in re.split("[0-9]+[.]", text.replace("\n", " ")):
         for sentence in piece.split("."):

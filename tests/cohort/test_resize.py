@@ -16,13 +16,13 @@ def noise(height: int, width: int, low: int = 1) -> np.ndarray:
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A picture like a radiograph: no detail finer than a few pixels."""
+    """An image like a radiograph: no detail finer than a few pixels."""
     coarse = np.random.default_rng([height, width]).integers(0, 256, (8, 8), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def frame(height: int, width: int) -> tuple[slice, slice]:
-    """Where in the square the picture is, by the rule as it is described."""
+    """Place of the image in the square, by the documented rule."""
     longer, shorter = max(height, width), min(height, width)
     short = max(1, int(shorter * (256.0 / longer)))
     place = slice((256 - short) // 2, (256 - short) // 2 + short)
@@ -30,7 +30,7 @@ def frame(height: int, width: int) -> tuple[slice, slice]:
 
 
 def area_mean(image: np.ndarray, side: int) -> np.ndarray:
-    """Rows averaged by area to `side` rows: each new row covers len / side old ones, the cut ones in part."""
+    """Average rows by area to `side` rows: each new row covers len / side old ones, those at its ends in part."""
     edges = np.linspace(0, len(image), side + 1)
     starts, ends = edges[:-1, None], edges[1:, None]
     old = np.arange(len(image))

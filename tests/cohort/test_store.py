@@ -25,12 +25,12 @@ def finished(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cohort(finished: Path, tmp_path: Path) -> Path:
-    """A cohort that a test may spoil."""
+    """A cohort that a test may damage."""
     return shutil.copytree(finished, tmp_path / "cohort")
 
 
 def rewrite(cohort: Path, name: str, table: pl.DataFrame) -> None:
-    """A table as an earlier version, which kept no digests, may have written it."""
+    """Rewrite a table as an earlier version may have written it, without digests."""
     table.write_parquet(cohort / f"{name}.parquet")
     meta = json.loads((cohort / "cohort.json").read_text())
     meta.pop("files", None)
@@ -143,7 +143,7 @@ def test_images_and_their_table_must_agree(cohort: Path) -> None:
 
 @pytest.mark.parametrize("with_digests", [True, False])
 def test_a_table_damaged_anywhere_is_refused(cohort: Path, with_digests: bool) -> None:
-    """Without digests damage inside a value can't be seen; then the cohort opens, in any case without another error."""
+    """Without digests, damage inside a value can't be detected; then the cohort opens."""
     pairs = pl.read_parquet(cohort / "pairs.parquet")
     if not with_digests:
         rewrite(cohort, "pairs", pairs)
@@ -252,7 +252,7 @@ def table_to_digest() -> pl.DataFrame:
 
 
 def test_the_digest_of_a_table_does_not_depend_on_how_polars_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorded once; another version of polars, or another print of its types, must give the same."""
+    """Another version of polars, or another name of its types, must give the recorded digest."""
     recorded = "9e5f116a4bc6266bed73d01970d1610bc8e3b7fdfe50343237140949bc89f667"
     assert digest_table(table_to_digest()) == recorded
     monkeypatch.setattr(pl.Schema, "__str__", lambda self: "another")

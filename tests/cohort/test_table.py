@@ -24,7 +24,7 @@ Rejections = Callable[[Path], list[tuple[str, str, str]]]
 
 
 class Hospital:
-    """A table to be, and its pictures."""
+    """A table and its images."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.rows = folder, []  # type: tuple[Path, list[Row]]
@@ -234,7 +234,7 @@ def test_images_may_lie_elsewhere(hospital: Hospital, tmp_path: Path) -> None:
 
 
 def test_text_and_labels_come_from_any_row_of_a_study(hospital: Hospital, rejections: Rejections) -> None:
-    """A study whose first row has neither is not lost: neither of its rows is, and neither is its text."""
+    """A study whose first row has neither keeps both rows and its text."""
     hospital.add(study="1", report=None, Edema=None, Pneumonia="1")
     hospital.add(study="1", report="The lungs are clear now.", Edema="-1", Pneumonia="0")
     hospital.add(study="1", report=" ", Edema=None, Pneumonia=None)
@@ -401,7 +401,7 @@ def test_lists_in_a_parquet_column_are_refused_by_name_where_they_are_used(hospi
 
 
 def test_a_parquet_file_that_aborts_polars_is_one_sentence(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some damage makes it ask for exabytes, which ends the process."""
+    """Some damage makes polars request exabytes, which ends the process."""
     hospital.add()
     path = hospital.write("table.parquet")
     with monkeypatch.context() as patch:

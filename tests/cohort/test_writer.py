@@ -1,4 +1,4 @@
-"""Stopped, killed, full disks: a cohort ends up the same, and finished work is not done twice."""
+"""After stops, kills and full disks a cohort is the same, and finished work is not repeated."""
 
 import errno
 import itertools
@@ -267,7 +267,7 @@ WORKERS_PROGRAM = PROGRAM.replace("workers=1", "workers=2").replace("time.sleep(
 def test_a_preparation_killed_at_20_random_moments_ends_the_same_and_redoes_nothing(
     raw: Path, tmp_path: Path, bytes_of: Bytes, undisturbed: dict[str, str]
 ) -> None:
-    """Wherever SIGKILL meets it, workers left behind: what was done once is not done again."""
+    """SIGKILL at any moment, with workers left behind: finished work is not repeated."""
     cohort = tmp_path / "cohort"
     kills, begun, seconds = 0, 0, 3.0
     moments = np.random.default_rng(20)

@@ -1,4 +1,4 @@
-"""Bodies differ, and each is put together as a body is."""
+"""Bodies differ, and each is anatomically consistent."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Findings are where they are said to be, and grow with severity."""
+"""Findings are at their side and zone, and grow with severity."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def chest() -> Chest:
 
 
 def lost_air(chest: Chest, changes: Changes) -> np.ndarray:
-    """How much lung each voxel loses to fluid or to free air."""
+    """Share of lung that each voxel loses to fluid or free air."""
     return chest.lung * np.maximum(changes.density, changes.free_air)
 
 

@@ -30,14 +30,14 @@ def table(out: Path, name: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> tuple[Path, dict]:
-    """A small cohort with real pictures."""
+    """A small cohort with rendered images."""
     out = tmp_path_factory.mktemp("phantom") / "out"
     return out, write_phantom(out, patients=PATIENTS, seed=3, workers=1, test_share=0.5, valid_share=0.25)
 
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    """Flat pictures, for what does not depend on them."""
+    """Flat images, for tests that do not depend on them."""
 
     def flat(anatomy, findings, acquisitions):
         return [np.full((40, 48), 100 + 10 * len(findings), np.uint8) for _ in acquisitions]

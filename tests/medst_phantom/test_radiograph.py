@@ -1,4 +1,4 @@
-"""Pictures of the same body agree, and show what is in it."""
+"""Images of the same body agree, and show its findings."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def anatomy() -> Anatomy:
 
 
 def plain(view: str, seed: int = 0) -> Acquisition:
-    """A picture without noise, tilt or a marker that could hide what a finding changes."""
+    """An image without noise, tilt or a marker that could hide the effect of a finding."""
     drawn = sample_acquisition(view, np.random.default_rng(seed))
     return replace(drawn, noise=0.0, tilt=0.0, rotation=0.0, offset=(0.0, 0.0))
 
