@@ -66,12 +66,6 @@ class SearchIndex:
             "ask again in a moment."
         )
 
-    def nearest(
-        self, row: Float32[np.ndarray, " dim"], count: int, without: np.ndarray | None = None
-    ) -> list[tuple[int, float]]:
-        """The most similar pairs and their cosines, see `nearest`; raises as `rows`."""
-        return nearest(self.rows(), row, count, without)
-
     def _wait(self, patience: float) -> None:
         if self.pairs.height > MOST_EMBEDDED:
             raise MedstError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from medst.app.search import SearchIndex
+from medst.app.search import SearchIndex, nearest
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.use import Grounding, ImageEmbeddings, Model, Progression, Study, stored_picture, time_order
@@ -192,7 +192,7 @@ class Backend:
         """
         opened.check_number(number)
         own = self._pairs.with_row_index("pair").filter(patient_id=opened.patient)["pair"].to_numpy()
-        found = self.index.nearest(opened.images.embedding[number].numpy(), count, without=own)
+        found = nearest(self.index.rows(), opened.images.embedding[number].numpy(), count, without=own)
         pairs = [(self._pairs.row(row, named=True), similarity) for row, similarity in found]
         return [SimilarStudy(similarity, pair["patient_id"], self._study(pair)) for pair, similarity in pairs]
 

@@ -24,8 +24,11 @@ KEPT = "kept"
 DATA_KEYS = (
     "dataset", "dataset_version", "options", "source", "classes", "time", "counts", "medst_version", "fingerprint"
 )  # fmt: skip
-DAYS = (("under 1 day", 1), ("1 to 7 days", 7), ("1 to 4 weeks", 28), ("1 to 6 months", 183), ("6 to 24 months", 730))
-"""Upper ends of the bins of days between studies."""
+DAYS = {
+    "under 1 day": 1, "1 to 7 days": 7, "1 to 4 weeks": 28, "1 to 6 months": 183, "6 to 24 months": 730,
+    "over 2 years": np.inf,
+}  # fmt: skip
+"""Bins of days between studies, with their upper ends."""
 
 
 def summarise(cohort: Cohort) -> dict[str, Any]:
@@ -62,8 +65,8 @@ def _rejected(file: Path) -> pl.DataFrame:
     try:
         return pl.read_csv(read_regular(file), infer_schema=False).select("kind", "id", pl.col("reason").fill_null(""))
     except (OSError, pl.exceptions.PolarsError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise MedstError(f"{file} is damaged ({said}); remove the cohort's folder and prepare it again.") from error
+        reason = " ".join(str(error).split())[:200]
+        raise MedstError(f"{file} is damaged ({reason}); remove the cohort's folder and prepare it again.") from error
 
 
 def has_times(cohort: Cohort) -> bool:
@@ -116,15 +119,17 @@ def _summarise_pairs(pairs: pl.DataFrame, timed: bool) -> dict[str, Any]:
             .drop_nulls()
         )
         if days.len():
-            found["days_between_studies"] = {"quantiles": quantiles(days), "bins": _day_bins(days)}
+            rows, _ = np.histogram(days.to_numpy(), [-np.inf, *DAYS.values()])
+            bins = dict(zip(DAYS, rows.tolist(), strict=True))
+            found["days_between_studies"] = {"quantiles": quantiles(days), "bins": bins}
     return found
 
 
 def _sequences(pairs: pl.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for split in pairs["split"].unique().sort():
-        lengths = pl.Series([len(sequence) for sequence in cut_sequences(pairs.filter(split=split), SEQUENCE_LENGTH)])
-        found[split] = {str(n): int((lengths == n).sum()) for n in range(1, SEQUENCE_LENGTH + 1)}
+        lengths = [len(sequence) for sequence in cut_sequences(pairs.filter(split=split), SEQUENCE_LENGTH)]
+        found[split] = {str(n): lengths.count(n) for n in range(1, SEQUENCE_LENGTH + 1)}
     return found
 
 
@@ -201,11 +206,3 @@ def histogram(values: pl.Series, bins: int) -> dict[str, list[float]]:
     width = max((high - low) / bins, 1.0)
     rows, starts = np.histogram(values.to_numpy(), bins, (low, max(high, low + bins * width)))
     return {"from": [round(float(start), 3) for start in starts[:-1]], "rows": rows.tolist()}
-
-
-def _day_bins(days: pl.Series) -> dict[str, int]:
-    found, below = {}, 0
-    for name, end in DAYS:
-        under = int((days < end).sum())
-        found[name], below = under - below, under
-    return found | {"over 2 years": days.len() - below}

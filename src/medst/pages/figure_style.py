@@ -34,6 +34,7 @@ FINDING_COLOURS = {
     "pneumonia": "#bb8a2e",
     "pneumothorax": "#8470aa",
 }
+"""Readable on light and on dark paper."""
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -57,11 +58,6 @@ _STYLE: dict[Any, Any] = {
     "ytick.labelsize": 11,
 }
 _PIXELS_PER_INCH = 72  # of matplotlib's SVG
-
-
-def finding_colour(finding: str, otherwise: str = ACCENT) -> str:
-    """The colour of a finding, readable on light and on dark paper; `otherwise` for a finding that has none."""
-    return FINDING_COLOURS.get(finding, otherwise)
 
 
 def css_colour(colour: str) -> str:

@@ -36,24 +36,23 @@ def learning_curves(metrics: Sequence[Mapping[str, str]]) -> list[tuple[str, Mar
     """
     figures = []
     for name, title in CURVES.items():
-        split = {
-            split: np.array(
-                [(float(r["step"]), float(r[name])) for r in metrics if r["split"] == split and r.get(name)]
-            ).reshape(-1, 2)
-            for split in ("train", "valid")
-        }
-        if not len(split["train"]):
+        rows = [(r["split"], float(r["step"]), float(r[name])) for r in metrics if r.get(name)]
+        train, valid = (
+            np.array([point for split, *point in rows if split == wanted]).reshape(-1, 2)
+            for wanted in ("train", "valid")
+        )
+        if not len(train):
             continue
         figure, axes = style.new_figure(250, 160, grid="y")
-        step, loss = split["train"].T
+        step, loss = train.T
         axes.plot(step, loss, color=style.TRAINING_CURVE_COLOUR, alpha=0.3, linewidth=0.8)
         axes.plot(step, running_mean(loss, max(1, len(loss) // 25)), color=style.MEAN_CURVE_COLOUR, linewidth=1.4)
-        axes.plot(*split["valid"].T, color=style.VALIDATION_CURVE_COLOUR, linewidth=1.6, marker="o", markersize=3.6)
-        axes.set_ylim(*_limits(loss, split["valid"][:, 1]))
+        axes.plot(*valid.T, color=style.VALIDATION_CURVE_COLOUR, linewidth=1.6, marker="o", markersize=3.6)
+        axes.set_ylim(*_limits(loss, valid[:, 1]))
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        figures.append((title, style.to_svg(figure, _curve_alt(title, loss, split["valid"][:, 1]))))
+        figures.append((title, style.to_svg(figure, _curve_alt(title, loss, valid[:, 1]))))
     return figures
 
 
@@ -168,7 +167,9 @@ def confusion(matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[s
     """
     figure, axes = style.new_figure(250, 250)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    _cells(axes, share, [[str(count) for count in row] for row in matrix], style.finding_colour(finding))
+    _cells(
+        axes, share, [[str(count) for count in row] for row in matrix], style.FINDING_COLOURS.get(finding, style.ACCENT)
+    )
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
     axes.set_xlabel("predicted")

@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from PIL import Image
 
 from medst import __version__
 from medst.files import claim, write_text
-from medst.pages.figure_style import css_colour, finding_colour
+from medst.pages.figure_style import FINDING_COLOURS, css_colour
 from medst.pages.wording import percent, readable
 
 JPEG_QUALITY = 86
@@ -34,14 +34,15 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["version"] = __version__
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "css_colour": css_colour,
-        "finding_colour": finding_colour,
+        "finding_colour": lambda finding: FINDING_COLOURS.get(finding, ""),
         "count": "{:,}".format,
         "percent": percent,
         "readable": readable,
         "sections": _sections,
     }
+    environment.filters |= filters
     return environment
 
 
