@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medst.weights import build, load
+from medst import load
+from medst.weights import build
 
 SETTINGS = (
     "--settings.run.precision fp32 --settings.optimiser.epochs 1 --settings.data.sequences-per-batch 4 "
