@@ -1,5 +1,7 @@
 """The patients that are shown, their changes, and the matrices of the temporal loss against a loop."""
 
+import base64
+import io
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -7,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from medst.evaluate.results import read_results
 from medst.pages import patients as module
 from medst.pages.inputs import PatientInputs, read_patient_inputs, read_run
-from medst.pages.patients import ShownChange, align, choose, held_out, read_patients, without_padding
+from medst.pages.patients import ShownChange, align, choose, held_out, read_patients
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +123,9 @@ def test_the_choice_looks_for_variety_and_never_at_predictions() -> None:
     assert choose(pairs, {}, 9) == ["a", "b", "c"]
 
 
-def test_padding_is_removed() -> None:
-    picture = np.zeros((256, 256), dtype=np.uint8)
-    picture[:, 40:216] = np.linspace(30, 220, 176, dtype=np.uint8)
-    assert np.array_equal(without_padding(picture), picture[:, 40:216])
-    black = np.zeros_like(picture)
-    assert without_padding(black) is black
+def test_padding_is_removed(inputs: PatientInputs) -> None:
+    sizes = {"height": pl.lit(200, pl.Int32), "width": pl.lit(100, pl.Int32)}
+    narrow = replace(inputs.cohort, image_table=inputs.cohort.image_table.with_columns(**sizes))
+    shown, _ = read_patients(replace(inputs, cohort=narrow), 1)
+    content = base64.b64decode(shown[0].studies[0].frontal.partition(",")[2])
+    assert Image.open(io.BytesIO(content)).size == (128, 256)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from medst.cohort.store import Cohort
 from medst.encode import embed_pairs
@@ -18,7 +18,7 @@ from medst.objective.temporal import cycle
 from medst.pages.html import picture_uri
 from medst.pages.inputs import PatientInputs
 from medst.pages.wording import time_span
-from medst.use import Model
+from medst.use import Model, stored_picture
 
 MOST_STUDIES = 8
 """Studies of a patient that are shown; later ones are left out."""
@@ -198,11 +198,6 @@ def _studies(cohort: Cohort, pairs: pl.DataFrame, changes: Mapping[str, list[Sho
 
 
 def _view(cohort: Cohort, row: int) -> str:
-    return picture_uri(without_padding(cohort.images[row]))
-
-
-def without_padding(picture: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "inner_height inner_width"]:
-    """The picture without the black rows and columns around it; unchanged if it is all black."""
-    seen = picture > 0
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else picture
+    """The image as a data URI, without the padding around it."""
+    height, width = cohort.image_table.select("height", "width").row(row)
+    return picture_uri(stored_picture(cohort.images[row], height, width).original)
