@@ -14,6 +14,8 @@ import torch
 import medst
 from medst import weights
 from medst.cohort.store import COLUMNS, Cohort, open_cohort
+from medst.encode import ImageFeatures
+from medst.evaluate import probe, zero_shot
 from medst.files import sha256
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
 from medst.tokenizer import learn_tokenizer
@@ -115,3 +117,35 @@ def benchmark_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def benchmark(benchmark_cohort: Path) -> Cohort:
     return open_cohort(benchmark_cohort)
+
+
+@pytest.fixture
+def cohort(write_cohort: Callable[..., Path]) -> Cohort:
+    """48 images of two classes."""
+    table = pl.DataFrame(
+        {
+            "patient_id": [f"p{i}" for i in range(48)],
+            "image_id": [f"i{i}" for i in range(48)],
+            "image": list(range(48)),
+            "split": ["train"] * 24 + ["valid"] * 12 + ["test"] * 12,
+            "label": np.random.default_rng(4).integers(0, 2, 48),
+        }
+    )
+    path = write_cohort("labelled", "rsna", labelled=table)
+    meta = json.loads((path / "cohort.json").read_text())
+    (path / "cohort.json").write_text(json.dumps(meta | {"classes": ["normal", "Pneumonia"]}))
+    return open_cohort(path)
+
+
+@pytest.fixture
+def seen(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Replace the model: features that predict the label, with some errors."""
+    rng = np.random.default_rng(1)
+    world = rng.normal(size=(48, 8)).astype(np.float32)
+    world[:, 0] += 1.6 * (2 * cohort.labelled["label"].to_numpy() - 1)
+    for module in (zero_shot, probe):
+        monkeypatch.setattr(
+            module, "image_features", lambda loaded, cohort, rows, **_: ImageFeatures(*[world[np.asarray(rows)]] * 3)
+        )
+    monkeypatch.setattr(zero_shot, "embed_prompts", lambda loaded, prompts: np.eye(8, dtype=np.float32)[[1, 0]])
+    return world

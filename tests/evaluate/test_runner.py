@@ -1,6 +1,7 @@
 """results.json: complete, the same bytes for the same input, and an error where a benchmark can't be run."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -268,3 +269,17 @@ def test_the_terminal_names_what_was_not_measured_and_resumes(
 def test_the_same_data_set_twice_is_refused(model_folder: Path, benchmark_cohort: Path) -> None:
     with pytest.raises(MedstError, match="of one data set"):
         evaluate(model_folder, [benchmark_cohort, benchmark_cohort], None)
+
+
+def test_the_page_on_results_json_has_a_line_for_every_key(
+    cohort: Cohort, model_folder: Path, benchmark_cohort: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    named = [set(re.findall(r"^\|.*?\|", part, re.MULTILINE)) for part in page.split("\n## ")[1:]]
+    head, rows, details = ({key for cell in cells for key in re.findall(r"`(\w+)`", cell)} for cells in named)
+    question = Question(protocol="strict", fractions=(1.0,), bootstrap=False)
+    found = evaluate(model_folder, [cohort.path, benchmark_cohort], None, question=question, baseline_seeds=(0,))
+    assert {row["task"] for row in found["results"]} == {"zero-shot", "probe", "temporal-image", "temporal-text"}
+    assert found.keys() == head
+    assert all(row.keys() == rows for row in found["results"])
+    assert set().union(*found["details"].values()) == details
