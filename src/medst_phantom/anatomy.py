@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 # Attenuation in 1/cm at about 70 keV effective energy.
-SOFT, FAT, LUNG = 0.20, 0.175, 0.045
+SOFT, LUNG = 0.20, 0.045
 HALF_WIDTH, HALF_DEPTH, HALF_HEIGHT = 18.0, 12.5, 20.0
 SHAPE = (88, 52, 100)
 EDGE = 0.42  # cm over which a border goes from nothing to all
