@@ -1,8 +1,9 @@
-"""The training run.
+"""Pre-training.
 
-`loop` trains, step by step, and `step` runs one step on any hardware. `setup` finds a run's cohort, tokenizer and start
-weights, `schedule` sets the learning rate and averages weights, `checkpoint` and `run_folder` save and restore, `metrics`
-keeps metrics.csv, and `divergence` stops a run whose loss explodes. `dry_run` and `memory` say beforehand what a run costs.
+`loop` trains a `training.Training`, `step` runs one step on any hardware, `validate` computes the losses of a split.
+`setup` opens cohort, tokenizer and start weights, `schedule` sets the learning rate and averages weights. `checkpoint`,
+`metrics` and `environment` are the run's files. `signals` and `divergence` stop a run. `dry_run` and `memory` estimate
+beforehand what a run costs.
 """
 
 from medst.pretrain.loop import pretrain

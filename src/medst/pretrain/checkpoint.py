@@ -35,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedTokenizerBase
 
 from medst import NUMERICS, __version__
 from medst.distributed import random_state, set_random_state
@@ -162,6 +163,13 @@ class RunFolder:
     def numerics(self) -> int:
         """Numerics version that the run was started with; 1, the first, where none is recorded."""
         return int(self.read_settings("give another run folder").get("numerics", 1))
+
+    def save_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write the tokenizer, unless there is one."""
+        if not self.tokenizer.is_dir():
+            with disk_errors(self.tokenizer):
+                tokenizer.save_pretrained(str(part_of(self.tokenizer)))
+            replace_folder(self.tokenizer)
 
     def wandb_id(self) -> str:
         """Id of this run at Weights & Biases, drawn once so that a resumed run stays one run."""

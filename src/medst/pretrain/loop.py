@@ -26,13 +26,7 @@ from medst.pretrain.divergence import REMEMBERED, stop_if_diverged
 from medst.pretrain.environment import add_environment
 from medst.pretrain.memory import check_memory
 from medst.pretrain.schedule import learning_rate, loss_shares
-from medst.pretrain.setup import (
-    find_tokenizer,
-    load_start_weights,
-    notes_on_start,
-    open_training_cohort,
-    save_tokenizer,
-)
+from medst.pretrain.setup import find_tokenizer, load_start_weights, notes_on_start, open_training_cohort
 from medst.pretrain.signals import catch_stop_signals
 from medst.pretrain.step import Step
 from medst.pretrain.training import Training
@@ -85,13 +79,11 @@ def pretrain(
         training = Training(folder, recipe, data, tokenizer, Step(model, objective, recipe.data), say)
         # Nothing is written up to here, so that a refused run leaves no folder behind.
         processes.wait_for_everyone()
-        with (
-            processes.main_process_first()
-        ):  # the first one makes the folder, the others compare their settings with it
-            folder.start(recipe, about)
+        with processes.main_process_first():
+            folder.start(recipe, about)  # the first process writes the settings, the others compare theirs
             if restored and processes.is_main_process:
                 set_aside(folder.tokenizer)
-            save_tokenizer(tokenizer, folder.tokenizer)
+            folder.save_tokenizer(tokenizer)
             if processes.is_main_process:
                 training.note(add_environment(run / "environment.json", processes.num_processes))
         training.note(restored)
@@ -116,17 +108,15 @@ def train(training: Training, progress: Progress | None) -> dict[str, Any]:
     stop = False
     with catch_stop_signals() as asked:
         while not (stop or state.stopped_early or state.validated == settings.epochs):
-            epoch = max(
-                state.validated, (state.step - 1) // training.per_epoch
-            )  # early versions counted no validations
+            # Checkpoints of early versions count no validations.
+            epoch = max(state.validated, (state.step - 1) // training.per_epoch)
             for parts, waited in step_batches(training, epoch, state.step - epoch * training.per_epoch):
                 loss = take_step(training, parts, epoch, waited)
                 if progress is not None:
                     left = (time.monotonic() - began) / (state.step - first) * (training.steps - state.step)
-                    text = (
-                        f"epoch {epoch + 1}/{settings.epochs}, loss {loss:.3f}, {timedelta(seconds=round(left))} left"
-                    )
-                    progress(state.step, training.steps, text)
+                    clock = timedelta(seconds=round(left))
+                    note = f"epoch {epoch + 1}/{settings.epochs}, loss {loss:.3f}, {clock} left"
+                    progress(state.step, training.steps, note)
                 due = bool(run.save_minutes) and time.monotonic() - training.saved_at >= 60 * run.save_minutes
                 # All devices stop and save together, though a signal or the clock may reach one of them first.
                 stop, due = training.engine.any_device(asked.is_set(), due)
@@ -139,8 +129,8 @@ def train(training: Training, progress: Progress | None) -> dict[str, Any]:
                 end_epoch(training, epoch)
     training.save()
     training.accelerator.end_training()
-    told = {"damaged_states": training.damaged, "notes": training.notes}
-    return {name: value for name, value in told.items() if value} | {
+    lists = {"damaged_states": training.damaged, "notes": training.notes}
+    return {name: value for name, value in lists.items() if value} | {
         "finished": not stop,
         "interrupted": asked.is_set(),
         "steps": state.step,

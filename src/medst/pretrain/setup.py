@@ -7,7 +7,6 @@ from transformers import PreTrainedTokenizerBase
 from medst import weights
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.files import disk_errors, part_of, replace_folder
 from medst.model.medst import MedST
 from medst.pretrain.checkpoint import RunFolder
 from medst.recipes import EXPECTED
@@ -67,14 +66,6 @@ def find_tokenizer(cohort: Cohort, recipe: Recipe, folder: RunFolder) -> tuple[P
                 return load_tokenizer(model), note
         remedy = f"Remove {folder.tokenizer}; the same command then makes the same tokenizer again."
         raise MedstError(f"{error} {remedy}") from None
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:
-    """Write the tokenizer as a folder, unless that exists."""
-    if not place.is_dir():
-        with disk_errors(place):
-            tokenizer.save_pretrained(str(part_of(place)))
-        replace_folder(place)
 
 
 def load_start_weights(model: MedST, recipe: Recipe) -> None:

@@ -41,13 +41,19 @@ def _plain(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 
-def outside(settings: Any, prefix: str = "") -> Iterator[str]:
-    """Yield a clause for each setting whose value has the wrong type or is out of range."""
+def settings_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield dotted name, declared type and value of each setting, nested ones included."""
     for each in dataclasses.fields(settings):
-        value, kind, path = getattr(settings, each.name), each.type, prefix + each.name
-        if dataclasses.is_dataclass(kind):
-            yield from outside(value, f"{path}.")
-            continue
+        value, name = getattr(settings, each.name), prefix + each.name
+        if dataclasses.is_dataclass(value):
+            yield from settings_of(value, f"{name}.")
+        else:
+            yield name, each.type, value
+
+
+def outside(settings: Any) -> Iterator[str]:
+    """Yield a clause for each setting whose value has the wrong type or is out of range."""
+    for path, kind, value in settings_of(settings):
         ranges: list[Range] = []
         if get_origin(kind) is Annotated:
             kind, *marks = get_args(kind)
@@ -56,8 +62,8 @@ def outside(settings: Any, prefix: str = "") -> Iterator[str]:
             fits, wanted = value in get_args(kind), "one of " + ", ".join(map(str, get_args(kind)))
         else:
             numbers = (int, float) if kind is float else kind
-            fits = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))  # type: ignore[arg-type]
-            wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]  # type: ignore[index]
+            fits = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
+            wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
         if fits and ranges:
             fits, wanted = value in ranges[0], str(ranges[0])
         if not fits:

@@ -15,7 +15,7 @@ import tyro
 
 from medst.errors import MedstError
 from medst.recipes.objective import LOSSES, ObjectiveSettings
-from medst.recipes.ranges import Range, outside
+from medst.recipes.ranges import Range, outside, settings_of
 
 T = TypeVar("T")
 
@@ -302,13 +302,5 @@ def changed_settings(saved: dict[str, Any], recipe: Recipe, ignored: Container[s
     Raises:
         MedstError: `saved` is not a recipe, see `from_dict`.
     """
-
-    def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for each in dataclasses.fields(settings):
-            value, name = getattr(settings, each.name), prefix + each.name
-            found |= flat(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
-        return found
-
-    before, now = flat(from_dict(Recipe, saved)), flat(recipe)
+    before, now = ({name: value for name, _, value in settings_of(each)} for each in (from_dict(Recipe, saved), recipe))
     return [name for name in sorted(now) if before[name] != now[name] and name not in ignored]
