@@ -185,8 +185,8 @@ def image_features(
         MedstError: the cohort has no such row.
     """
     wanted = np.asarray(rows, dtype=np.int64)
-    beside = np.full_like(wanted, -1) if laterals is None else np.asarray(laterals, dtype=np.int64)
-    pairs = np.stack([wanted, beside], axis=1)
+    lateral_rows = np.full_like(wanted, -1) if laterals is None else np.asarray(laterals, dtype=np.int64)
+    pairs = np.stack([wanted, lateral_rows], axis=1)
     if len(pairs) and not (wanted.min() >= 0 and pairs.max() < len(cohort.images)):
         raise MedstError(
             f"{cohort.path}: a table names row {pairs.max()} of the images, but there are {len(cohort.images)}; "

@@ -210,7 +210,7 @@ def test_a_folder_that_holds_something_else_is_not_overwritten(tmp_path: Path) -
 def test_a_model_of_medst_is_not_converted(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(MedstError, match=r"is medst's own model already; give a released checkpoint\.$"):
+    with pytest.raises(MedstError, match=r"is a model of medst already; give a released checkpoint\.$"):
         weights.convert(tmp_path / "model.safetensors", tmp_path / "out")
 
 

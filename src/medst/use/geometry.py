@@ -10,7 +10,7 @@ from medst.cohort.resize import SIDE, fit
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a picture lies in its 256 x 256 square: scaled in proportion and centred, with black around it.
+    """Where a picture lies in its 256 x 256 square: scaled in proportion and centred on black.
 
     Attributes:
         height: of the original, in pixels.

@@ -1,8 +1,8 @@
 """Released Med-ST and MGCA checkpoints in and out: read as a model, converted to a model folder, exported again.
 
-There is no table of entries: names and shapes follow from a model of ours and a few rules, and what the released code
-carries along without using it is known by pattern. A test compares both with the recorded list of entries. A checkpoint is
-mapped, not read: its tensors become the model's without a copy, so that loading takes little more memory than the model.
+There is no table of entries: names and shapes follow from a `MedST` and a few rules, and a pattern matches the entries that
+the released code never uses. A test compares both with the recorded list of entries. A checkpoint is mapped, not read: its
+tensors become the model's without a copy, so that loading takes little more memory than the model.
 """
 
 import copy
@@ -63,11 +63,11 @@ NEVER_USED = re.compile(
 """Entries that no computation uses: cross attention, pooler, `_la` heads, unused attention layers, MGCA's prototypes."""
 
 TOKEN_TYPES = "text.bert.embeddings.token_type_embeddings.weight"
-"""The only entry of ours that no released file has; it is zero there."""
+"""The only entry of a `MedST` that no released file has; it is zero for the released code."""
 
 
 def released_name(name: str) -> str:
-    """The released name of an entry of our model.
+    """The released name of an entry of a `MedST`.
 
     >>> released_name("image_local.head.0.weight")
     'img_encoder_q.local_embed.head.0.weight'
@@ -79,7 +79,7 @@ def released_name(name: str) -> str:
 
 
 def is_lateral(name: str) -> bool:
-    """Whether an entry, by our name or theirs, belongs to a lateral expert."""
+    """Whether an entry, by its own or its released name, belongs to a lateral expert."""
     return ".mlp_l." in name or ".norm2_l." in name
 
 
@@ -163,7 +163,7 @@ def to_released_names(entries: ReleasedEntries) -> dict[str, Tensor]:
 
 
 def zeros_for_unused(model: MedST) -> dict[str, Tensor]:
-    """The entries that the released Med-ST has besides ours, as zeros of the right shape.
+    """The entries of the released Med-ST that a `MedST` does not have, as zeros of the right shape.
 
     A released checkpoint is loaded strictly, so these must be there although nothing uses them.
     """
@@ -205,7 +205,7 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None) -> No
     if not is_free(out) and not (out / "config.json").is_file():
         raise MedstError(f"{out} is not empty and does not hold a model; give a new folder.")
     if ckpt.name == "model.safetensors" and is_model(ckpt.parent):
-        raise MedstError(f"{ckpt} is medst's own model already; give a released checkpoint.")
+        raise MedstError(f"{ckpt} is a model of medst already; give a released checkpoint.")
     (model, objective, pieces, recipe, _), entries = read_released(ckpt, tokenizer)
     about = {"names": json.dumps(entries.names), "lateral": json.dumps(entries.lateral)}
     with claim(out):
@@ -245,7 +245,7 @@ def export(folder: Path, ckpt: Path) -> None:
         entries.unused = zeros_for_unused(model)
         joined = {name.removesuffix(UNUSED_VALUE) for name in entries.unused}
         entries.names = sorted(joined | {released_name(n) for n in entries.model if n != TOKEN_TYPES})
-    # torch would save the whole storage of a tensor that is a part of it.
+    # torch.save writes the whole storage of a tensor, even if the tensor is only a part of it.
     state = {
         name: tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor.detach()
         for name, tensor in to_released_names(entries).items()
@@ -295,7 +295,7 @@ def tokenizer_folder(ckpt: Path, flag: str) -> Path:
         flag: the one that names another tokenizer; for the error message.
 
     Raises:
-        MedstError: there is no such checkpoint, or no tokenizer beside it.
+        MedstError: there is no such checkpoint, or no tokenizer in its folder.
     """
     if not ckpt.is_file():
         raise MedstError(f"{ckpt}: no such file; give a released Med-ST or MGCA checkpoint.")

@@ -1,4 +1,4 @@
-"""Checkpoint files of others, opened without executing what is pickled in them.
+"""Checkpoints from others, opened without executing the code in their pickles.
 
 A PyTorch checkpoint is a pickle, and a pickle can name any function to be called. torch's own restricted reader rebuilds
 tensors and plain containers and calls nothing else. An honest Lightning checkpoint also names a few classes
@@ -22,13 +22,9 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from medst.errors import MedstError
 from medst.weights.state_dict import read_safetensors
 
-DICTIONARIES = {
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "lightning.pytorch.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
-    "collections.defaultdict",
-}
+DICTIONARIES = re.compile(
+    r"(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+\.AttributeDict|collections\.defaultdict"
+)
 """Classes that are read as plain dictionaries."""
 
 HARMLESS = re.compile(
@@ -39,7 +35,7 @@ HARMLESS = re.compile(
       | builtins\.(int|float|str|bool|list|dict|tuple|object|slice)""",
     re.VERBOSE,
 )
-"""Names that Lightning checkpoints are known to hold besides tensors. None of them is imported."""
+"""Other names that Lightning checkpoints are known to contain. None of them is imported."""
 
 LEGACY_PICKLES = 4
 """Pickles at the beginning of a file from before torch 1.6: magic number, version, the machine's sizes, the content."""
@@ -112,11 +108,11 @@ def read_checkpoint(path: Path) -> Any:
 
 def _read_zip(path: Path) -> Any:
     names = get_unsafe_globals_in_checkpoint(path)
-    strange = sorted(name for name in names if name not in DICTIONARIES and not HARMLESS.fullmatch(name))
+    strange = sorted(name for name in names if not DICTIONARIES.fullmatch(name) and not HARMLESS.fullmatch(name))
     if strange:
         raise _carries_code(path, ", ".join(strange))
     # Safe twice: besides tensors and containers, the restricted reader knows these stand-ins and nothing else.
-    with safe_globals([(_PlainDictionary if name in DICTIONARIES else Placeholder, name) for name in names]):
+    with safe_globals([(_PlainDictionary if DICTIONARIES.fullmatch(name) else Placeholder, name) for name in names]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 

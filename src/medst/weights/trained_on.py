@@ -1,8 +1,8 @@
 """Which patients a model was trained on: salted digests of their ids, to find them again in a benchmark.
 
 The salt is stored with the digests, so an id can be checked by guessing it, and the ids of most data sets are easy to guess.
-The digests keep ids from being read by accident and from being linked to those of another model; they are no secret. That is
-why training writes the file, and `save_pretrained` and `push_to_hub` never do.
+The digests keep ids from being read by accident and from being linked to those of another model, but do not make them
+secret. That is why training writes the file, and `save_pretrained` and `push_to_hub` never do.
 """
 
 import base64
