@@ -30,6 +30,20 @@ def test_every_link_to_another_page_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_every_file_that_the_map_names_exists() -> None:
+    text = (ROOT / "docs" / "code.md").read_text()
+    named = re.findall(r"`([\w/]+\.(?:py|toml))`", text)
+    assert len(named) >= 20
+    for name in named:
+        rooms = (
+            ROOT,
+            ROOT / "src" / "medst",
+            ROOT / "src" / "medst" / "objective",
+            ROOT / "src" / "medst" / "pretrain",
+        )
+        assert "NAME" in name or "VERB" in name or any((room / name).is_file() for room in rooms), name
+
+
 def test_what_is_drawn_from_the_code_is_up_to_date() -> None:
     """The map of the rooms, the API page and the table of benchmarks: `python docs/generate.py` writes them."""
     for file, content in generated().items():
