@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from medst.errors import MedstError
-from medst.pretrain.checkpoint import RunFolder, TrainState, load_state, save_state, sharded_like, unsharded
+from medst.pretrain.checkpoint import RunFolder, TrainedTensors, TrainState, sharded_like, unsharded
 from medst.pretrain.schedule import Average
 from medst.recipes import RECIPES
 
@@ -53,12 +53,12 @@ def everything(module: nn.Module, optimiser: torch.optim.Optimizer, average: Ave
 def test_a_resumed_run_takes_the_same_next_step(tmp_path: Path, rank: int) -> None:
     first = made(1, 3)
     for each in {0, rank}:
-        save_state(tmp_path / "a" / "state", *first, rank=each, device=CPU)
+        TrainedTensors(*first, each, CPU).save(tmp_path / "a" / "state")
     before = everything(*first)
     learn(*first, 4)
     other = made(2, 1)
     assert everything(*other).keys() == before.keys()
-    load_state(tmp_path / "a" / "state", *other, rank=rank, device=CPU)
+    TrainedTensors(*other, rank, CPU).load(tmp_path / "a" / "state")
     for name, value in everything(*other).items():
         assert torch.equal(value, before[name]), name
     learn(*other, 4)
@@ -68,9 +68,9 @@ def test_a_resumed_run_takes_the_same_next_step(tmp_path: Path, rank: int) -> No
 
 def test_only_the_first_process_writes_shared_files(tmp_path: Path) -> None:
     module, optimiser, average = made(1, 1)
-    save_state(tmp_path, module, optimiser, average, rank=1, device=CPU)
+    TrainedTensors(module, optimiser, average, 1, CPU).save(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["random-1.safetensors"]
-    save_state(tmp_path, module, optimiser, None, rank=0, device=CPU)
+    TrainedTensors(module, optimiser, None, 0, CPU).save(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {
         "weights.safetensors",
         "optimiser.safetensors",
@@ -87,19 +87,19 @@ def test_only_the_first_process_writes_shared_files(tmp_path: Path) -> None:
 
 def test_before_the_first_step_there_are_no_moments(tmp_path: Path) -> None:
     module, optimiser, _ = made(1, 0)
-    save_state(tmp_path, module, optimiser, None, rank=0, device=CPU)
+    TrainedTensors(module, optimiser, None, 0, CPU).save(tmp_path)
     other = made(2, 0)
-    load_state(tmp_path, other[0], other[1], None, rank=0, device=CPU)
+    TrainedTensors(other[0], other[1], None, 0, CPU).load(tmp_path)
     assert not other[1].state
     assert torch.equal(other[0][0].weight, module[0].weight)  # type: ignore[index]
 
 
 def test_a_new_process_keeps_its_random_state(tmp_path: Path) -> None:
     module, optimiser, average = made(1, 1)
-    save_state(tmp_path, module, optimiser, average, rank=0, device=CPU)
+    TrainedTensors(module, optimiser, average, 0, CPU).save(tmp_path)
     torch.manual_seed(99)
     own = torch.get_rng_state()
-    load_state(tmp_path, module, optimiser, average, rank=1, device=CPU)
+    TrainedTensors(module, optimiser, average, 1, CPU).load(tmp_path)
     assert torch.equal(torch.get_rng_state(), own)
 
 
@@ -114,7 +114,7 @@ def test_an_unsharded_tensor_needs_no_gradient_and_is_contiguous() -> None:
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MedstError, match="written by an earlier medst"):
-        load_state(tmp_path, *made(1, 1), rank=0, device=CPU)
+        TrainedTensors(*made(1, 1), 0, CPU).load(tmp_path)
 
 
 def test_a_sharded_tensor_is_unsharded_and_sharded_again() -> None:

@@ -256,73 +256,75 @@ def sharded_like(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like.device)
 
 
-def save_state(
-    folder: Path,
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: Average | None,
-    *,
-    rank: int,
-    device: torch.device,
-) -> None:
-    """Write the tensors of a checkpoint. Every process calls this; the first one writes what they share."""
-    folder.mkdir(parents=True, exist_ok=True)
-    moments = {
-        f"{name}/{moment}": unsharded(value)
-        for name, parameter in module.named_parameters()
-        for moment, value in optimiser.state.get(parameter, {}).items()
-    }
-    weights = {name: unsharded(value) for name, value in module.state_dict().items()}
-    averages = {name: unsharded(value) for name, value in average.values.items()} if average else {}
-    with disk_errors(folder):
-        if rank == 0:
-            write_safetensors(folder / "weights.safetensors", weights)
-            write_safetensors(folder / "optimiser.safetensors", moments)
-            if average:
-                write_safetensors(folder / "average.safetensors", averages)
-        write_safetensors(folder / f"random-{rank}.safetensors", random_state(device))
+@dataclass(frozen=True)
+class TrainedTensors:
+    """The tensors that training changes. Every process saves and loads them.
 
-
-def load_state(
-    folder: Path,
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: Average | None,
-    *,
-    rank: int,
-    device: torch.device,
-) -> None:
-    """Restore what `save_state` wrote, with the same engine or another.
-
-    A process without a random state in the checkpoint, because there were fewer processes then, keeps its own.
-
-    Raises:
-        MedstError: an earlier medst wrote the checkpoint in other files, or it does not fit the model.
+    Attributes:
+        module: model and objective.
+        optimiser: with its moments.
+        average: the averaged weights, or None.
+        rank: of this process.
+        device: of this process, for its random states.
     """
-    if not (folder / "weights.safetensors").is_file():
-        raise MedstError(
-            f"{folder} was written by an earlier medst, in files that this version does not read; start again."
-        )
-    own, read = module.state_dict(), read_safetensors(folder / "weights.safetensors")
-    try:
-        module.load_state_dict({name: sharded_like(value, own[name]) for name, value in read.items()})
-    except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MedstError(
-            f"{folder} does not fit this run's model ({reason}); put back the tokenizer and settings that the run had."
-        ) from None
-    moments = read_safetensors(folder / "optimiser.safetensors")
-    for name, parameter in module.named_parameters():
-        found = {m: moments[f"{name}/{m}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{m}" in moments}
-        if found:
-            optimiser.state[parameter] = {
-                m: sharded_like(value, parameter) if value.ndim else value.to(device) for m, value in found.items()
-            }
-    if average is not None:
-        averaged = read_safetensors(folder / "average.safetensors")
-        for name, value in average.values.items():
-            # Checkpoints of earlier versions average no statistics; the model's own stand in for them.
-            value.copy_(sharded_like(averaged[name], value) if name in averaged else average.live[name])
-    states = folder / f"random-{rank}.safetensors"
-    if states.is_file():
-        set_random_state(read_safetensors(states), device)
+
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: Average | None
+    rank: int
+    device: torch.device
+
+    def save(self, checkpoint: Path) -> None:
+        """Write them; the first process writes what all share."""
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        moments = {
+            f"{name}/{moment}": unsharded(value)
+            for name, parameter in self.module.named_parameters()
+            for moment, value in self.optimiser.state.get(parameter, {}).items()
+        }
+        weights = {name: unsharded(value) for name, value in self.module.state_dict().items()}
+        averages = {name: unsharded(value) for name, value in self.average.values.items()} if self.average else {}
+        with disk_errors(checkpoint):
+            if self.rank == 0:
+                write_safetensors(checkpoint / "weights.safetensors", weights)
+                write_safetensors(checkpoint / "optimiser.safetensors", moments)
+                if self.average:
+                    write_safetensors(checkpoint / "average.safetensors", averages)
+            write_safetensors(checkpoint / f"random-{self.rank}.safetensors", random_state(self.device))
+
+    def load(self, checkpoint: Path) -> None:
+        """Restore what `save` wrote, with the same engine or another.
+
+        A process without a random state in the checkpoint, because there were fewer processes then, keeps its own.
+
+        Raises:
+            MedstError: an earlier medst wrote the checkpoint in other files, or it does not fit the model.
+        """
+        if not (checkpoint / "weights.safetensors").is_file():
+            raise MedstError(
+                f"{checkpoint} was written by an earlier medst, in files that this version does not read; start again."
+            )
+        own, read = self.module.state_dict(), read_safetensors(checkpoint / "weights.safetensors")
+        try:
+            self.module.load_state_dict({name: sharded_like(value, own[name]) for name, value in read.items()})
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise MedstError(
+                f"{checkpoint} does not fit this run's model ({reason}); restore the run's tokenizer and settings."
+            ) from None
+        moments = read_safetensors(checkpoint / "optimiser.safetensors")
+        for name, parameter in self.module.named_parameters():
+            found = {m: moments[f"{name}/{m}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{m}" in moments}
+            if found:
+                self.optimiser.state[parameter] = {
+                    m: sharded_like(value, parameter) if value.ndim else value.to(self.device)
+                    for m, value in found.items()
+                }
+        if self.average is not None:
+            averaged = read_safetensors(checkpoint / "average.safetensors")
+            for name, value in self.average.values.items():
+                # Checkpoints of earlier versions average no statistics; the model's own stand in for them.
+                value.copy_(sharded_like(averaged[name], value) if name in averaged else self.average.live[name])
+        states = checkpoint / f"random-{self.rank}.safetensors"
+        if states.is_file():
+            set_random_state(read_safetensors(states), self.device)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from medst import weights
@@ -14,7 +13,7 @@ from medst.cohort.store import Cohort
 from medst.distributed import seed_process
 from medst.errors import MedstError
 from medst.files import part_of, recover_folder
-from medst.pretrain.checkpoint import RunFolder, TrainState, load_state, save_state, unsharded
+from medst.pretrain.checkpoint import RunFolder, TrainedTensors, TrainState, unsharded
 from medst.pretrain.schedule import Average, make_optimiser
 from medst.pretrain.step import Engine, Step, make_accelerator
 from medst.recipes.settings import Recipe, to_dict
@@ -59,7 +58,9 @@ class Training:
         self.engine = Engine(self.accelerator, recipe, step)
         self.optimiser = make_optimiser(self.engine.bare, recipe.optimiser)
         self.average = Average(self.engine.bare, recipe.optimiser.ema) if recipe.optimiser.ema else None
-        seed_process(recipe.run.seed, self.engine.rank)
+        engine = self.engine
+        self.tensors = TrainedTensors(engine.bare, self.optimiser, self.average, engine.rank, engine.device)
+        seed_process(recipe.run.seed, engine.rank)
         self.saved_at, self.saved_step, self.damaged = time.monotonic(), -1, list[str]()
         # Weights and two moments, while the checkpoints to be dropped are still there; and a model for `best` or `last`.
         numbers = sum(p.numel() for p in self.engine.bare.parameters())
@@ -88,7 +89,7 @@ class Training:
                 f"{self.folder.path} was started with {found.batches_a_step} batches per step (processes x "
                 f"--optimiser.accumulate), now there are {together}; resume with as many."
             )
-        load_state(checkpoint, *self._tensors(), rank=self.engine.rank, device=self.engine.device)
+        self.tensors.load(checkpoint)
         self.state, self.saved_step = found, found.step
         self.state.batches_a_step = together
 
@@ -135,7 +136,7 @@ class Training:
                 self._write_state(final)
             return
         part = part_of(final)
-        save_state(part, *self._tensors(), rank=self.engine.rank, device=self.engine.device)
+        self.tensors.save(part)
         self.accelerator.wait_for_everyone()  # each has written its random state
         if is_main:
             self._write_state(part)
@@ -147,9 +148,6 @@ class Training:
     def _write_state(self, checkpoint: Path) -> None:
         self.state.metrics = self.folder.metrics.copy_to(checkpoint)
         self.state.write(checkpoint)
-
-    def _tensors(self) -> tuple[Step, torch.optim.Optimizer, Average | None]:
-        return self.engine.bare, self.optimiser, self.average
 
     def save_model(self, name: str) -> None:
         """Write the model as `best` or `last`."""
