@@ -5,13 +5,14 @@ rules are in mimic_report_sections.json. The cleaning is lossy on purpose, becau
 it splits at every number with a full stop, so that "3.5 cm" becomes "5 cm", and drops sentences of one word.
 """
 
-import json
 import re
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+
+from medst.files import read_json
 
 HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
 PARAGRAPH = "\n \n"
@@ -48,7 +49,8 @@ TEXT_COLUMNS = {"report": pl.String, "reason": pl.String, "kind": pl.String, "lo
 
 @lru_cache(maxsize=1)
 def _rules() -> dict[str, Any]:
-    return json.loads((files("medst.cohort") / "mimic_report_sections.json").read_text(encoding="utf-8"))
+    rules: dict[str, Any] = read_json(Path(__file__).with_name("mimic_report_sections.json"), "install medst again")
+    return rules
 
 
 def hand_made_studies() -> frozenset[str]:
