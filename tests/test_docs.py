@@ -31,7 +31,7 @@ def test_every_link_to_another_page_leads_somewhere(page: Path) -> None:
 
 
 def test_every_file_that_the_map_names_exists() -> None:
-    text = (ROOT / "docs" / "code.md").read_text()
+    text = (ROOT / "docs" / "code.md").read_text().partition("## The rooms")[0]
     named = re.findall(r"`([\w/]+\.(?:py|toml))`", text)
     assert len(named) >= 20
     for name in named:
