@@ -16,6 +16,8 @@ from medst.batch import centre, tokenize
 from medst.cohort.store import Cohort
 from medst.encode import embed_pairs, embed_prompts, embed_texts, image_features
 from medst.errors import MedstError
+from medst.model.medst import MedST
+from medst.recipes import RECIPES
 from medst.use import Model
 
 PAIRS = pl.DataFrame(
@@ -79,12 +81,11 @@ def test_no_forward_pass_holds_more_than_a_batch_and_none_repeats_an_image(
 
 def test_a_batch_on_a_cpu_stays_in_its_cache(model: Model) -> None:
     assert encode.batch_size(model) == encode.BATCH
-    vision = SimpleNamespace(settings=SimpleNamespace(vision=SimpleNamespace(width=768)))
-    weight = torch.zeros(1)
-    wide = SimpleNamespace(
-        settings=vision.settings, vision=SimpleNamespace(patches=196), parameters=lambda: iter([weight])
-    )
-    assert encode.batch_size(SimpleNamespace(model=wide)) == 8  # type: ignore[arg-type]
+    paper = replace(RECIPES["paper"].model, text=model.recipe.model.text)
+    with torch.device("meta"):
+        network = MedST(paper, torch.zeros(60, dtype=torch.bool), 3)
+    wide = SimpleNamespace(model=network, device=torch.device("cpu"))
+    assert encode.batch_size(wide) == 8  # type: ignore[arg-type]
 
 
 def test_texts_are_returned_in_their_order(model: Model) -> None:

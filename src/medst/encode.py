@@ -46,6 +46,10 @@ class Encoder(Protocol):
     def crop(self) -> int:
         """Side of the square that the image encoder sees, in pixels of the stored 256 x 256."""
 
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the weights."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -85,14 +89,9 @@ class ImageFeatures:
         return self.patches if tokens == "patches" else self.embedding
 
 
-def device_of(encoder: Encoder) -> torch.device:
-    """The device that holds the weights."""
-    return next(encoder.model.parameters()).device
-
-
 def batch_size(encoder: Encoder) -> int:
     """Pictures per forward pass: `BATCH`, or on a CPU fewer where their tokens would not fit into its cache."""
-    if device_of(encoder).type != "cpu":
+    if encoder.device.type != "cpu":
         return BATCH
     tokens = 4 * encoder.model.settings.vision.width * (1 + encoder.model.vision.patches)
     return min(BATCH, max(1, CACHED // tokens))
@@ -100,7 +99,7 @@ def batch_size(encoder: Encoder) -> int:
 
 def centre_crop(encoder: Encoder, squares: Sequence[Square] | np.ndarray) -> Float[Tensor, "picture 1 size size"]:
     """Cut out, scale and normalise pictures as the image encoder sees them outside of training; on its device."""
-    stored = torch.from_numpy(np.asarray(squares)).to(device_of(encoder))
+    stored = torch.from_numpy(np.asarray(squares)).to(encoder.device)
     return centre(stored, encoder.crop, encoder.model.settings.vision.image_size)
 
 
@@ -119,7 +118,7 @@ def encode_pictures(
         lateral: the lateral view of each pair, or None.
         precision: arithmetic of the encoder; the heads compute in float32.
     """
-    network, device = encoder.model, device_of(encoder)
+    network, device = encoder.model, encoder.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         pictures = centre_crop(encoder, frontal)
         laterals = [square for square in lateral if square is not None]
@@ -137,7 +136,7 @@ def encode_pictures(
 @torch.no_grad()
 def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Encoded:
     """Encode one batch of texts; those longer than the model's `text.pieces` word pieces are cut."""
-    network, device = encoder.model, device_of(encoder)
+    network, device = encoder.model, encoder.device
     pieces, attention = tokenize(encoder.tokenizer, list(texts), network.settings.text.pieces)
     feature, words, mask = network.text(pieces.to(device), attention.to(device))
     return Encoded(network.text_global(feature), feature, network.text_local.tokens(words, mask), mask)

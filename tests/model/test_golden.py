@@ -37,9 +37,9 @@ def model_and_objective() -> tuple[MedST, Objective]:
         model = MedST(PAPER.model, torch.from_numpy(bits), released.SEP)
         objective = Objective(PAPER.objective, PAPER.model.embedding)
     state = {e.name: e.draw() for e in released.entries() if not NEVER_USED.fullmatch(e.name)}
-    entries = from_released_names(state, model, objective, Path("released.ckpt"))
-    model.load_state_dict(entries.model, assign=True)
-    objective.load_state_dict(entries.objective, assign=True)
+    taken = from_released_names(state, model, objective, Path("released.ckpt"))
+    model.load_state_dict(taken.model, assign=True)
+    objective.load_state_dict(taken.objective, assign=True)
     places = model.text.bert.embeddings
     places.register_buffer("token_type_ids", torch.zeros(1, 512, dtype=torch.int64), persistent=False)
     return model.eval(), objective.eval()
@@ -154,7 +154,7 @@ def single_views(model: MedST, frontal: Tensor, lateral: Tensor, paired: Tensor)
 
 
 def deviation(name: str, value: Tensor) -> float:
-    """Largest difference, relative to the largest recorded value; absolute if a difference was recorded."""
+    """Largest difference over the largest recorded value; in plain numbers where what was recorded is a difference."""
     ours: Any = value.detach().numpy()
     if name in GOLDEN:
         theirs = GOLDEN[name]
@@ -182,6 +182,6 @@ def test_every_recorded_entry(computed: dict[str, Tensor]) -> None:
     assert {name: value for name, value in deviations.items() if not value < NEAR} == {}
 
 
-def test_one_changed_weight_is_noticed(computed: dict[str, Tensor]) -> None:
+def test_one_weight_off_is_noticed(computed: dict[str, Tensor]) -> None:
     assert deviation("eval.img_emb_q", computed["eval.img_emb_q"] * (1 + 3 * NEAR)) > NEAR
     assert deviation("eval.mask", ~computed["eval.mask"]) > NEAR

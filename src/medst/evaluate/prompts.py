@@ -43,14 +43,14 @@ def prompts_for(cohort: Cohort, file: Path | None) -> dict[str, list[str]]:
             cohort's classes are not pneumonia and its absence.
     """
     classes = [str(name) for name in cohort.meta["classes"]]
-    if file is None:
-        if len(classes) != 2 or classes[1].lower() != "pneumonia":
-            raise MedstError(
-                f"{cohort.path} has the classes {', '.join(classes)}; the released prompts are for pneumonia and "
-                "its absence. Give prompts for its classes with --prompts FILE."
-            )
-        return dict(zip(classes, (RELEASED["pneumonia"]["negative"], RELEASED["pneumonia"]["positive"]), strict=True))
-    return _by_class(read_prompts(file), classes, file)
+    if file is not None:
+        return _by_class(read_prompts(file), classes, file)
+    if len(classes) != 2 or classes[1].lower() != "pneumonia":
+        raise MedstError(
+            f"{cohort.path} has the classes {', '.join(classes)}; the released prompts are for pneumonia and its absence. "
+            "Give prompts for its classes with --prompts FILE."
+        )
+    return dict(zip(classes, (RELEASED["pneumonia"]["negative"], RELEASED["pneumonia"]["positive"]), strict=True))
 
 
 def read_prompts(file: Path) -> dict[str, Any]:

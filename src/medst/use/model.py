@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from medst import __version__, weights
 from medst.distributed import default_device
-from medst.encode import BATCH, batch_size, device_of, encode_pictures, encode_texts
+from medst.encode import BATCH, batch_size, encode_pictures, encode_texts
 from medst.errors import MedstError
 from medst.hub import find
 from medst.model.medst import MedST
@@ -91,7 +91,7 @@ class Model(
     @property
     def device(self) -> torch.device:
         """The device that holds the weights."""
-        return device_of(self)
+        return next(self.model.parameters()).device
 
     @property
     def _parameters(self) -> int:
