@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
@@ -291,8 +292,7 @@ def _label_scores(
 
 def _macro_auroc(label: np.ndarray, out: np.ndarray) -> Statistic:
     """Mean over the classes of the AUROC of one against all others, by its probability."""
-    shifted = np.exp(out - out.max(1, keepdims=True))
-    probability = shifted / shifted.sum(1, keepdims=True)
+    probability = softmax(out, axis=1)
     ones = range(1, 2) if out.shape[1] == 2 else range(out.shape[1])
     return mean_of([Ranked(label == one, probability[:, one]).auroc for one in ones])
 

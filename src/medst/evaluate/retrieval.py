@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 from jaxtyping import Float
+from scipy.stats import hypergeom
 
 from medst.cohort.store import Cohort
 from medst.encode import embed_texts, image_features
@@ -103,7 +104,8 @@ def ranks(
     if not rows:
         return np.empty(0, dtype=np.int64), dict.fromkeys(ks, np.nan), np.empty(0, dtype=np.int64)
     right_of, size_of = np.concatenate(right), np.concatenate(size)
-    chance = {k: float(np.mean(1 - _all_wrong(size_of, right_of, k))) for k in ks}
+    # The number of right ones among the first k of a shuffled list is hypergeometric.
+    chance = {k: float(np.mean(hypergeom.sf(0, size_of, right_of, np.minimum(k, size_of)))) for k in ks}
     return np.concatenate(found), chance, np.concatenate(rows)
 
 
@@ -111,9 +113,3 @@ def _groups(groups: np.ndarray) -> Iterator[np.ndarray]:
     order = np.argsort(groups, kind="stable")
     _, starts = np.unique(groups[order], return_index=True)
     yield from np.split(order, starts[1:])
-
-
-def _all_wrong(size: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:
-    """Probability that the first k of a shuffled list of `size` hold none of the `right` ones."""
-    wrong = (size - right)[:, None] - np.arange(k)
-    return np.prod(np.clip(wrong, 0, None) / np.clip(size[:, None] - np.arange(k), 1, None), axis=1)
