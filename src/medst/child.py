@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -87,7 +88,7 @@ class GuardedProcess:
             Exception: one of `refused`, as `function` raised it.
         """
         if self._owner != os.getpid():  # after a fork the child and the lock belong to the other process
-            self.__setstate__(self.__getstate__())
+            GuardedProcess.__init__(self, **self._options())
         call = sorted(self._refused), self.seconds, self.memory, pickle.dumps((function, args))
         with self._lock:
             for last in (False, True):
@@ -191,12 +192,11 @@ class GuardedProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "memory": self.memory, "_refused": self._refused}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(GuardedProcess, **self._options()), ()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        refused = tuple(state["_refused"].values())
-        GuardedProcess.__init__(self, seconds=state["seconds"], memory=state["memory"], refused=refused)
+    def _options(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "memory": self.memory, "refused": tuple(self._refused.values())}
 
 
 # ------------------------------------------------------------------------------------------------- inside the child

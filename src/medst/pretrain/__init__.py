@@ -1,7 +1,7 @@
 """Pre-training.
 
 `loop` trains a `training.Training`, `step` runs one step on any hardware, `validate` computes the losses of a split.
-`setup` opens cohort, tokenizer and start weights, `schedule` sets the learning rate and averages weights. `checkpoint`,
+`setup` opens cohort and tokenizer, `schedule` sets the learning rate and averages weights. `checkpoint`,
 `metrics` and `environment` are the run's files. `signals` and `divergence` stop a run. `dry_run` and `memory` estimate
 beforehand what a run costs.
 """

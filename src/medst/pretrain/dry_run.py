@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from medst import weights
 from medst.batch import Batch, Batches
 from medst.distributed import default_device
-from medst.pretrain.setup import load_start_weights, make_tokenizer, notes_on_start, open_training_cohort
+from medst.pretrain.setup import make_tokenizer, notes_on_start, open_training_cohort
 from medst.pretrain.step import Step, computes_in_bf16
 from medst.recipes.settings import Recipe
 
@@ -157,7 +157,7 @@ def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Esti
     with torch.random.fork_rng():
         torch.manual_seed(recipe.run.seed)
         model, objective = weights.build(recipe, tokenizer)
-        load_start_weights(model, recipe)
+        weights.load_pretrained(model, **vars(recipe.start))
         if recipe.run.checkpoint_activations:
             model.checkpoint_activations()
         step = Step(model, objective, recipe.data)

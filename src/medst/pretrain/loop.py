@@ -26,7 +26,7 @@ from medst.pretrain.divergence import REMEMBERED, stop_if_diverged
 from medst.pretrain.environment import add_environment
 from medst.pretrain.memory import check_memory
 from medst.pretrain.schedule import learning_rate, loss_shares
-from medst.pretrain.setup import find_tokenizer, load_start_weights, notes_on_start, open_training_cohort
+from medst.pretrain.setup import find_tokenizer, notes_on_start, open_training_cohort
 from medst.pretrain.signals import catch_stop_signals
 from medst.pretrain.step import Step
 from medst.pretrain.training import Training
@@ -75,7 +75,7 @@ def pretrain(
         set_seed(recipe.run.seed)
         model, objective = weights.build(recipe, tokenizer)
         if not folder.checkpoints():
-            load_start_weights(model, recipe)
+            weights.load_pretrained(model, **vars(recipe.start))
         training = Training(folder, recipe, data, tokenizer, Step(model, objective, recipe.data), say)
         # Nothing is written up to here, so that a refused run leaves no folder behind.
         processes.wait_for_everyone()

@@ -28,7 +28,7 @@ class Metrics:
         Raises:
             MedstError: it is damaged otherwise, or not a regular file.
         """
-        return _read_rows(self.file) if self.file.exists() else []
+        return _read_rows(self.file)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row."""
@@ -61,9 +61,10 @@ class Metrics:
         """
 
         def lines_of(file: Path) -> list[str]:
-            rows = _read_rows(file) if file.exists() else []
             limits = {"train": ("step", step), "valid": ("epoch", validated)}
-            return [_line(row) for row in rows if int(row[limits[row["split"]][0]]) <= limits[row["split"]][1]]
+            return [
+                _line(row) for row in _read_rows(file) if int(row[limits[row["split"]][0]]) <= limits[row["split"]][1]
+            ]
 
         def is_complete(lines: list[str]) -> bool:
             return len(lines) == step + validated if digest is None else _digest(lines) == digest
@@ -91,6 +92,8 @@ class Metrics:
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:
+    if not file.exists():
+        return []
     complete = [line for line in read_regular(file).splitlines(keepends=True) if line.endswith(b"\n")]
     try:
         lines = [line.decode() for line in complete]

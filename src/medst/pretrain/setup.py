@@ -1,4 +1,4 @@
-"""Open and check what a run starts from, before anything is written: cohort, tokenizer, start weights."""
+"""Open and check what a run starts from, before anything is written: its cohort and tokenizer."""
 
 from pathlib import Path
 
@@ -7,10 +7,9 @@ from transformers import PreTrainedTokenizerBase
 from medst import weights
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.model.medst import MedST
 from medst.pretrain.checkpoint import RunFolder
 from medst.recipes import EXPECTED
-from medst.recipes.settings import Recipe, to_dict
+from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer, load_tokenizer
 
 
@@ -66,17 +65,6 @@ def find_tokenizer(cohort: Cohort, recipe: Recipe, folder: RunFolder) -> tuple[P
                 return load_tokenizer(model), note
         remedy = f"Remove {folder.tokenizer}; the same command then makes the same tokenizer again."
         raise MedstError(f"{error} {remedy}") from None
-
-
-def load_start_weights(model: MedST, recipe: Recipe) -> None:
-    """Load the weights that the recipe names, if any, into a new model.
-
-    Raises:
-        MedstError: they can't be read or don't fit.
-    """
-    given = {name: place for name, place in to_dict(recipe.start).items() if place}
-    if given:
-        weights.load_pretrained(model, **given)
 
 
 def notes_on_start(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[str]:
