@@ -45,6 +45,14 @@ def test_one_run_against_chance_and_the_untrained_model(benchmark: BenchmarkResu
     assert f"AUROC {benchmark.lines[0].trained[0]['value']:.3f}" in found  # type: ignore[index]
 
 
+def test_the_finding_is_named_unless_it_stands_for_all() -> None:
+    benchmark = measured(row(0.7, (0.6, 0.8)))
+    benchmark.lines[0].finding = "pneumonia"
+    assert "(Pneumonia: AUROC 0.700, 95 % interval 0.600 to 0.800, chance 0.500, untrained 0.500)" in verdict(
+        [benchmark]
+    )
+
+
 def test_the_strict_protocol_is_preferred() -> None:
     paper, strict = measured(row(0.9), protocol="paper"), measured(row(0.52, (0.48, 0.56)))
     assert verdict([paper, strict]) == verdict([strict])

@@ -5,8 +5,9 @@ A difference counts only if an interval supports it. Protocol paper gives no int
 
 from collections.abc import Sequence
 
-from medst.pages.collect_results import BenchmarkResults
-from medst.pages.wording import metric_format
+from medst.evaluate.task import ALL, AVERAGE
+from medst.pages.collect_results import BenchmarkResults, Line
+from medst.pages.wording import readable
 
 NO_INTERVALS = "protocol paper gives no intervals, so part of a difference may be chance"
 
@@ -43,7 +44,7 @@ def _one_protocol(benchmarks: Sequence[BenchmarkResults]) -> list[BenchmarkResul
 def _with_chance(benchmark: BenchmarkResults) -> tuple[str, str]:
     """The outcome of a run against chance and untrained models, and its numbers."""
     line = benchmark.headline()[0]
-    written, row, untrained = metric_format(line.metric), line.trained[0], line.untrained[0]
+    row, untrained = line.runs()[0]
     assert row is not None
     has_interval = row["low"] is not None
     low, high = (row["low"], row["high"]) if has_interval else (row["value"], row["value"])
@@ -57,23 +58,29 @@ def _with_chance(benchmark: BenchmarkResults) -> tuple[str, str]:
         outcome = "worse than chance" if has_interval else "below chance"
     else:
         outcome = "no different from chance"
-    numbers = [f"{line.metric.replace('auroc', 'AUROC')} {written(row['value'])}"]
+    written = line.written
+    numbers = [f"{_subject(line)} {written(row['value'])}"]
     numbers += [f"95 % interval {written(low)} to {written(high)}"] if has_interval else []
     numbers += [f"chance {written(line.chance)}"]
     numbers += [] if untrained is None else [f"untrained {written(untrained['value'])}"]
     return outcome, ", ".join(numbers)
 
 
+def _subject(line: Line) -> str:
+    """The metric, with the finding unless it stands for all findings."""
+    metric = line.metric.replace("auroc", "AUROC")
+    return metric if line.finding in (AVERAGE, ALL) else f"{readable(line.finding)}: {metric}"
+
+
 def _between_runs(benchmark: BenchmarkResults) -> tuple[str, str]:
     """Which run leads, and the numbers of the first two."""
     line = benchmark.headline()[0]
-    written = metric_format(line.metric)
     rows = [(row, name) for row, name in zip(line.trained, benchmark.names, strict=True) if row is not None]
     (first, leader), *others = sorted(rows, key=lambda pair: -pair[0]["value"])
     if not others:
-        return "measured for one run only", f"{leader} {written(first['value'])}"
+        return "measured for one run only", f"{leader} {line.written(first['value'])}"
     second, name = others[0]
-    numbers = f"{leader} {written(first['value'])}, {name} {written(second['value'])}"
+    numbers = f"{_subject(line)} of {leader} {line.written(first['value'])}, of {name} {line.written(second['value'])}"
     if len(set(benchmark.fingerprints)) > 1:
         return "not comparable, because the runs were measured on different copies", numbers
     if first["low"] is None or second["low"] is None:
