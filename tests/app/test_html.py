@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
+from matplotlib.colors import Normalize
 from PIL import Image
 
 from medst.app.html import (
-    HeatScale,
     comparison_html,
     heat_colours_css,
+    heat_scale,
     heat_uri,
     similar_html,
     similarity_curve,
@@ -32,7 +33,7 @@ def image_of(uri: str) -> Image.Image:
 def test_heat_is_more_opaque_for_larger_values_and_clear_outside_the_crop() -> None:
     grid = np.array([[0.1, 0.1], [0.1, 0.5]], dtype=np.float32)
     heat = HeatMap(grid, Geometry(256, 256), 128)
-    image = np.asarray(image_of(heat_uri(heat, HeatScale(0.1, 0.5))))
+    image = np.asarray(image_of(heat_uri(heat, Normalize(0.1, 0.5, clip=True))))
     assert image.shape == (256, 256, 4)
     alpha = image[..., 3]
     assert not alpha[:64].any()
@@ -40,7 +41,7 @@ def test_heat_is_more_opaque_for_larger_values_and_clear_outside_the_crop() -> N
     assert alpha[180, 180] == 255
     assert alpha[70, 70] == 0
     assert 100 < alpha[128, 180] < 155
-    half = np.asarray(image_of(heat_uri(heat, HeatScale(-0.3, 0.5))))
+    half = np.asarray(image_of(heat_uri(heat, Normalize(-0.3, 0.5, clip=True))))
     assert abs(int(half[70, 70, 3]) - 128) <= 1
 
 
@@ -48,8 +49,8 @@ def test_one_scale_for_all_views() -> None:
     def of(low: float, high: float) -> HeatMap:
         return HeatMap(np.array([[low, high]], dtype=np.float32), Geometry(20, 20), 224)
 
-    scale = HeatScale.of([Grounding("a", of(0.1, 0.2), None, 0), Grounding("a", of(0.0, 0.1), of(0.3, -0.4), 0)])
-    np.testing.assert_allclose((scale.low, scale.high), (-0.4, 0.3), rtol=1e-6)
+    scale = heat_scale([Grounding("a", of(0.1, 0.2), None, 0), Grounding("a", of(0.0, 0.1), of(0.3, -0.4), 0)])
+    np.testing.assert_allclose((scale.vmin, scale.vmax), (-0.4, 0.3), rtol=1e-6)
     assert heat_colours_css().count("#") == 7
 
 

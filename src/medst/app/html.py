@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
+from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from medst.app.studies import OpenStudies, SimilarStudy
@@ -21,24 +22,6 @@ HEAT_SIDE = 320
 """Longer side of a heat map in pixels; the browser stretches it over the radiograph."""
 # Encoded once for as long as the picture exists, so a visitor's own pictures are forgotten here too.
 _URIS: WeakKeyDictionary[Picture, str] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class HeatScale:
-    """The values at both ends of the colours, the same for all heat maps of one phrase."""
-
-    low: float
-    high: float
-
-    @staticmethod
-    def of(groundings: Sequence[Grounding]) -> "HeatScale":
-        """The smallest and the largest value of any view."""
-        maps = [m for g in groundings for m in (g.frontal, g.lateral) if m is not None]
-        return HeatScale(min(float(m.grid.min()) for m in maps), max(float(m.grid.max()) for m in maps))
-
-    def share(self, values: np.ndarray) -> np.ndarray:
-        """The places of values on the scale, 0 to 1; NaN stays NaN."""
-        return np.clip((values - self.low) / max(self.high - self.low, 1e-12), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +51,7 @@ def timeline_html(opened: OpenStudies, groundings: Sequence[Grounding] | None = 
         opened: the studies.
         groundings: of the phrase, one per study; or None.
     """
-    scale = None if groundings is None else HeatScale.of(groundings)
+    scale = None if groundings is None else heat_scale(groundings)
     cards = []
     for number, study in enumerate(opened.studies):
         found = None if groundings is None else groundings[number]
@@ -102,7 +85,7 @@ def similar_html(similar: Sequence[SimilarStudy]) -> str:
     return render_macro(TEMPLATE, "similar", [(one, _with_heat(one.study.frontal)) for one in similar])
 
 
-def _with_heat(source: Source, heat: HeatMap | None = None, scale: HeatScale | None = None) -> PictureWithHeat:
+def _with_heat(source: Source, heat: HeatMap | None = None, scale: Normalize | None = None) -> PictureWithHeat:
     picture = read_picture(source)
     if picture not in _URIS:
         _URIS[picture] = picture_uri(picture.original)
@@ -116,12 +99,19 @@ def _since(before: datetime | None, time: datetime | None) -> str:
     return time_span((time - before).total_seconds())
 
 
-def heat_uri(heat: HeatMap, scale: HeatScale) -> str:
+def heat_scale(groundings: Sequence[Grounding]) -> Normalize:
+    """The scale of the colours, from the smallest to the largest value of any view: the same for all maps of a phrase."""
+    values = [m.grid.ravel() for g in groundings for m in (g.frontal, g.lateral) if m is not None]
+    low, high = np.concatenate(values).min(), np.concatenate(values).max()
+    return Normalize(float(low), float(high), clip=True)
+
+
+def heat_uri(heat: HeatMap, scale: Normalize) -> str:
     """A heat map as a PNG inside a URI, to lie over its picture.
 
     The larger a value, the more opaque it is. Where the model saw nothing, the map is clear.
     """
-    share = np.nan_to_num(scale.share(heat.pixels(HEAT_SIDE)))
+    share = np.nan_to_num(scale(heat.pixels(HEAT_SIDE)).data)
     colours = mpl.colormaps[HEAT_MAP_COLOURS](share, bytes=True)
     colours[..., 3] = np.rint(share * 255).astype(np.uint8)
     return picture_uri(colours)

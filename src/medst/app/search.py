@@ -124,17 +124,18 @@ def nearest(
 
 
 def _read(folder: Path, fingerprint: str, cohort: Cohort) -> np.ndarray:
+    """The image embeddings that `medst embed` wrote for this model and cohort."""
     remedy = "run `medst embed` again, in a new folder"
     if not (folder / "embed.json").is_file():
         raise MedstError(f"{folder}: no finished embeddings here (there is no embed.json); run `medst embed` first.")
-    said = read_json(folder / "embed.json", remedy, {"model": str, "cohort": str, "files": int, "dim": int})
-    for what, expected in {"model": fingerprint, "cohort": cohort.fingerprint}.items():
-        if said[what] != expected:
-            raise MedstError(f"{folder} holds embeddings of another {what}; run `medst embed` for this one.")
+    about = read_json(folder / "embed.json", remedy, {"model": str, "cohort": str, "files": int, "dim": int})
+    for kind, expected in {"model": fingerprint, "cohort": cohort.fingerprint}.items():
+        if about[kind] != expected:
+            raise MedstError(f"{folder} holds embeddings of another {kind}; run `medst embed` for this one.")
     try:
-        files = [folder / f"part-{number:05d}.parquet" for number in range(said["files"])]
+        files = [folder / f"part-{number:05d}.parquet" for number in range(about["files"])]
         column = pl.concat([read_table(file, {"image": pl.List(pl.Float32)})["image"] for file in files])
-        rows = np.ascontiguousarray(column.list.to_array(said["dim"]).to_numpy(), dtype=np.float32)
+        rows = np.ascontiguousarray(column.list.to_array(about["dim"]).to_numpy(), dtype=np.float32)
     except FileNotFoundError as error:
         raise MedstError(
             f"{folder}: no finished embeddings here; run the same `medst embed` again, it resumes."
@@ -142,5 +143,5 @@ def _read(folder: Path, fingerprint: str, cohort: Cohort) -> np.ndarray:
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise MedstError(f"{folder}: the embeddings are damaged ({error}); {remedy}.") from error
     if cohort.pairs is None or len(rows) != cohort.pairs.height:
-        raise MedstError(f"{folder} holds {len(rows)} rows, but the cohort's pairs are others; write them anew.")
+        raise MedstError(f"{folder} holds {len(rows)} rows, which is not the number of the cohort's pairs; {remedy}.")
     return rows
