@@ -9,10 +9,10 @@ from tests.objective import oracle
 from torch import Tensor
 
 from medst.distributed import Devices
-from medst.objective import Objective
+from medst.objective import Embedded, Loss, Objective, Sequences
 from medst.objective.global_ import global_loss
 from medst.recipes import RECIPES
-from medst.recipes.settings import ObjectiveSettings
+from medst.recipes.objective import LOSSES, LossEntry, ObjectiveSettings, Term
 
 DIM = 6
 PARTS = {
@@ -185,3 +185,29 @@ def test_each_loss_is_weighted_by_the_share_of_the_devices_rows() -> None:
     torch.testing.assert_close(
         module.eval()(made, STEPS, MASK)["global"], make_objective(ObjectiveSettings())(made, STEPS, MASK)["global"]
     )
+
+
+class Length(Loss):
+    """Mean squared length of the images' embeddings, which is 1."""
+
+    def __init__(self, settings: ObjectiveSettings, dim: int) -> None:
+        super().__init__()
+
+    def terms(self, embedded: Embedded, sequences: Sequences, devices: Devices | None) -> dict[str, Tensor]:
+        return {"length": embedded.image.square().sum(1).mean()}
+
+
+@dataclass(frozen=True)
+class MoreSettings(ObjectiveSettings):
+    length_weight: float = 0.5
+
+
+def test_a_new_loss_takes_its_class_and_a_registry_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = make_objective(ObjectiveSettings())(make(6), STEPS, MASK)
+    entry = LossEntry("length", f"{__name__}:Length", "global", {"length": Term("Squared length")})
+    monkeypatch.setattr("medst.objective.LOSSES", (*LOSSES, entry))
+    losses = make_objective(MoreSettings())(make(6), STEPS, MASK)
+    assert losses["length"].item() == pytest.approx(1)
+    torch.testing.assert_close(losses["loss"], before["loss"] + 0.5 * losses["length"])
+    assert set(losses) == {"loss", "length"} | PARTS
+    assert "length" not in make_objective(MoreSettings(length_weight=0.0))(make(6), STEPS, MASK)
