@@ -13,18 +13,18 @@ from medst.errors import MedstError
 
 
 class Refusal(MedstError):
-    """What a guarded function says."""
+    """An expected error of a guarded function."""
 
 
 class Unforeseen(Exception):
-    """What nobody listed."""
+    """An error that is not listed."""
 
 
 BEFORE: list[int] = []
 
 
 def child(_: object = None) -> list[int]:
-    """The child's process id and group; how many calls it had."""
+    """Process id and group of the child, and its number of calls."""
     BEFORE.append(0)
     return [os.getpid(), os.getpgid(0), len(BEFORE)]
 
@@ -42,7 +42,7 @@ def hang() -> None:
 
 
 def hang_without_python() -> None:
-    """As native code does: no signal handler of Python's gets to run."""
+    """Hang like native code, so that no signal handler of Python runs."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     time.sleep(600)
 
@@ -56,7 +56,7 @@ def fail(kind: str) -> None:
 
 
 def talk() -> list[Any]:
-    """As a library that prints, and reads from the standard input, what is meant for the caller."""
+    """Print, and read the standard input, like a badly behaved library."""
     print("printed", flush=True)
     os.write(1, b"\0" * 64)
     os.write(2, b"to nobody")
@@ -68,12 +68,12 @@ def several() -> tuple[np.ndarray, tuple[int, int], str]:
 
 
 def damage() -> None:
-    """Do what kills the next call, not this one, whose `pack` is already looked up."""
+    """Kill the next call, but not this one, whose `pack` is already looked up."""
     sys.modules["medst.child"].__dict__["pack"] = lambda *_: os.abort()
 
 
 def count(path: Path) -> int:
-    """Die in every child but the third; how many calls there were."""
+    """Die in every child but the third; returns the number of calls."""
     with path.open("a") as file:
         file.write("x")
     if len(path.read_text()) < 3:
@@ -90,7 +90,7 @@ def leak(size: int) -> list[int]:
 
 
 def garbage(seed: int) -> None:
-    """Answer with rubbish, as a decoder that was taken over could, and die."""
+    """Send a malformed answer, as a decoder that was taken over could, and die."""
     rng = np.random.default_rng(seed)
     for descriptor in range(3, 20):
         try:
@@ -105,10 +105,10 @@ def square(number: int) -> int:
 
 
 def decode_badly(path: Path, reading: Any) -> list[Any]:
-    """As `read_square`, but for files whose name says what their decoder does."""
+    """Like `read_square`, except for files whose name says how their decoder fails."""
     from medst.cohort.images import read_square
 
-    ends = {"abort": signal.SIGABRT, "crash": signal.SIGSEGV, "hang": signal.SIGALRM}  # a hang ends so in the end
+    ends = {"abort": signal.SIGABRT, "crash": signal.SIGSEGV, "hang": signal.SIGALRM}  # how a hanging call ends
     if number := ends.get(path.stem):
         os.kill(os.getpid(), number)
     if path.stem == "greedy":
@@ -119,5 +119,5 @@ def decode_badly(path: Path, reading: Any) -> list[Any]:
 
 
 def abort(path: Path) -> None:
-    """As polars does on some damaged Parquet files."""
+    """Abort, as polars does on some damaged Parquet files."""
     os.abort()

@@ -190,7 +190,7 @@ def test_every_sequence_is_distributed_once_to_parts_of_equal_size(parts: int, c
     assert {len(part) for part in dealt} == {size}
     assert all(part == sorted(part) for part in dealt)
     sums = [given_costs[part].sum() for part in dealt]
-    # The last one that the fullest part took went to it when it had least of those with room.
+    # The last sequence of the fullest part went to it when it was the cheapest part with room.
     assert max(sums) - min(sums) <= size * given_costs.max()
 
 

@@ -209,7 +209,7 @@ def test_a_child_ends_with_its_parent_even_if_that_is_killed() -> None:
 
 
 def has_ended(process: int) -> bool:
-    """Whether there is no such process, or nobody has asked yet how it ended."""
+    """Whether the process is gone, or a zombie."""
     try:
         os.kill(process, 0)
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -223,7 +223,7 @@ def test_threads_take_turns(guard: GuardedProcess) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pytest's other threads have nothing to do with it
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # on account of pytest's other threads
 def test_a_fork_starts_its_own_child(guard: GuardedProcess) -> None:
     first, *_ = guard(child)
     reader, writer = os.pipe()

@@ -49,7 +49,7 @@ def _enter(rank: int, port: int, work: Callable[..., Any], out: str, *args: Any)
 
 
 def in_two_processes(work: Callable[..., Any], tmp_path: Path, *args: Any) -> list[Any]:
-    """What `work(rank, *args)` returns in each of two processes."""
+    """Results of `work(rank, *args)` in two processes."""
     mp.spawn(_enter, args=(free_port(), work, str(tmp_path), *args), nprocs=WORLD)
     return [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
 
@@ -78,7 +78,7 @@ def test_rows_of_all_devices_are_gathered_with_their_gradients(tmp_path: Path) -
 
 
 def split(batch: Batch) -> list[Batch]:
-    """A batch as two: the first pairs that end with a sequence, and the others."""
+    """Split a batch in two, between sequences."""
     ends = [int(row[mask][-1]) + 1 for row, mask in zip(batch.steps, batch.step_mask, strict=True)]
     cut = ends[len(ends) // 2 - 1]
     pairs, pieces = len(batch.pair), batch.pieces
@@ -116,7 +116,7 @@ def setting(phantom_cohort: Path, small_recipe: Recipe) -> tuple[Recipe, str, li
     found = []
     for number in range(len(batches)):
         rows = batches.plan()[number * 8 : (number + 1) * 8]
-        # Sequences of one study are in no row of `steps`, so that the halves would not know them.
+        # Sequences of one study are in no row of `steps`, so the halves would not contain them.
         sequences = [batches.sequences[row] for row in rows if len(batches.sequences[row]) > 1]
         joint = ExactBatch(**vars(batches.collate(sequences, number)))
         joint.steps[~joint.step_mask] = joint.steps[:, :1].expand_as(joint.steps)[~joint.step_mask]
@@ -141,7 +141,7 @@ def train(recipe: Recipe, cohort: str, batches: list[Batch], devices: Devices | 
             objective.devices = devices
             model.normalise_over(devices)
         step = DistributedDataParallel(step)
-    # Not AdamW, whose first steps turn rounding into whole steps wherever a gradient is all but zero.
+    # Not AdamW, whose first steps amplify rounding wherever a gradient is almost zero.
     optimiser = torch.optim.SGD(step.parameters(), lr=1e-3)
     losses: list[dict[str, float]] = []
     gradient: dict[str, torch.Tensor] = {}
@@ -200,7 +200,7 @@ def test_as_released_each_device_contrasts_on_its_own(
 
 @pytest.mark.parametrize(("kind", "takes"), [("cuda", 1), ("xpu", 1), ("mps", 0)])
 def test_an_accelerators_random_state_is_kept(kind: str, takes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No such device is here; torch's functions of that name stand in, with as many arguments as theirs take."""
+    """With fakes of torch's functions that take as many arguments, since there is no such device here."""
     device, state = torch.device(kind), [torch.tensor([7])]
 
     def get(*which: torch.device) -> torch.Tensor:

@@ -20,7 +20,7 @@ def whole(folder: Path) -> bool:
 
 
 def grow(folder: Path, text: str) -> None:
-    """Write a folder as a writer does, after finishing what an earlier one left."""
+    """Write a folder as a writer does, after recovering what an earlier one left."""
     files.recover_folder(folder, whole)
     part = files.part_of(folder)
     part.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """The three losses again, one scalar at a time, written from the method's description and from nothing else.
 
-Unusual: nothing here is vectorised over pairs, words, patches, studies or classes, and nothing is shared with
+Nothing here is vectorised over pairs, words, patches, studies or classes, and nothing is shared with
 `medst.objective`. It is slow and short on purpose, so that a reader can hold each line against a formula. Everything
 stays a tensor, so gradients can be compared too.
 """

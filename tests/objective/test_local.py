@@ -28,7 +28,7 @@ class Case:
 
 
 def make_case(lengths: list[int], laterals: list[bool], seed: int = 0, views: int = 2, padding: int = 0) -> Case:
-    """Reports of those lengths; `views` patches a view; what is padded or absent holds numbers too, as in the paper."""
+    """Reports of these lengths, with `views` patches per view; padding and absent views contain numbers, as in the paper."""
     rng = torch.Generator().manual_seed(seed)
     pairs, words = len(lengths), max(lengths) + padding
 
@@ -111,7 +111,7 @@ def test_under_the_mask_nothing_depends_on_what_is_not_there() -> None:
 
 
 def test_as_released_padding_words_and_absent_laterals_take_part() -> None:
-    """Faults 2 and 3 of the released code, kept by recipe paper alone."""
+    """Errors 2 and 3 of the released code, kept by recipe paper only."""
     case = make_case([2, 4], [False, True])
     weights = alignment(False)(*case.tensors())
     assert (weights["word_weights"][~case.word_mask] > 0).all()

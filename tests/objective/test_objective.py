@@ -158,7 +158,7 @@ def test_the_order_of_pairs_and_sequences_does_not_matter() -> None:
 
 @dataclass(frozen=True)
 class Second(Devices):
-    """The second of two devices, whose first has as many rows, all zero; without any process but this one."""
+    """The second of two devices, in a single process; all rows of the first are zero."""
 
     def sum(self, value: Tensor) -> Tensor:
         return value * 3  # the first device has twice as many pairs and studies

@@ -109,7 +109,7 @@ def test_padding_after_a_sequence_does_not_matter(form: Any) -> None:
 
 @pytest.mark.parametrize("form", ["released", "bounded"])
 def test_regression_does_not_see_order_and_classification_does(form: Any) -> None:
-    """A property of the method, entry 5 of the page on differences: nearest neighbours come back wherever they stood."""
+    """A property of the method, entry 5 of the page on differences: nearest neighbours return from any position."""
     u = unit_rows(1, 4, 16, seed=0)
     v = F.normalize(u + 0.1 * unit_rows(1, 4, 16, seed=1), dim=-1)
     right = mapping_losses(u, v, full(u), regression=form)
@@ -154,7 +154,7 @@ def awkward() -> dict[str, tuple[Tensor, Tensor]]:
     lean = torch.tensor([2.0, 1.5, 1.0, 0.0])[None, :, None]
     cases = {
         "like reports, far from every image": (u, one.expand(1, 4, 128)),
-        # What a trained model gives for "no change" four times: the reports lie where one of the images lies.
+        # As a trained model embeds "no change" four times: all reports are at one of the images.
         "like reports": (u, F.normalize(u[:, :1] + 0.02 * one, dim=-1).expand(1, 4, 128)),
         "near-like reports": (u, F.normalize(u[:, :1] + 1e-3 * unit_rows(1, 4, 128, seed=7), dim=-1)),
         "like images": (one.expand(1, 4, 128), u),
@@ -163,7 +163,7 @@ def awkward() -> dict[str, tuple[Tensor, Tensor]]:
         "reversed and like": (torch.cat([u[:, :3], u[:, 2:3]], 1), u.flip(1)),
         "two of one study": (two.repeat_interleave(2, 1), u),
         "opposite": (u, -u),
-        # Images that lie along a line to the report: all come back to the last one, with hardly any variance.
+        # Images on a line towards the report: all return to the last one, with hardly any variance.
         "far from all but one": (F.normalize(one + lean * u, dim=-1), one.expand(1, 4, 128)),
     }
     for noise in (1e-1, 1e-2, 1e-3, 1e-5):
@@ -189,7 +189,7 @@ def test_bounded_stays_small_with_a_small_gradient(name: str) -> None:
 
 
 def test_released_blows_up_on_like_reports() -> None:
-    """Entry 4 of the page on differences, so that the test above is known to show something."""
+    """Entry 4 of the page on differences; shows that the test above is meaningful."""
     found = {name: value_and_slope(*case, "released") for name, case in awkward().items()}
     for name in ("like reports", "near-like reports"):
         value, slope = found[name]

@@ -41,7 +41,7 @@ def attempt(cohort: str, run: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def paths(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and declared type of every setting."""
+    """Name and declared type of every setting."""
     for each in dataclasses.fields(settings):
         if dataclasses.is_dataclass(each.type):
             yield from paths(getattr(settings, each.name), f"{prefix}{each.name}.")
@@ -50,7 +50,7 @@ def paths(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def values(path: str, kind: Any) -> st.SearchStrategy[Any]:
-    """Values within a setting's range, at its ends, beyond them, and of other kinds."""
+    """Values within a setting's range, at its ends, outside, and of other types."""
     if path in SLOW:
         return st.sampled_from(SLOW[path])
     if path in PLACES:
@@ -77,7 +77,7 @@ def _numbers(kind: type, ends: Range) -> st.SearchStrategy[Any]:
 
 
 def drawn(base: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """The recipe `base` with up to six other settings; it stops after two steps."""
+    """The recipe `base` with up to six other settings, stopped after two steps."""
     kinds = dict(paths(Recipe()))
     kinds.pop("optimiser.stop_after")
 

@@ -221,5 +221,5 @@ def test_a_flipped_bit_in_a_train_state_is_detected(tmp_path: Path) -> None:
     whole = (tmp_path / "run.json").read_bytes()
     for place in range(len(whole)):
         (tmp_path / "run.json").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with suppress(MedstError):  # in the digest's own name it is a state of an earlier version
+        with suppress(MedstError):  # a flip in the name of the digest makes it a state of an earlier version
             assert TrainState.read(tmp_path) == state

@@ -24,7 +24,7 @@ def base(small_recipe: Recipe) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[GuardedProcess]:
-    # Its own limit is far beyond that of an attempt, for a child that has grown by half of it is started anew.
+    # Its limit is far above that of an attempt, because a child that has grown by half of it is replaced.
     with pytest.MonkeyPatch.context() as patch, GuardedProcess(seconds=60, memory=16 * MEMORY) as process:
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield process

@@ -37,7 +37,7 @@ def test_an_estimate_agrees_with_the_run(phantom_cohort: Path, small_recipe: Rec
     assert found.parameters == sum(p.numel() for p in step.parameters() if p.requires_grad)
     parameters = [*step.parameters()]
     learn, frozen = (sum(p.numel() for p in parameters if p.requires_grad is each) for each in (True, False))
-    # In float32: weights, gradients and two moments of what learns; weights alone of what is frozen.
+    # In float32: weights, gradients and two moments of what learns; only weights of what is frozen.
     assert found.fixed_bytes == 4 * (4 * learn + frozen)
     rows = open_training_cohort(phantom_cohort, recipe).pairs.filter(split="train")  # type: ignore[union-attr]
     pictures = rows.height + rows["lateral"].count()

@@ -144,7 +144,7 @@ def test_metrics_of_a_killed_run_are_those_of_an_undisturbed_one(
 
     def die(self: Metrics, row: Mapping[str, object]) -> None:
         log(self, row)
-        if row["split"] == "valid":  # the state is saved by now, and doesn't know of this validation
+        if row["split"] == "valid":  # the checkpoint is saved by now, without this validation
             if lost == "rest of a row":
                 self.file.write_bytes(self.file.read_bytes()[:-9])
             raise MemoryError
@@ -259,7 +259,7 @@ def test_a_second_signal_ends_the_run_at_once(phantom_cohort: Path, small_recipe
 
 
 def no_step(training: Training, *_: object) -> float:
-    """In place of `take_step`."""
+    """Replaces `take_step`."""
     training.state.step += 1
     return 0.0
 
@@ -310,7 +310,7 @@ def test_patience_counts_epochs_since_the_best(
 def test_disk_space_is_checked_for_a_checkpoint_and_a_model(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float, tables: int
 ) -> None:
-    """In float32: weights, two moments and, where there is one, their average; and the weights of `best`."""
+    """In float32: weights, two moments and, if there is one, their average; and the weights of `best`."""
 
     def full(folder: RunFolder, asked: int) -> None:
         raise MedstError(f"{asked} bytes")
@@ -672,7 +672,7 @@ def test_days_as_the_time_axis_need_dates(
 def test_waiting_step_and_remaining_times_are_reported(
     phantom_cohort: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that only batches and forward passes move: 3 seconds a batch, 60 a step."""
+    """With a clock that only batches and forward passes advance: 3 seconds per batch, 60 per step."""
     clock, fetch, forward = [100.0], Batches.__getitem__, Step.forward
 
     def fetched(batches: Batches, number: int) -> Batch:

@@ -24,7 +24,7 @@ def test_metrics_cut_anywhere_or_ahead_of_the_checkpoint_end_as_undisturbed(tmp_
     ends = [place + 1 for place, byte in enumerate(whole) if byte == ord("\n")]
     for length in range(len(whole) + 1):
         written = sum(end <= length for end in ends[1:])  # rows
-        for saved in {written, length % (written + 1)}:  # the state may be of an earlier row
+        for saved in {written, length % (written + 1)}:  # the checkpoint may be of an earlier row
             done = ROWS[:saved]
             calm.file.write_bytes(whole[:length])
             calm.cut(

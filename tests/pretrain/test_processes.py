@@ -45,7 +45,7 @@ class Started:
         return load_file(self.folder / name / "last" / "model.safetensors")
 
     def apart(self, one: str, other: str) -> float:
-        """How far the weights of two runs lie apart, relative to what the first learnt, for four steps change little."""
+        """Distance of the weights of two runs, relative to the change of the first, because four steps change little."""
         last = load(self.folder / one / "last")
         torch.manual_seed(last.recipe.run.seed)
         before = dict(build(last.recipe, last.tokenizer)[0].named_parameters())

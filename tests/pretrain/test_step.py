@@ -69,7 +69,7 @@ def test_parts_give_the_losses_and_gradients_of_the_full_batch(
     assert torch.equal(torch.get_rng_state(), after_forward)
     ours = gradients(engine)
 
-    # The same with every activation kept: dropout falls alike, for nothing else draws random numbers.
+    # The same with every activation kept: dropout is the same, because nothing else draws random numbers.
     torch.manual_seed(7)
     joint = Features.join([Features(**engine.bare(batch, encode_only=True)) for batch in batches])
     starts = torch.tensor([0, *(len(batch.pair) for batch in batches)]).cumsum(0)
@@ -117,7 +117,7 @@ def test_blocks_are_compiled_if_that_is_faster(
 def test_parameters_that_no_loss_reaches_are_frozen(
     phantom_cohort: Path, small_recipe: Recipe, zero: tuple[str, ...]
 ) -> None:
-    """DDP stops at a parameter that could learn and has no gradient."""
+    """DDP fails on a parameter that requires a gradient and gets none."""
     weights_of = {f"{name}_weight": 0.0 for name in zero}
     recipe = replace(small_recipe, objective=replace(small_recipe.objective, **weights_of))  # type: ignore[arg-type]
     engine, batches = parts_of(phantom_cohort, plain(recipe), 1)
@@ -144,7 +144,7 @@ def test_evaluation_has_no_dropout_and_gradients_and_training_continues_with_the
 def test_ddp_is_used_for_undivided_steps_on_several_processes_only(
     small_recipe: Recipe, processes: int, parts: int, wrapped: bool
 ) -> None:
-    """Parts average their gradients themselves, once a step."""
+    """Parts average their gradients themselves, once per step."""
     recipe = replace(plain(small_recipe), optimiser=replace(small_recipe.optimiser, accumulate=parts))
     recipe = replace(recipe, objective=replace(recipe.objective, across_devices=False))
     step = Step(*weights.build(recipe, learn_tokenizer(["clear lungs"], 60)), recipe.data)

@@ -53,7 +53,7 @@ def test_a_recipe_trains_two_steps(
 def test_a_recipe_is_ablated_with_its_flags(
     name: str, phantom_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process: starting others takes longer than training."""
+    """In this process, because starting others takes longer than training."""
     monkeypatch.setattr(jobs, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     words = ["ablate", name, str(phantom_cohort), str(tmp_path / "job"), "--seeds", "1", *SHRINK]
@@ -75,7 +75,7 @@ def test_a_run_starts_from_a_bert_and_a_deit_of_the_hub(
     hub("facebook/deit-base-patch16-224", deit(tmp_path / "deit"))
     run = tmp_path / "run"
     words = ["--start.bert", "emilyalsentzer/Bio_ClinicalBERT", "--start.deit", "facebook/deit-base-patch16-224"]
-    # A learning rate that moves nothing in float32 leaves the start weights to be seen.
+    # A learning rate too small to change anything in float32 leaves the start weights visible.
     still = ["--optimiser.lr", "1e-30", "--optimiser.lr-min", "0", "--optimiser.weight-decay", "0"]
     cli.main(["pretrain", "modern", str(phantom_cohort), str(run), *SHRINK, *words, *still])
     assert "the vocabulary is learnt" not in capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_runs_that_cannot_start_are_refused_before_anything_is_written(
 
 
 def test_a_run_that_an_earlier_version_refused_can_start(phantom_cohort: Path, tmp_path: Path) -> None:
-    """It had written settings.json before it found 28,996 to be no number of pieces that the cohort gives."""
+    """It had written settings.json before it refused a vocabulary of 28,996 pieces."""
     run = tmp_path / "run"
     words = ["pretrain", "modern", str(phantom_cohort), str(run), *SHRINK]
     cli.main(words)

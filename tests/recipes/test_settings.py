@@ -79,7 +79,7 @@ def changed(settings: Any, path: str, value: Any) -> Any:
 
 
 def fields_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and declared type of every setting."""
+    """Name and declared type of every setting."""
     for each in dataclasses.fields(settings):
         if dataclasses.is_dataclass(each.type):
             yield from fields_of(getattr(settings, each.name), f"{prefix}{each.name}.")
