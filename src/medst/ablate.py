@@ -217,7 +217,7 @@ class _Measured:
     @classmethod
     def open(cls, path: Path, tasks: list[str]) -> "_Measured":
         cohort = open_cohort(path)
-        return cls(path, str(cohort.meta["dataset"]), cohort.fingerprint, tasks)
+        return cls(path, cohort.dataset, cohort.fingerprint, tasks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -166,10 +166,9 @@ class Batches(Dataset[Batch]):
         Raises:
             MedstError: the cohort has too few pairs in this split.
         """
-        assert cohort.pairs is not None
         self.images, self.data, self.seed, self.training = cohort.images, data, seed, training
         self.parts = parts if training else 1
-        pairs = cohort.pairs.with_row_index("pair").filter(split=split)
+        pairs = cohort.require("pairs").with_row_index("pair").filter(split=split)
         if data.patients < 1 and training:
             patients = pairs["patient_id"].unique().sort().to_numpy()
             kept = np.random.default_rng([seed, 1]).permutation(patients)[

@@ -57,7 +57,7 @@ def embed(
         "numerics": NUMERICS,
         "model": loaded.fingerprint,
         "cohort": opened.fingerprint,
-        "dataset": str(opened.meta["dataset"]),
+        "dataset": opened.dataset,
         "rows": table.height,
         "dim": loaded.model.settings.embedding,
         "rows_a_file": rows,

@@ -240,5 +240,5 @@ def test_laterals_are_looked_up_in_the_cohort_with_pairs(
     np.testing.assert_array_equal(now[:, : expected.shape[1]], expected)
     with pytest.raises(MedstError, match=r"does not have .* of the images of .*; give the cohort that the comparisons"):
         module.features_of(loaded, benchmark, benchmark.comparisons[:3], Question(laterals=phantom_cohort))
-    with pytest.raises(MedstError, match="has no pairs, and so no laterals"):
+    with pytest.raises(MedstError, match="has no pairs: it is a ms-cxr-t cohort; the lateral views"):
         module.features_of(loaded, cohort, table, Question(laterals=benchmark_cohort))

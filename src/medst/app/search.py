@@ -41,8 +41,7 @@ class SearchIndex:
         Raises:
             MedstError: the embeddings belong to another model or cohort, or are unfinished or damaged.
         """
-        assert cohort.pairs is not None
-        self.model, self.cohort, self.pairs = model, cohort, cohort.pairs
+        self.model, self.cohort, self.pairs = model, cohort, cohort.require("pairs")
         self.done, self.failed = 0, ""
         self._parts: list[np.ndarray] = []
         self._thread: Thread | None = None

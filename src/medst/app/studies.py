@@ -80,10 +80,8 @@ class Backend:
     embeddings: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.cohort is not None and self.cohort.pairs is None:
-            raise MedstError(
-                f"{self.cohort.path} has no pairs: it is a {self.cohort.meta['dataset']} cohort; give one with patients."
-            )
+        if self.cohort is not None:
+            self.cohort.require("pairs", "give one with patients")
         if self.embeddings is not None:
             self.index.rows()
 
@@ -117,9 +115,7 @@ class Backend:
 
     @property
     def _pairs(self) -> pl.DataFrame:
-        pairs = self._cohort.pairs
-        assert pairs is not None
-        return pairs
+        return self._cohort.require("pairs")
 
     def open_patient(self, patient: str) -> OpenStudies:
         """A patient of the cohort.

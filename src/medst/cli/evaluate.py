@@ -74,5 +74,5 @@ def evaluate(
             leaks=leaks,
             progress=display.stage("evaluate"),
         )
-    datasets = {str(open_cohort(path).meta["dataset"]) for path in cohorts}
+    datasets = {open_cohort(path).dataset for path in cohorts}
     print_results(results, out, BENCHMARKS if task == "all" else (task,), datasets)

@@ -101,6 +101,28 @@ class Cohort:
         """sha256, hexadecimal, over all tables and pixels."""
         return str(self.meta["fingerprint"])
 
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return str(self.meta["dataset"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes of `labelled`."""
+        return [str(name) for name in self.meta["classes"]]
+
+    def require(self, name: str, remedy: str = "give another cohort") -> pl.DataFrame:
+        """The table of this name.
+
+        Raises:
+            MedstError: the cohort has none; `remedy` ends the message, without a full stop.
+        """
+        table: pl.DataFrame | None = getattr(self, name)
+        if table is None:
+            held = name.replace("labelled", "labelled images")
+            raise MedstError(f"{self.path} has no {held}: it is a {self.dataset} cohort; {remedy}.")
+        return table
+
 
 def open_cohort(path: Path) -> Cohort:
     """Open a finished cohort.

@@ -72,19 +72,18 @@ def read_classification(cohort: Cohort) -> Classification:
 
 
 def _classes(cohort: Cohort) -> Classification:
-    assert cohort.labelled is not None
     splits = {}
     for name in SPLITS:
-        table = cohort.labelled.filter(split=name)
+        table = cohort.require("labelled").filter(split=name)
         target = table["label"].cast(pl.Int64).to_numpy(writable=True)  # a tensor will share its memory
         splits[name] = Split(table["image"].to_numpy(), target, table["patient_id"].to_numpy())
-    return Classification([str(name) for name in cohort.meta["classes"]], False, splits, {})
+    return Classification(cohort.classes, False, splits, {})
 
 
 def _labels(cohort: Cohort) -> Classification:
     if cohort.pairs is None or cohort.pairs["labels"].null_count() == cohort.pairs.height:
         raise MedstError(
-            f"{cohort.path} has no labels: it is a {cohort.meta['dataset']} cohort; a probe needs rsna, covidx, or a cohort "
+            f"{cohort.path} has no labels: it is a {cohort.dataset} cohort; a probe needs rsna, covidx, or a cohort "
             "with pairs and CheXpert labels."
         )
     table = cohort.pairs.filter(pl.col("labels").is_not_null())

@@ -20,8 +20,7 @@ def shared_patients(cohort: Cohort, splits: Sequence[str], refuse: bool) -> list
     Raises:
         MedstError: there are such patients, and `refuse` is set.
     """
-    table = cohort.labelled if cohort.labelled is not None else cohort.pairs
-    assert table is not None
+    table = cohort.labelled if cohort.labelled is not None else cohort.require("pairs")
     tested = table.filter(split="test")["patient_id"]
     found = sorted(
         set(tested.to_list()).intersection(table.filter(pl.col("split").is_in(splits))["patient_id"].to_list())
@@ -110,9 +109,8 @@ def overlap(trained_on: TrainedOn | None, cohort: Cohort) -> Overlap | None:
         return None
     if trained_on is None:
         return Overlap(cohort, len(patients), [], [], known=False, complete=False)
-    dataset = str(cohort.meta["dataset"])
-    training = trained_on.seen(dataset, patients, "train")
-    validation = trained_on.seen(dataset, patients, "valid") - training
+    training = trained_on.seen(cohort.dataset, patients, "train")
+    validation = trained_on.seen(cohort.dataset, patients, "valid") - training
     return Overlap(cohort, len(patients), sorted(training), sorted(validation), True, trained_on.complete)
 
 

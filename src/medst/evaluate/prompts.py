@@ -42,7 +42,7 @@ def prompts_for(cohort: Cohort, file: Path | None) -> dict[str, list[str]]:
         MedstError: the file can't be read, or its classes are not those of the cohort; or there is no file and the
             cohort's classes are not pneumonia and its absence.
     """
-    classes = [str(name) for name in cohort.meta["classes"]]
+    classes = cohort.classes
     if file is not None:
         return _by_class(read_prompts(file), classes, file)
     if len(classes) != 2 or classes[1].lower() != "pneumonia":

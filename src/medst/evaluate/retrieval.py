@@ -38,11 +38,7 @@ def retrieval(model: Model, cohort: Cohort, question: Question = PAPER) -> Outco
     Raises:
         MedstError: the cohort has no pairs, or fewer than two in its test split.
     """
-    if cohort.pairs is None:
-        raise MedstError(
-            f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort; retrieval needs one with reports."
-        )
-    table = cohort.pairs.filter(split="test")
+    table = cohort.require("pairs", "retrieval needs one with reports").filter(split="test")
     if table.height < 2:
         raise MedstError(f"{cohort.path}: {table.height} pairs in its test split, retrieval needs at least 2.")
     frontal, laterals = table["frontal"].to_numpy(), table["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()

@@ -114,10 +114,9 @@ def _open(paths: Path | Sequence[Path]) -> dict[str, Cohort]:
     opened: dict[str, Cohort] = {}
     for path in [paths] if isinstance(paths, Path) else paths:
         cohort = open_cohort(path)
-        dataset = str(cohort.meta["dataset"])
-        if dataset in opened:
-            raise MedstError(f"Two of the cohorts are of one data set ({dataset}); evaluate them one at a time.")
-        opened[dataset] = cohort
+        if cohort.dataset in opened:
+            raise MedstError(f"Two of the cohorts are of one data set ({cohort.dataset}); evaluate them one at a time.")
+        opened[cohort.dataset] = cohort
     return opened
 
 

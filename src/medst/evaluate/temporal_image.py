@@ -78,12 +78,7 @@ def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
     Raises:
         MedstError: there are none, or no finding has enough of them for the smallest number of folds of the protocol.
     """
-    table = cohort.comparisons
-    if table is None:
-        raise MedstError(
-            f"{cohort.path} has no comparisons: it is a {cohort.meta['dataset']} cohort; "
-            "temporal-image needs one made by `medst prepare ms-cxr-t`."
-        )
+    table = cohort.require("comparisons", "temporal-image needs one made by `medst prepare ms-cxr-t`")
     folds, reasons = min(FOLDS[protocol]), []
     for (finding,), rows in table.sort("finding").partition_by("finding", as_dict=True, maintain_order=True).items():
         counts = _counts(_classes(rows), rows["patient_id"].to_numpy() if protocol == "strict" else None)
@@ -167,13 +162,10 @@ def _joined(current: np.ndarray, previous: np.ndarray, features: str) -> np.ndar
 
 def _views(cohort: Cohort, table: pl.DataFrame, source: Cohort) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Find the current, then the previous images in the cohort with pairs: their rows, and their laterals' rows or -1."""
-    if source.pairs is None:
-        raise MedstError(f"{source.path} has no pairs, and so no laterals; give a cohort with pairs.")
+    pairs = source.require("pairs", "the lateral views are those of a cohort with pairs")
     row_of = {image: row for row, image in enumerate(source.image_table["image_id"])}
-    firsts = source.pairs.select("frontal", pl.col("lateral").cast(pl.Int64).fill_null(-1)).unique(
-        "frontal", keep="first"
-    )
-    lateral_of = dict(firsts.iter_rows())
+    laterals = pairs.select("frontal", pl.col("lateral").cast(pl.Int64).fill_null(-1))
+    lateral_of = dict(laterals.unique("frontal", keep="first").iter_rows())
     for name in ("current", "previous"):
         images = cohort.image_table["image_id"].gather(table[name]).to_list()
         missing = [image for image in images if image not in row_of]

@@ -38,12 +38,7 @@ def temporal_text(model: Model, cohort: Cohort, question: Question = PAPER) -> O
     Raises:
         MedstError: the cohort has no sentences, or every subset would be left out.
     """
-    if cohort.sentences is None:
-        raise MedstError(
-            f"{cohort.path} has no sentences: it is a {cohort.meta['dataset']} cohort; "
-            "temporal-text needs one made by `medst prepare ms-cxr-t`."
-        )
-    table = cohort.sentences
+    table = cohort.require("sentences", "temporal-text needs one made by `medst prepare ms-cxr-t`")
     sides = [[clean(text, fewest_words=1) for text in table[name]] for name in ("sentence_1", "sentence_2")]
     rows = embed_texts(model, sides[0] + sides[1]).astype(np.float64)
     cosine = (rows[: table.height] * rows[table.height :]).sum(1)

@@ -36,7 +36,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     """Whether the cohort has classes, and prompts for them are given or released."""
     if cohort.labelled is None:
         return False
-    classes = [str(name).lower() for name in cohort.meta["classes"]]
+    classes = [name.lower() for name in cohort.classes]
     return question.prompts is not None or (len(classes) == 2 and not RELEASED.keys().isdisjoint(classes))
 
 
@@ -47,15 +47,12 @@ def zero_shot(model: Model, cohort: Cohort, question: Question = PAPER) -> Outco
         MedstError: the cohort has no classes, no test split (strict: no validation split either), too few classes in it,
             or prompts that don't fit.
     """
-    if cohort.labelled is None:
-        raise MedstError(
-            f"{cohort.path} has no classes: it is a {cohort.meta['dataset']} cohort; zero-shot needs rsna or covidx."
-        )
-    outcome = Outcome(classes=[str(name) for name in cohort.meta["classes"]])
+    labelled = cohort.require("labelled", "zero-shot needs rsna or covidx")
+    outcome = Outcome(classes=cohort.classes)
     prompts, strict = embed_prompts(model, prompts_for(cohort, question.prompts)), question.protocol == "strict"
     scores, labels = {}, {}
     for split in ("valid", "test") if strict else ("test",):
-        table = cohort.labelled.filter(split=split)
+        table = labelled.filter(split=split)
         labels[split] = table["label"].to_numpy()
         missing = sorted(set(range(len(outcome.classes))) - set(labels[split].tolist()))
         if missing:
@@ -75,7 +72,7 @@ def zero_shot(model: Model, cohort: Cohort, question: Question = PAPER) -> Outco
     else:
         decided = scores["test"].argmax(1)
         metrics = _several_classes(outcome.classes, scores["test"], labels["test"], decided)
-    patients = cohort.labelled.filter(split="test")["patient_id"].to_numpy()
+    patients = labelled.filter(split="test")["patient_id"].to_numpy()
     outcome.scores = [
         scored(name, finding, [statistic], patients, chance, question) for name, finding, chance, statistic in metrics
     ]

@@ -78,8 +78,7 @@ def read_patient_inputs(
         MedstError: something is missing or damaged, or belongs to another run, model or cohort.
     """
     opened = open_cohort(cohort)
-    if opened.pairs is None:
-        raise MedstError(f"{cohort} has no pairs: it is a {opened.meta['dataset']} cohort; give the cohort of the run.")
+    opened.require("pairs", "give the cohort of the run")
     if opened.fingerprint != run.settings["cohort"]["fingerprint"]:
         raise MedstError(f"{cohort} is not the cohort that {run.path} was trained on; give that one.")
     measured = None if comparisons is None else open_cohort(comparisons)

@@ -97,8 +97,7 @@ class Alignment:
 
 def held_out(cohort: Cohort) -> pl.DataFrame:
     """The first pair of each study in the test split, in time order, of patients with at least two studies."""
-    assert cohort.pairs is not None
-    pairs = cohort.pairs.filter(split="test").sort("patient_id", "time", "study_id", "frontal")
+    pairs = cohort.require("pairs").filter(split="test").sort("patient_id", "time", "study_id", "frontal")
     pairs = pairs.unique(["patient_id", "study_id"], keep="first", maintain_order=True)
     return pairs.filter(pl.len().over("patient_id") >= 2)
 

@@ -39,8 +39,7 @@ class Part:
     @staticmethod
     def of(cohort: Cohort, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> "Part":
         """Average over the cohort; empty if there is nothing to train on."""
-        assert cohort.pairs is not None
-        pairs, data = cohort.pairs.filter(split="train"), recipe.data
+        pairs, data = cohort.require("pairs").filter(split="train"), recipe.data
         if pairs.is_empty():
             return Part(0, 0, 0, 0)
         sequences = cut_sequences(pairs, data.sequence_length)

@@ -20,8 +20,7 @@ def open_training_cohort(path: Path, recipe: Recipe) -> Cohort:
         MedstError: it has no pairs, or no dates although the time axis is days.
     """
     cohort = open_cohort(path)
-    if cohort.pairs is None:
-        raise MedstError(f"{cohort.path} has no pairs: it is a {cohort.meta['dataset']} cohort, not one to train on.")
+    cohort.require("pairs", "training needs one with pairs")
     if recipe.objective.time_axis == "days" and cohort.meta.get("time") == "order":
         raise MedstError(
             f"{cohort.path} knows only the order of a patient's studies, not their dates; give --objective.time-axis steps."
@@ -44,8 +43,7 @@ def make_tokenizer(cohort: Cohort, recipe: Recipe) -> PreTrainedTokenizerBase:
         file = Path(start.checkpoint)
         place = weights.tokenizer_folder(file, "--data.tokenizer") if file.is_file() else start.checkpoint
         return load_tokenizer(place, "--start.checkpoint")
-    assert cohort.pairs is not None
-    return learn_tokenizer(cohort.pairs.filter(split="train")["report"], data.vocabulary)
+    return learn_tokenizer(cohort.require("pairs").filter(split="train")["report"], data.vocabulary)
 
 
 def find_tokenizer(cohort: Cohort, recipe: Recipe, folder: RunFolder) -> tuple[PreTrainedTokenizerBase, str]:

@@ -65,11 +65,10 @@ def note_patients(folder: Path, cohort: Cohort, *, complete: bool) -> Path:
             return file
     except MedstError:  # damaged: write a new one
         pass
-    assert cohort.pairs is not None
     salt = secrets.token_bytes(16)
-    content: dict[str, object] = {"dataset": str(cohort.meta["dataset"]), "salt": salt.hex(), "complete": complete}
+    content: dict[str, object] = {"dataset": cohort.dataset, "salt": salt.hex(), "complete": complete}
     for split in SPLITS:
-        patients = cohort.pairs.filter(split=split)["patient_id"].drop_nulls().unique().to_list()
+        patients = cohort.require("pairs").filter(split=split)["patient_id"].drop_nulls().unique().to_list()
         # Sorted, so that their order says nothing about the ids.
         content[split] = base64.b64encode(b"".join(sorted(_digest(salt, patient) for patient in patients))).decode()
     write_json(file, content)
