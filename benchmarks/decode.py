@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from machine import keep
-from medst.cohort import guarded_decode
+from medst.cohort import images
 from medst.cohort.images import Reading, read_square
 from medst.cohort.resize import fit, resize
 from medst_phantom.anatomy import sample_anatomy
@@ -85,7 +85,7 @@ def make_dicom(folder: Path, count: int, size: tuple[int, int] | None) -> list[P
 
 def cpu_seconds() -> float:
     """CPU time of this process and its guarded child, on Linux."""
-    child = guarded_decode._child()._child
+    child = images._child()._child
     clock = 0.0 if child is None else time.clock_gettime((~child.pid << 3) | 2)  # the CPU clock of that process
     return time.process_time() + clock
 
@@ -97,11 +97,11 @@ def guard(rounds: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             paths = make_dicom(Path(folder), count, size)
             read_square(paths[0])  # imports pydicom
-            guarded_decode._child().close()
+            images._child().close()
             start = time.perf_counter()
-            guarded_decode.read_guarded(paths[0])
+            images.read_guarded(paths[0])
             first = time.perf_counter() - start
-            ways = (read_square, guarded_decode.read_guarded)
+            ways = (read_square, images.read_guarded)
             taken = np.zeros((2, len(ways), rounds, len(paths)))
             for turn in range(rounds):
                 for number, path in enumerate(paths):

@@ -23,7 +23,7 @@ from machine import keep
 from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT, read_chexpert, read_images
 from medst.cohort.mimic_reports import read_reports, study_path
 from medst.cohort.options import Options
-from medst.cohort.pairs import LABELS, PairSources, write_pairs
+from medst.cohort.pairs import LABELS, write_pairs
 from medst.cohort.report_text import report_text
 from medst.cohort.sequences import cut_sequences
 from medst.cohort.writer import Writer
@@ -143,9 +143,7 @@ def main() -> None:
         writer = Unread(folder / "cohort", {"dataset": "mimic-cxr", "options": {}, "source": {}})
         writer.start()
         images = read_images(writer, folder)
-        meta = write_pairs(
-            writer, folder, PairSources(images, reports, read_chexpert(writer, folder)), Options().frontal, "nothing"
-        )
+        meta = write_pairs(writer, folder, images, reports, read_chexpert(writer, folder), Options().frontal)
         tables = time.perf_counter() - start
         pairs = pl.read_parquet(folder / "cohort" / "pairs.parquet")
         start = time.perf_counter()

@@ -28,7 +28,7 @@ from tests.cohort.conftest import jpeg, picture
 from tests.cohort.test_bad_inputs import prepared, special
 
 from medst.child import GuardedProcess
-from medst.cohort import guarded_decode
+from medst.cohort import images
 from medst.cohort.images import Reading
 from medst.cohort.prepare import prepare
 from medst.cohort.store import open_cohort
@@ -150,7 +150,7 @@ def hostile_pictures(folder: Path, count: int) -> Counter[str]:
     seen["of these a decoder crashed"] = sum("crashed" in reason for reason in rejected.values())
     for reading in (Reading("fast", "window"), Reading("exact", "window")):
         for name in bad[:: 1 if reading.decode == "fast" else 7]:
-            outcome(partial(guarded_decode.read_guarded, folder / name, reading))
+            outcome(partial(images.read_guarded, folder / name, reading))
     return seen
 
 
@@ -334,7 +334,7 @@ def hostile_json(folder: Path, count: int) -> Counter[str]:
 def test_hostile_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     seen = {}
     with GuardedProcess(seconds=SECONDS, refused=(UnreadableImage, OSError)) as guard:
-        monkeypatch.setattr(guarded_decode, "_child", lambda: guard)
+        monkeypatch.setattr(images, "_child", lambda: guard)
         for name, make, share in (
             ("pictures", hostile_pictures, 0.55),
             ("tables", hostile_tables, 0.2),

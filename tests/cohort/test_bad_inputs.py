@@ -18,7 +18,7 @@ from tests.cohort.test_decode_jpeg import png_header
 from tests.cohort.test_dicom import BAD
 
 from medst.cli import main
-from medst.cohort import guarded_decode
+from medst.cohort import images
 from medst.cohort.prepare import prepare
 from medst.cohort.store import open_cohort
 from medst.cohort.unreadable import UnreadableImage
@@ -165,7 +165,7 @@ def test_things_that_are_not_regular_files_are_rejected_by_name(tmp_path: Path) 
 def test_a_decoder_that_dies_hangs_or_uses_all_memory_costs_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guarded_decode, "read_square_on_one_thread", guarded.decode_badly)
+    monkeypatch.setattr(images, "read_square", guarded.decode_badly)
     names = ["good-1.dcm", "abort.dcm", "crash.tif", "good-2.dcm", "hang.dcm", "greedy.dcm", "new.dcm", "good-3.dcm"]
     for name in names:
         (tmp_path / name).write_bytes(dicom(ramp()))
@@ -181,11 +181,11 @@ def test_a_decoder_that_dies_hangs_or_uses_all_memory_costs_one_file(
 
 
 def test_a_jpeg_of_many_scans_is_not_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded_decode, "read_square_on_one_thread", guarded.decode_badly)
+    monkeypatch.setattr(images, "read_square", guarded.decode_badly)
     whole = encoded(Image.fromarray(picture(1)), "JPEG")
     start = whole.index(b"\xff\xda")
     (tmp_path / "abort.jpg").write_bytes(whole)
-    assert guarded_decode.read_guarded(tmp_path / "abort.jpg")[1] == picture(1).shape
+    assert images.read_guarded(tmp_path / "abort.jpg")[1] == picture(1).shape
     (tmp_path / "abort.jpg").write_bytes(whole[:start] + whole[start:-2] * 30 + whole[-2:])
     with pytest.raises(UnreadableImage, match="its decoder crashed"):
-        guarded_decode.read_guarded(tmp_path / "abort.jpg")
+        images.read_guarded(tmp_path / "abort.jpg")

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.cohort.test_resize import frame, noise, smooth
 
-from medst.cohort.guarded_decode import read_guarded
-from medst.cohort.images import Reading, read_grey, read_square
+from medst.cohort.images import Reading, read_grey, read_guarded, read_square
 from medst.cohort.resize import SIDE
 from medst.cohort.unreadable import UnreadableImage
 

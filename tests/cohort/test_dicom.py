@@ -16,8 +16,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLEL
 from tests.cohort.dicoms import DEADLY, by_gdcm, bytes_of, dataset_of, dicom, fuzzed, ramp
 
 from medst.cohort.dicom import BAND, read_dicom, read_element
-from medst.cohort.guarded_decode import guarded, read_guarded
-from medst.cohort.images import Reading, read_grey, read_square
+from medst.cohort.images import Reading, guarded, read_grey, read_guarded, read_square
 from medst.cohort.unreadable import UnreadableImage
 from medst.errors import MedstError
 

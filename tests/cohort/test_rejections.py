@@ -248,7 +248,7 @@ def frame(**columns: list[Any]) -> pl.DataFrame:
 def test_a_predicate_that_is_null_drops_no_row() -> None:
     rejections = Rejections()
     images = rejections.number_rows(frame(wrong=[True, None, False]))
-    stay = rejections.reject_where(images, pl.col("wrong"), "row", "wrong")
+    stay = rejections.reject_where(images, "row", (pl.col("wrong"), "wrong"))
     assert stay["image_id"].to_list() == ["b", "c"]
     assert rejections.lines()["id"].to_list() == ["a"]
     assert rejections.check_all_rows(stay["rows"]) == 1
@@ -259,6 +259,6 @@ def test_a_row_that_is_neither_kept_nor_named_stops_the_preparation() -> None:
     images = rejections.number_rows(frame())
     with pytest.raises(MedstError, match=r"neither kept nor left out, or both \(2\); please report"):
         rejections.check_all_rows(images.filter(pl.col("image_id") != "b")["rows"])
-    rejections.reject_where(images, pl.col("image_id") == "c", "row", "no use")
+    rejections.reject_where(images, "row", (pl.col("image_id") == "c", "no use"))
     with pytest.raises(MedstError, match=r"or both \(3\)"):
         rejections.check_all_rows(images["rows"])

@@ -199,7 +199,10 @@ def test_a_missing_picture_is_named(hospital: Hospital, rejections: Rejections) 
             lambda rows: [row.update(split=n) for row, n in zip(rows, ("train", "test"), strict=True)],
             "for instance a; put all",
         ),
-        (lambda rows: [row.update(report=None) for row in rows], "no row has both a frontal image and a usable report"),
+        (
+            lambda rows: [row.update(report=None) for row in rows],
+            "No study has both a frontal image in .* and a usable report",
+        ),
         (lambda rows: [row.update(REPORT="x") for row in rows], "has the column report more than once"),
     ],
 )

@@ -7,8 +7,7 @@ from pathlib import Path
 import cv2
 
 from medst.app.studies import limited
-from medst.cohort.guarded_decode import guarded
-from medst.cohort.images import read_grey_and_date
+from medst.cohort.images import guarded, read_grey_and_date
 from medst.errors import MedstError
 from medst.use import Picture, Study, read_picture
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from medst.cohort.options import Options
-from medst.cohort.pairs import LABELS, PairSources, read_labels, write_pairs
+from medst.cohort.pairs import LABELS, read_labels, write_pairs
 from medst.cohort.raw_tables import digest, read_csv
 from medst.cohort.report_text import TEXT_COLUMNS, section_text
 from medst.cohort.writer import Writer
@@ -71,15 +71,15 @@ def read_images(writer: Writer, raw: Path) -> pl.DataFrame:
         findings="section_findings",
         rows="rows",
     )
-    for where, reason in (
+    return writer.reject_where(
+        images,
+        "row",
         (pl.any_horizontal(pl.col("image_id", "patient_id", "study_id").is_null()), "an id or path is missing"),
         (~pl.col("image_id").is_first_distinct(), "more than once in the table; its first row counts"),
         (pl.col("view").is_null(), "neither Frontal nor Lateral"),
         (pl.col("split").is_null(), "its split is not train, valid or test"),
         (pl.col("time").is_null(), "patient_report_date_order is not a number"),
-    ):
-        images = writer.reject_where(images, where, "row", reason)
-    return images
+    )
 
 
 def find_images(raw: Path, given: Path | None, images: pl.DataFrame) -> tuple[Path, pl.Expr]:
@@ -116,9 +116,8 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     )
     labels = _read_chexbert(writer, raw / LABEL_FILE) if (raw / LABEL_FILE).is_file() else None
     located = images.with_columns(path=named).drop("dicom", "impression", "findings")
-    located = writer.reject_where(located, pl.col("path").is_null(), "row", "no path_to_dcm")
-    nothing = f"{raw / TABLE}: no study has both a frontal image and a usable report."
-    return write_pairs(writer, root, PairSources(located, texts, labels, timed=False), options.frontal, nothing)
+    located = writer.reject_where(located, "row", (pl.col("path").is_null(), "no path_to_dcm"))
+    return write_pairs(writer, root, located, texts, labels, options.frontal)
 
 
 def study_sections(writer: Writer, images: pl.DataFrame) -> pl.DataFrame:
@@ -127,7 +126,7 @@ def study_sections(writer: Writer, images: pl.DataFrame) -> pl.DataFrame:
     for name in ("impression", "findings"):
         other = pl.col(name) != pl.col(name).drop_nulls().first().over("study_id")
         reason = f"kept; an earlier row of its study has another section_{name}, which counts"
-        writer.reject_where(stripped, other, "row", reason)
+        writer.reject_where(stripped, "row", (other, reason))
     first = pl.col("impression", "findings").drop_nulls().first().fill_null("")
     return stripped.group_by("study_id", maintain_order=True).agg(first)
 

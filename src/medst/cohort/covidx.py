@@ -79,8 +79,8 @@ def read_list(writer: Writer, path: Path) -> pl.DataFrame:
         )
     odd = table.filter(~known)
     writer.reject("row", odd["line"], None, f"its class is not one of {', '.join(CLASSES)}", odd["rows"])
-    again = f"more than once in {path.name}; its first line counts"
-    table = writer.reject_where(table.filter(known), ~pl.col("image_id").is_first_distinct(), "row", again)
+    again = (~pl.col("image_id").is_first_distinct(), f"more than once in {path.name}; its first line counts")
+    table = writer.reject_where(table.filter(known), "row", again)
     label = pl.col("kind").replace_strict(CLASS_OF, return_dtype=pl.Int64)
     return table.select("patient_id", "rows", "image_id", label=label)
 
@@ -117,9 +117,8 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     train, test = (read_list(writer, find_list(raw, part)) for part in ("train", "test"))
     if by_patient:  # nothing that is tested on is trained on
         shared = pl.col("patient_id").is_in(test["patient_id"].unique().to_list())
-        train = writer.reject_where(
-            train, shared, "unused", "left out of training because its patient is in the test list"
-        )
+        reason = "left out of training because its patient is in the test list"
+        train = writer.reject_where(train, "unused", (shared, reason))
     if train.height < 5:
         raise MedstError(f"{raw}: the training list has {train.height} images, too few to split.")
     table = pl.concat(

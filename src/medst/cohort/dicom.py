@@ -221,7 +221,7 @@ def _window(values: np.ndarray, centre: float, width: float, function: str) -> n
 def read_element(path: "Path", name: str) -> str:
     """Read one element of a DICOM header as text, by its keyword; empty if it is missing or the file is not DICOM.
 
-    For untrusted files call `medst.cohort.guarded_decode.guarded(read_element, path, name)`.
+    For untrusted files call `medst.cohort.images.guarded(read_element, path, name)`.
 
     Raises:
         MedstError: the packages that read DICOM are missing.

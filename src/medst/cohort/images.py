@@ -1,17 +1,23 @@
-"""Read an image file of any supported format, in this process: as grey pixels, or as the square that a cohort stores."""
+"""Read an image file of any supported format, as grey pixels or as the square that a cohort stores.
 
+Untrusted files are decoded in a guarded child process, so that one that crashes, hangs or eats the memory costs one file.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from medst.cohort.decode_jpeg import decode
+from medst.child import ChildError, GuardedProcess
+from medst.cohort.decode_jpeg import JPEG, MOST_SCANS, PNG, START_OF_SCAN, decode
 from medst.cohort.dicom import read_dicom, read_element
 from medst.cohort.resize import resize
-from medst.cohort.unreadable import check_contrast, read_bytes
+from medst.cohort.unreadable import UnreadableImage, check_contrast, read_bytes
 from medst.errors import MedstError
 
 
@@ -61,11 +67,11 @@ def read_square(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray,
     Raises:
         UnreadableImage, OSError, MedstError: as `read_grey`.
     """
-    return to_square(path, read_bytes(path), reading)
+    return _to_square(path, read_bytes(path), reading)
 
 
-def to_square(path: Path, data: bytes, reading: Reading) -> tuple[np.ndarray, tuple[int, int]]:
-    """`read_square` for a file whose content is already there."""
+def _to_square(path: Path, data: bytes, reading: Reading) -> tuple[np.ndarray, tuple[int, int]]:
+    cv2.setNumThreads(1)  # the worker processes are the parallelism
     if is_dicom(path, data):
         image = check_contrast(read_dicom(data, reading.intensity))
         return resize(image), (image.shape[0], image.shape[1])
@@ -73,10 +79,41 @@ def to_square(path: Path, data: bytes, reading: Reading) -> tuple[np.ndarray, tu
     return resize(image, part, size), size
 
 
-def read_square_on_one_thread(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[int, int]]:
-    """`read_square` in a worker process, where the processes are the parallelism."""
-    cv2.setNumThreads(1)
-    return read_square(path, reading)
+def read_guarded(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray, tuple[int, int]]:
+    """`read_square`, but anything other than a plain JPEG or PNG is decoded in the child process.
+
+    Raises:
+        UnreadableImage: also if the child died, or took too much time or memory.
+        OSError, MedstError: as `read_grey`.
+    """
+    data = read_bytes(path)
+    plain = data.startswith((JPEG, PNG)) and not is_dicom(path, data)
+    if plain and data.count(START_OF_SCAN) <= MOST_SCANS:
+        return _to_square(path, data, reading)
+    square, (height, width) = guarded(read_square, path.absolute(), reading)
+    return square, (height, width)
+
+
+def guarded(read: Callable[..., Any], *args: Any) -> Any:
+    """Call `read(*args)` in the child process, which the first call starts; see `medst.child.GuardedProcess`.
+
+    Args:
+        read: a function of a module, for instance `read_grey`.
+        args: picklable.
+
+    Raises:
+        UnreadableImage: as `read`; or the child died, or took too much time or memory.
+        OSError, MedstError: as `read`.
+    """
+    try:
+        return _child()(read, *args)
+    except ChildError as error:
+        raise UnreadableImage(str(error)) from None
+
+
+@lru_cache(maxsize=1)
+def _child() -> GuardedProcess:
+    return GuardedProcess(refused=(UnreadableImage, OSError))
 
 
 def read_grey_and_date(path: Path) -> tuple[np.ndarray, str]:

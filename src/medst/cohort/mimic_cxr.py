@@ -9,7 +9,7 @@ import polars as pl
 from medst.cohort.mimic_clock import clock_number, order_clocks, study_time
 from medst.cohort.mimic_reports import find_reports, read_reports, study_path
 from medst.cohort.options import Options
-from medst.cohort.pairs import LABELS, PairSources, read_labels, write_pairs
+from medst.cohort.pairs import LABELS, read_labels, write_pairs
 from medst.cohort.raw_tables import digest, find_table, read_csv
 from medst.cohort.writer import Writer
 from medst.errors import MedstError
@@ -79,17 +79,18 @@ def read_images(writer: Writer, raw: Path) -> pl.DataFrame:
     writer.reject("row", twice["image_id"], None, "more than once in the split table; its first row counts")
 
     other = pl.format("neither a frontal nor a lateral view ({})", pl.col("view_position").fill_null("empty"))
-    images = writer.reject_where(metadata, pl.col("view").is_null(), "unused", other).join(
+    images = writer.reject_where(metadata, "unused", (pl.col("view").is_null(), other)).join(
         split.unique("image_id", keep="first"), on="image_id", how="left", maintain_order="left"
     )
-    for where, reason in (
+    images = writer.reject_where(
+        images,
+        "row",
         (pl.col("path").is_null(), "an id is missing in the metadata"),
         (pl.col("again"), "more than once in the metadata; its first row counts"),
         (pl.col("split").is_null(), "not in the split table"),
         (~pl.col("split").is_in(list(SPLIT_NAMES)), "its split is not train, validate or test"),
         (pl.col("time").is_null(), "StudyDate and StudyTime are not a valid time"),
-    ):
-        images = writer.reject_where(images, where, "row", reason)
+    )
     return images.with_columns(pl.col("split").replace_strict(SPLIT_NAMES, return_dtype=pl.String))
 
 
@@ -109,5 +110,4 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         raise MedstError(f"{raw}: the tables name no frontal image (ViewPosition PA or AP) that can be used.")
     place = find_reports(raw, options.reports, studies)
     texts = read_reports(place, studies, writer.workers, whole=options.text == "whole")
-    nothing = f"{raw}: no study has both a frontal image and a usable report; see --reports."
-    return write_pairs(writer, raw, PairSources(images, texts, labels), options.frontal, nothing)
+    return write_pairs(writer, raw, images, texts, labels, options.frontal)

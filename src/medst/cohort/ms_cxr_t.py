@@ -55,9 +55,12 @@ def read_comparisons(writer: Writer, raw: Path) -> pl.DataFrame:
     wide = wide.with_columns(
         pl.col(columns).str.strip_chars().replace("", None), image_id="dicom_id", path=pl.lit(IMAGE_FILE)
     )
-    wide = writer.reject_where(wide, pl.any_horizontal(pl.col(IDS).is_null()), "row", "an id is missing")
-    blank = pl.all_horizontal(pl.col(columns).is_null())
-    wide = writer.reject_where(wide, blank, "row", "no finding has a progression")
+    wide = writer.reject_where(
+        wide,
+        "row",
+        (pl.any_horizontal(pl.col(IDS).is_null()), "an id is missing"),
+        (pl.all_horizontal(pl.col(columns).is_null()), "no finding has a progression"),
+    )
     long = (
         wide.with_row_index("line")
         .unpivot(columns, index=["line", "rows", *IDS])

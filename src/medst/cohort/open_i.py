@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 import polars as pl
 
 from medst.cohort.dicom import read_element
-from medst.cohort.guarded_decode import guarded
+from medst.cohort.images import guarded
 from medst.cohort.options import Options
-from medst.cohort.pairs import PairSources, draw_splits, write_pairs
+from medst.cohort.pairs import draw_splits, write_pairs
 from medst.cohort.raw_tables import read_csv
 from medst.cohort.report_text import MOST_BYTES, TEXT_COLUMNS, Text, section_text
 from medst.cohort.unreadable import UnreadableImage, read_or_reason
@@ -166,21 +166,18 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         view_position=pl.lit(None, dtype=pl.String),
         time=pl.lit(datetime(2000, 1, 1), dtype=pl.Datetime("us")),
     )
-    images = writer.reject_where(
-        images, ~pl.col("image_id").is_first_distinct(), "row", "named more than once; its first report counts"
-    )
+    again = (~pl.col("image_id").is_first_distinct(), "named more than once; its first report counts")
+    images = writer.reject_where(images, "row", again)
     # Not the kind `row`: undamaged copies have headers without a view, and reports with three images.
     given = "nothing says whether it is frontal or lateral"
     ordered = "its report names two images before it; --views order uses these alone"
     why = ordered if options.views == "order" else given
-    images = writer.reject_where(images, pl.col("view").is_null(), "unused", why)
+    images = writer.reject_where(images, "unused", (pl.col("view").is_null(), why))
     if images.filter(view="frontal").is_empty():
         raise MedstError(f"{raw}: no report names a frontal image; see --views.")
     first, illustrated = reports.filter(~pl.col("again")), pl.col("images").list.len() > 0
     texts = pl.concat([first.filter(illustrated), first.filter(~illustrated & (pl.col("reason") != ""))])
-    nothing = f"{raw}: no report has both a frontal image and usable text."
-    sources = PairSources(images, texts.select("study_id", "path", *TEXT_COLUMNS), None, timed=False)
-    return write_pairs(writer, root, sources, options.frontal, nothing)
+    return write_pairs(writer, root, images, texts.select("study_id", "path", *TEXT_COLUMNS), None, options.frontal)
 
 
 def _named_images(writer: Writer, reports: pl.DataFrame) -> pl.DataFrame:
@@ -192,10 +189,9 @@ def _named_images(writer: Writer, reports: pl.DataFrame) -> pl.DataFrame:
         .explode("image_id", "place")
         .with_columns(key=pl.col("image_id").map_elements(key_of, return_dtype=pl.String))
     )
-    named = writer.reject_where(
-        named, pl.col("again"), "unused", "its report has the id of an earlier file, which counts"
-    )
-    return writer.reject_where(named, pl.col("image_id") == "", "row", "its report gives no id")
+    again = (pl.col("again"), "its report has the id of an earlier file, which counts")
+    named = writer.reject_where(named, "unused", again)
+    return writer.reject_where(named, "row", (pl.col("image_id") == "", "its report gives no id"))
 
 
 def _view(raw: Path, pictures: dict[str, Path], images: pl.DataFrame, options: Options) -> pl.Series:

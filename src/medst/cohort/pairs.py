@@ -4,7 +4,6 @@ Each frontal image makes a pair, so two frontal images of a study are two pairs 
 study's first lateral image belongs to each. Whatever is left out is in rejected.csv, with remarks on what is kept.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,44 +24,32 @@ PAIR_COLUMNS = ("patient_id", "study_id", "time", "split", "report", "frontal", 
 BEST_FIRST = ("PA", "AP")
 
 
-@dataclass
-class PairSources:
-    """The tables that pairs are made from.
-
-    Attributes:
-        images: image_id (unique), patient_id, study_id, view (frontal or lateral), view_position, time, split, path, rows
-            (of the raw table, see `Rejections.number_rows`; null for an image that is not a row). Only images that can be
-            used. A study's first lateral is the first in this order.
-        texts: study_id, path and the fields of `medst.cohort.report_text.Text`; loses_letters may be missing.
-        labels: study_id and labels, a struct of `LABELS`; None if the data set has none.
-        timed: whether `time` is a real time; else it only orders a patient's studies.
-    """
-
-    images: pl.DataFrame
-    texts: pl.DataFrame
-    labels: pl.DataFrame | None
-    timed: bool = True
-
-
 def write_pairs(
-    writer: Writer, root: Path, sources: PairSources, frontal: Literal["all", "one-per-study"], nothing: str
+    writer: Writer,
+    root: Path,
+    images: pl.DataFrame,
+    texts: pl.DataFrame,
+    labels: pl.DataFrame | None,
+    frontal: Literal["all", "one-per-study"],
 ) -> dict[str, Any]:
     """Read the images and write the cohort.
 
     Args:
         writer: of the cohort.
         root: folder that the paths of images are relative to.
-        sources: the tables.
+        images: image_id (unique), patient_id, study_id, view (frontal or lateral), view_position, time, split, path, rows
+            (of the raw table, see `Rejections.number_rows`; null for an image that is not a row). Only images that can be
+            used. A study's first lateral is the first in this order.
+        texts: study_id, path and the fields of `medst.cohort.report_text.Text`; loses_letters may be missing.
+        labels: study_id and labels, a struct of `LABELS`; None if the data set has none.
         frontal: whether all frontal images of a study make a pair, or one.
-        nothing: error message if no study has both a frontal image and a usable report.
 
     Returns:
         The content of cohort.json.
 
     Raises:
-        MedstError: there is no pair.
+        MedstError: no study has both a frontal image and a usable report.
     """
-    images, texts = sources.images, sources.texts
     for kind in ("report", "text"):
         noted = texts.filter((pl.col("reason") != "") & (pl.col("kind") == kind))
         writer.reject(kind, noted["study_id"], noted["path"], noted["reason"])
@@ -75,7 +62,9 @@ def write_pairs(
     wanted = pl.concat([frontals, first_lateral.join(frontals, on="study_id", how="semi", maintain_order="left")])
     wanted = wanted.join(usable, on="study_id", how="semi", maintain_order="left")
     if wanted.is_empty():
-        raise MedstError(nothing)
+        raise MedstError(
+            f"No study has both a frontal image in {root} and a usable report; check the images and the reports."
+        )
     _note_unused(writer, images, frontals, first_lateral, wanted)
     writer.check_all_rows(wanted["rows"])
     ordered = wanted.sort("patient_id", "time", "study_id", "view", maintain_order=True)
@@ -84,12 +73,11 @@ def write_pairs(
     rows = stored.filter(status="ok").select("image_id", "row")
     kept = ordered.join(rows, on="image_id", how="semi")["rows"]
     lateral_rows = first_lateral.join(rows, on="image_id").select("study_id", lateral="row")
-    labels = pl.DataFrame(schema=labels_schema()) if sources.labels is None else sources.labels
     pairs = (
         frontals.join(usable, on="study_id", maintain_order="left")
         .join(rows.rename({"row": "frontal"}), on="image_id")
         .join(lateral_rows, on="study_id", how="left")
-        .join(labels, on="study_id", how="left")
+        .join(pl.DataFrame(schema=labels_schema()) if labels is None else labels, on="study_id", how="left")
         .select(PAIR_COLUMNS)
         .sort("patient_id", "time", "study_id", "frontal")
     )
@@ -103,7 +91,7 @@ def write_pairs(
     }
     if "loses_letters" in texts.columns and texts["loses_letters"].any():
         counts["reports_losing_letters"] = int(texts["loses_letters"].sum())
-    if sources.timed:
+    if writer.header.get("time") != "order":
         counts["same_minute_studies"] = _note_same_minute(writer, pairs)
     return writer.finish(stored, {"pairs": pairs}, counts, kept)
 

@@ -88,20 +88,21 @@ class Rejections:
         )
         self.rejected.append(table.select(pl.col(name).cast(dtype) for name, dtype in REJECTED.items()))
 
-    def reject_where(self, table: pl.DataFrame, where: pl.Expr, kind: str, reason: str | pl.Expr) -> pl.DataFrame:
-        """Reject the images of a table for which `where` is true; return the others, also those for which it is null.
+    def reject_where(self, table: pl.DataFrame, kind: str, *cases: tuple[pl.Expr, str | pl.Expr]) -> pl.DataFrame:
+        """Reject images of a table, one case after the other; return the rest.
 
         Args:
-            table: image_id, rows and possibly path.
-            where: what is wrong with an image.
+            table: image_id, and possibly path and rows.
             kind: see `reject`.
-            reason: one for all, or one for each image.
+            cases: what is wrong with an image (null: nothing), and the reason for rejected.csv.
         """
-        holds = table.select(holds=where.fill_null(False))["holds"]
-        bad = table.filter(holds)
-        why = reason if isinstance(reason, str) else bad.select(reason=reason)["reason"]
-        self.reject(kind, bad["image_id"], bad["path"] if "path" in bad.columns else None, why, bad["rows"])
-        return table.filter(~holds)
+        for where, reason in cases:
+            holds = table.select(holds=where.fill_null(False))["holds"]
+            bad, table = table.filter(holds), table.filter(~holds)
+            why = reason if isinstance(reason, str) else bad.select(reason=reason)["reason"]
+            path, rows = (bad.get_column(name, default=None) for name in ("path", "rows"))
+            self.reject(kind, bad["image_id"], path, why, rows)
+        return table
 
     def lines(self) -> pl.DataFrame:
         """The content of rejected.csv."""

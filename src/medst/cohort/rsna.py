@@ -35,7 +35,7 @@ def read_patients(writer: Writer, raw: Path) -> pl.DataFrame:
     file = find_table(raw / LABEL_FILE)
     table = writer.number_rows(read_csv(file, ("patientId", *BOX, "Target")))
     table = table.with_columns(pl.col("Target").str.strip_chars(), image_id="patientId")
-    table = writer.reject_where(table, pl.col("patientId").is_null(), "row", "no patientId")
+    table = writer.reject_where(table, "row", (pl.col("patientId").is_null(), "no patientId"))
     odd = table.filter(~pl.col("Target").is_in(["0", "1"]).fill_null(False))
     if odd.height:
         raise MedstError(
@@ -43,9 +43,9 @@ def read_patients(writer: Writer, raw: Path) -> pl.DataFrame:
         )
     table = table.with_columns(pl.col(name).cast(pl.Float64, strict=False) for name in BOX)
     boxed, positive = pl.all_horizontal(pl.col(BOX).is_not_null()), pl.col("Target") == "1"
-    writer.reject_where(table, positive & ~boxed, "row", "kept; Target 1 without a complete box")
     torn = ~positive & (boxed | positive.any().over("patientId"))
-    writer.reject_where(table, torn, "row", "kept; Target 0 with a box, or beside a row with Target 1")
+    writer.reject_where(table, "row", (positive & ~boxed, "kept; Target 1 without a complete box"))
+    writer.reject_where(table, "row", (torn, "kept; Target 0 with a box, or beside a row with Target 1"))
     return (
         table.with_columns(box=pl.when(boxed).then(pl.concat_list(BOX)))
         .group_by(patient_id="patientId")

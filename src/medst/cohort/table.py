@@ -14,7 +14,7 @@ import polars as pl
 from polars import selectors as cs
 
 from medst.cohort.options import Options
-from medst.cohort.pairs import LABELS, PAIR_COLUMNS, SPLITS, PairSources, draw_splits, read_labels, write_pairs
+from medst.cohort.pairs import LABELS, PAIR_COLUMNS, SPLITS, draw_splits, read_labels, write_pairs
 from medst.cohort.raw_tables import find_table, read_csv, read_parquet
 from medst.cohort.report_text import HEADER, MOST_BYTES, TEXT_COLUMNS, TOO_LARGE, Text, report_text, section_text
 from medst.cohort.writer import Writer
@@ -189,7 +189,7 @@ def pair_text(report: str, findings: str, impression: str, whole: bool) -> Text:
 
 
 def _read_texts(studies: pl.DataFrame, name: str, whole: bool) -> pl.DataFrame:
-    """Read the texts, see `PairSources`, from study_id and the columns `TEXTS`."""
+    """Read the texts, see `write_pairs`, from study_id and the columns `TEXTS`."""
     found: list[Text] = []
     for report, findings, impression in studies.select(TEXTS).iter_rows():
         parts = report + findings + impression
@@ -216,9 +216,7 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     images = pl.concat([frontal.select(IMAGE_COLUMNS), _laterals(writer, table)])
     names = label_names(options)
     labels = read_labels(writer, table, str(raw), names) if set(names) & set(table.columns) else None
-    sources = PairSources(images, texts, labels, timed=writer.header["time"] == "timestamps")
-    nothing = f"{raw}: no row has both a frontal image and a usable report."
-    return write_pairs(writer, options.images or raw.parent, sources, options.frontal, nothing)
+    return write_pairs(writer, options.images or raw.parent, images, texts, labels, options.frontal)
 
 
 def _check_rows(writer: Writer, raw: Path, table: pl.DataFrame, options: Options) -> pl.DataFrame:
@@ -237,11 +235,13 @@ def _check_rows(writer: Writer, raw: Path, table: pl.DataFrame, options: Options
             "Say how a day is written with --date-format."
         )
     table = table.with_columns(time=times, image_id="frontal", path="frontal", patient_id="patient", study_id="study")
-    table = writer.reject_where(table, pl.all_horizontal(pl.col(USED).is_null()), "unused", "the row is blank")
+    table = writer.reject_where(table, "unused", (pl.all_horizontal(pl.col(USED).is_null()), "the row is blank"))
     split_given = table["split"].is_not_null().any()
     known = pl.col("split").str.to_lowercase().replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
     first = {name: pl.col(name).drop_nulls().first().over("study_id") for name in ("patient_id", *TEXTS)}
-    for where, reason in (
+    table = writer.reject_where(
+        table,
+        "row",
         (pl.any_horizontal(pl.col("patient", "study").is_null()), "no patient or no study"),
         (pl.col("frontal").is_null(), "no frontal image"),
         (pl.col("time").is_null(), f"time is {wrong}"),
@@ -249,8 +249,7 @@ def _check_rows(writer: Writer, raw: Path, table: pl.DataFrame, options: Options
         (~pl.col("frontal").is_first_distinct(), "frontal image of an earlier row, which counts"),
         (pl.col("patient_id") != first["patient_id"], "its study belongs to another patient in an earlier row"),
         *((pl.col(name) != first[name], f"its study has another {name} in an earlier row") for name in TEXTS),
-    ):
-        table = writer.reject_where(table, where, "row", reason)
+    )
     table = table.with_columns(split=known if split_given else draw_splits(table["patient_id"]))
     leaks = table.group_by("patient_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).sort("patient_id")
     if leaks.height:
@@ -271,4 +270,4 @@ def _laterals(writer: Writer, table: pl.DataFrame) -> pl.DataFrame:
     writer.reject("row", shared["image_id"], shared["path"], reason)
     lateral = lateral.unique("image_id", keep="first", maintain_order=True)
     frontal = pl.col("image_id").is_in(table["image_id"].unique().to_list())
-    return writer.reject_where(lateral, frontal, "row", "both lateral and frontal; used as frontal")
+    return writer.reject_where(lateral, "row", (frontal, "both lateral and frontal; used as frontal"))

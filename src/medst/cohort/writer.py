@@ -18,13 +18,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import polars as pl
 
 from medst import __version__
-from medst.cohort.guarded_decode import read_guarded
-from medst.cohort.images import AS_RELEASED, Reading
+from medst.cohort.images import AS_RELEASED, Reading, read_guarded
 from medst.cohort.options import Options
 from medst.cohort.rejections import COUNTED, LEFT_OUT, Rejections
 from medst.cohort.resize import SIDE
@@ -153,10 +151,7 @@ class Writer(Rejections):
             pl.Series("width", [width or None for _, width in sizes], dtype=pl.Int32),
             pl.Series("reason", [reason for block in found for reason in block["reasons"]], dtype=pl.String),
         )
-        bad = whole.filter(pl.col("reason") != "")
-        self.reject(
-            "image", bad["image_id"], bad["path"], bad["reason"], bad["rows"] if "rows" in bad.columns else None
-        )
+        self.reject_where(whole, "image", (pl.col("reason") != "", pl.col("reason")))
         status = pl.when(pl.col("reason") == "").then(pl.lit("ok")).otherwise(pl.lit("rejected"))
         return whole.select("row", "image_id", "path", "view", "view_position", "height", "width", status=status)
 
@@ -251,7 +246,6 @@ def _is_recorded(blocks: Path, start: int, size: int) -> bool:
 
 def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[str], reading: Reading) -> int:
     """Read a block of images, write it to the rows from `start` on, and record it; return its length."""
-    cv2.setNumThreads(1)  # the processes are the parallelism
     images = np.zeros((len(names), SIDE, SIDE), dtype=np.uint8)
     sizes, reasons = [(0, 0)] * len(names), [""] * len(names)
     for i, name in enumerate(names):
