@@ -1,21 +1,13 @@
 """The page's HTTP API for a cohort: names and numbers as JSON. Nothing is kept between calls."""
 
-from collections.abc import Callable
-from typing import Any
-
 import gradio as gr
 
 from medst.app.studies import Backend
 from medst.errors import MedstError
 
 
-def add_api(backend: Backend, with_messages: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Add the calls to the page that is being built.
-
-    Args:
-        backend: answers them.
-        with_messages: turns our errors into messages.
-    """
+def add_api(backend: Backend) -> None:
+    """Add the calls to the page that is being built; `backend` answers them."""
 
     def patients() -> list:
         """Patients with the most studies: id and label."""
@@ -48,7 +40,7 @@ def add_api(backend: Backend, with_messages: Callable[[Callable[..., Any]], Call
         return [{"patient": one.patient, "study": one.study.name, "similarity": one.similarity} for one in found]
 
     for function in (patients, similarity, compare, similar) if backend.cohort is not None else ():
-        gr.api(with_messages(function), api_name=function.__name__)
+        gr.api(function, api_name=function.__name__)
 
 
 def _integer(number: object) -> int:

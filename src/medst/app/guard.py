@@ -7,13 +7,14 @@ computer that serves pages on another port. Checking host name, origin and token
 import asyncio
 import logging
 import secrets
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ALLOWED_ROUTES = {
@@ -80,19 +81,24 @@ class Guard:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
-        headers, nonce = Headers(scope=scope), secrets.token_urlsafe(16)
-        send = _with_headers(send, nonce, is_fixed=_route(scope["path"]) in ("assets", "static"))
-        if refused := self._reason_to_refuse(scope, headers):
+        request, route = Request(scope), _route(scope["path"])
+        is_page = request.method == "GET" and scope["path"] == "/" and "text/html" in request.headers.get("accept", "")
+        send = _with_headers(send, scope["path"], "no-cache" if route in ("assets", "static") else "no-store")
+        if refused := self._reason_to_refuse(request):
             await PlainTextResponse(f"medst: {refused}\n", 403)(scope, receive, send)
-        elif self._has_token_in_address(scope, headers):
-            await self._keep_token(scope)(scope, receive, send)
-        elif _route(scope["path"]) not in ALLOWED_ROUTES:
+        elif is_page and any(map(self._is_token, request.query_params.getlist("token"))):
+            response = HTMLResponse(RELOAD_PAGE)
+            secure = scope["scheme"] == "https"
+            response.set_cookie(self.cookie, self.token or "", httponly=True, samesite="strict", secure=secure)
+            await response(scope, receive, send)
+        elif route not in ALLOWED_ROUTES:
             await PlainTextResponse("medst: this page has no such address.\n", 404)(scope, receive, send)
         else:
-            await self._forward(scope, headers, receive, send, nonce)
+            await self._forward(request, receive, send)
 
-    def _reason_to_refuse(self, scope: Scope, headers: Headers) -> str:
+    def _reason_to_refuse(self, request: Request) -> str:
         """The reason to refuse a request; empty if there is none."""
+        headers = request.headers
         hosts = [headers.get("host", "")]
         hosts += [name.strip() for value in headers.getlist("x-forwarded-host") for name in value.split(",")]
         for host in hosts:
@@ -101,37 +107,24 @@ class Guard:
         for origin in headers.getlist("origin"):
             if not any(_is_same_origin(origin, host) for host in hosts):
                 return "requests from other origins are refused."
-        is_opening = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_opening:
+        opens_page = request.method == "GET" and request.scope["path"] == "/"
+        is_link = opens_page and headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_link:
             return "requests from other sites are refused."
-        if self.token is not None and not any(self._is_token(given) for given in self._tokens(scope, headers)):
+        if self.token is None:
+            return ""
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        tokens = [given.strip()] if kind.lower() in ("token", "bearer") else []
+        tokens += [*request.query_params.getlist("token"), request.cookies.get(self.cookie, "")]
+        if not any(map(self._is_token, tokens)):
             return "the token is missing or wrong; open the complete address that `medst app` printed."
         return ""
-
-    def _tokens(self, scope: Scope, headers: Headers) -> list[str]:
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        found = [given.strip()] if kind.lower() in ("token", "bearer") else []
-        found += _query(scope)
-        for value in headers.getlist("cookie"):
-            found += [kept for name, kept in cookie_parser(value).items() if name == self.cookie]
-        return found
 
     def _is_token(self, given: str) -> bool:
         return self.token is not None and secrets.compare_digest(given.encode(), self.token.encode())
 
-    def _has_token_in_address(self, scope: Scope, headers: Headers) -> bool:
-        is_page = scope["method"] == "GET" and scope["path"] == "/" and "text/html" in headers.get("accept", "")
-        return is_page and any(self._is_token(given) for given in _query(scope))
-
-    def _keep_token(self, scope: Scope) -> Response:
-        """Put the token into a cookie and reload the page without it in the address."""
-        response = HTMLResponse(RELOAD_PAGE)
-        response.set_cookie(
-            self.cookie, self.token or "", httponly=True, samesite="strict", secure=scope["scheme"] == "https"
-        )
-        return response
-
-    async def _forward(self, scope: Scope, headers: Headers, receive: Receive, send: Send, nonce: str) -> None:
+    async def _forward(self, request: Request, receive: Receive, send: Send) -> None:
+        scope, headers = request.scope, request.headers
         is_upload = scope["path"] == UPLOAD_PATH
         most, length = (self.most_upload if is_upload else MOST_BODY), int(headers.get("content-length", 0))
         receive = _with_timeout(receive, self.timeout)
@@ -152,7 +145,7 @@ class Guard:
         scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in dropped]}
         self._receiving += length if is_upload else 0
         try:
-            await _answer(self.app, scope, receive, _with_nonce(send, nonce) if scope["path"] == "/" else send)
+            await _answer(self.app, scope, receive, send)
         finally:
             self._receiving -= length if is_upload else 0
             if is_upload and not self._receiving:
@@ -206,12 +199,9 @@ async def _answer(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
 
 def log_failure(name: str, error: Exception) -> None:
     """Log a failure in one line, without a traceback."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = "" if trace is None else f", at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
-    words = " ".join(str(error).split())[:200]
-    logging.getLogger("medst.app").warning("medst: %s failed (%s: %r%s)", name, type(error).__name__, words, place)
+    [place] = traceback.extract_tb(error.__traceback__, limit=-1)
+    failed = f"{type(error).__name__}: {' '.join(str(error).split())[:200]!r}, at {place.name}:{place.lineno}"
+    logging.getLogger("medst.app").warning("medst: %s failed (%s)", name, failed)
 
 
 def _route(path: str) -> str:
@@ -220,10 +210,6 @@ def _route(path: str) -> str:
     if not parts or (parts[0] == "" and path != "/"):
         return "?"
     return "/".join(parts[:2]) if parts[0] == "gradio_api" else parts[0]
-
-
-def _query(scope: Scope) -> list[str]:
-    return parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [])
 
 
 def _host_name(host: str) -> str:
@@ -240,33 +226,27 @@ def _is_same_origin(origin: str, host: str) -> bool:
     return default is not None and place.removesuffix(default) == host.lower().removesuffix(default)
 
 
-def _with_headers(send: Send, nonce: str, is_fixed: bool) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers.update(HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)})
-            headers.setdefault("Cache-Control", "no-cache" if is_fixed else "no-store")
-        await send(message)
-
-    return send_with_headers
-
-
-def _with_nonce(send: Send, nonce: str) -> Send:
-    """Add the nonce to the scripts of gradio's own page; data in it contains no `<`."""
-    start: Message | None = None
+def _with_headers(send: Send, path: str, cache: str) -> Send:
+    """Add the headers to a response, and the nonce to the scripts of gradio's own page; data in it contains no `<`."""
+    nonce = secrets.token_urlsafe(16)
+    start: Message = {}
     page = b""
 
-    async def send_with_nonce(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         nonlocal start, page
         if message["type"] == "http.response.start":
             start = message
+            headers = MutableHeaders(scope=start)
+            headers.update(HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)})
+            headers.setdefault("Cache-Control", cache)
+        if path != "/":
+            await send(message)
             return
         page += message.get("body", b"")
-        if message.get("more_body") or start is None:
-            return
-        page = page.replace(b"<script", f'<script nonce="{nonce}"'.encode())
-        MutableHeaders(scope=start)["content-length"] = str(len(page))
-        await send(start)
-        await send({"type": "http.response.body", "body": page})
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            page = page.replace(b"<script", f'<script nonce="{nonce}"'.encode())
+            MutableHeaders(scope=start)["content-length"] = str(len(page))
+            await send(start)
+            await send({"type": "http.response.body", "body": page})
 
-    return send_with_nonce
+    return send_with_headers

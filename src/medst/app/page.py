@@ -1,11 +1,11 @@
 """The page's controls and the calls behind them, with gradio. Nothing is computed here."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial, wraps
+from functools import wraps
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -18,7 +18,6 @@ from medst.app.uploads import MOST_DATE, MOST_REPORT, study_of_upload
 from medst.cohort.ms_cxr_t import FINDINGS
 from medst.errors import MedstError
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 BANNER = (
@@ -29,36 +28,27 @@ NOTHING_OPEN = '<p class="medst-muted">Choose a patient or add a study.</p>'
 FINDING_NAMES = [name.replace("_", " ") for name in FINDINGS]
 
 
-def with_messages(function: Callable[P, T], escaped: Callable[[str], str] = escape) -> Callable[P, T]:
-    """Wrap a function so that our errors become messages on the page, which shows messages as HTML."""
-
-    @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except MedstError as error:
-            raise gr.Error(escaped(str(error)), print_exception=False) from None
-
-    return wrapped
-
-
-def log_failures(process: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Wrap a call so that any other error becomes a message for the visitor and one line in the log."""
+def _with_messages(process: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """Turn errors of a call into messages for the visitor; those that are not ours also become one line in the log."""
 
     @wraps(process)
-    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def with_messages(block_fn: Any, *args: Any, **kwargs: Any) -> T:
         try:
-            return await process(*args, **kwargs)
+            return await process(block_fn, *args, **kwargs)
         except gr.Error:
             raise
+        except MedstError as error:
+            message = str(error)
+        except ValueError as error:
+            log_failure("a call", error)
+            message = f"the page can't work with these values: {' '.join(str(error).split())[:200]}"
         except Exception as error:
             log_failure("a call", error)
             message = "the page failed: its log says why"
-            if isinstance(error, ValueError):
-                message = f"the page can't work with these values: {' '.join(str(error).split())[:200]}"
-            raise gr.Error(escape(message), print_exception=False) from None
+        # The page shows messages as HTML; the API sends them as JSON.
+        raise gr.Error(message if block_fn.api_visibility == "public" else escape(message), print_exception=False)
 
-    return wrapped
+    return with_messages
 
 
 def theme() -> gr.themes.Base:
@@ -98,7 +88,7 @@ def build_page(backend: Backend, private: Path) -> gr.Blocks:
         prior, current, finding, compare, compared = _comparing()
         study, search, similar = _searching(backend.cohort is not None)
 
-        add_api(backend, partial(with_messages, escaped=str))  # first, so that its calls keep their names
+        add_api(backend)  # first, so that its calls keep their names
         parts = _Handlers(backend, private)
         after = [opened, line, prior, current, study]
         hidden: dict[str, Any] = {"api_visibility": "private"}
@@ -116,6 +106,7 @@ def build_page(backend: Backend, private: Path) -> gr.Blocks:
         compare.click(parts.compare, [opened, prior, current, finding], compared, **hidden)
         search.click(parts.similar, [opened, study], similar, **hidden)
         opened.change(lambda: ("", ""), None, [compared, similar], queue=False, **hidden)
+    page.process_api = _with_messages(page.process_api)
     return page
 
 
@@ -198,8 +189,6 @@ class _Handlers:
 
     def __init__(self, backend: Backend, private: Path) -> None:
         self.backend, self.private = backend, private
-        for name in ("open_patient", "add_study", "show", "compare", "similar"):
-            setattr(self, name, with_messages(getattr(self, name)))
 
     def open_patient(self, patient: str | None, phrase: str) -> list[Any]:
         return self._shown(self.backend.open_patient(patient or ""), phrase)

@@ -127,10 +127,9 @@ def _app(backend: "Backend", private: Path, upload: int) -> "tuple[FastAPI, Any]
         from fastapi import FastAPI
     except ImportError as error:
         raise MedstError('the web page needs a package that is missing: pip install "medst[app]".') from error
-    from medst.app.page import build_page, css, log_failures, theme
+    from medst.app.page import build_page, css, theme
 
     page: Any = build_page(backend, private)
-    page.process_api = log_failures(page.process_api)
     page.queue(default_concurrency_limit=2, max_size=64)
     page.state_session_capacity = MOST_VISITORS
     app = gr.mount_gradio_app(
