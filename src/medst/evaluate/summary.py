@@ -1,9 +1,9 @@
 """The table that `medst evaluate` prints: the headline metric of each benchmark."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.table import Table
 
@@ -13,6 +13,21 @@ from medst.evaluate.task import is_summary
 MOST_ROWS = 20
 """Limit on the lines of the table, where the averages alone can stand for the findings."""
 Row = dict[str, Any]
+T = TypeVar("T")
+
+
+def headline(task: str, numbers: Iterable[T], key: Callable[[T], tuple[str, str, int | None]]) -> list[T]:
+    """The numbers in the headline metric of a task, with the fewest folds; summaries come first.
+
+    Args:
+        task: name of the task.
+        numbers: what `key` can read.
+        key: returns metric, finding and folds of a number.
+    """
+    found = [number for number in numbers if key(number)[0] == BENCHMARKS[task].headline]
+    fewest = min((key(number)[2] or 0 for number in found), default=0)
+    found = [number for number in found if (key(number)[2] or 0) == fewest]
+    return sorted(found, key=lambda number: not is_summary(key(number)[1]))
 
 
 def headline_rows(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> list[Row]:
@@ -24,10 +39,7 @@ def headline_rows(results: dict[str, Any], tasks: Collection[str], datasets: Col
     trained = (row for row in results["results"] if row["model"] == "trained")
     for (task, dataset), rows in groupby(trained, key=itemgetter("task", "dataset")):
         if task in tasks and dataset in datasets:
-            found = [row for row in rows if row["metric"] == BENCHMARKS[task].headline]
-            fewest = min((row["folds"] or 0 for row in found), default=0)
-            found = [row for row in found if (row["folds"] or 0) == fewest]
-            groups.append(sorted(found, key=lambda row: not is_summary(row["finding"])))
+            groups.append(headline(task, rows, itemgetter("metric", "finding", "folds")))
     for group in sorted(groups, key=len, reverse=True):
         if sum(map(len, groups)) <= MOST_ROWS:
             break

@@ -1,16 +1,18 @@
 """Results of any number of runs, collected by benchmark and protocol, with one line per number."""
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from medst.errors import MedstError
-from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.results import read_results
+from medst.evaluate.summary import headline
 from medst.evaluate.task import is_summary
 from medst.pages.wording import day_written, metric_format, metric_name
 
@@ -124,16 +126,7 @@ class BenchmarkResults:
 
     def headline(self) -> list[Line]:
         """The lines that are drawn: those of the headline metric with the fewest folds, the summary first."""
-        drawn = [line for line in self.lines if line.metric == BENCHMARKS[self.task].headline]
-        folds = min((line.folds for line in drawn if line.folds), default=None)
-        return sorted((line for line in drawn if line.folds == folds), key=lambda line: not line.is_summary)
-
-
-def spread(row: dict[str, Any]) -> tuple[float, float] | None:
-    """The interval of a number; without one, a standard deviation to both sides; None if it has neither."""
-    if row["low"] is not None:
-        return row["low"], row["high"]
-    return (row["value"] - row["std"], row["value"] + row["std"]) if row["std"] else None
+        return headline(self.task, self.lines, attrgetter("metric", "finding", "folds"))
 
 
 def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
@@ -160,12 +153,9 @@ def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
         ResultsFile(" ".join([name, *_switches(content["switches"])]), content, day_written(file))
         for file, name, content in zip(found, _names(found), contents, strict=True)
     ]
-    seen = set()
-    for one in results_files:
-        key = (one.name, one.results["protocol"])
-        if key in seen:
-            raise MedstError(f"{key[0]} is given twice with protocol {key[1]}; give each results file once.")
-        seen.add(key)
+    for (name, protocol), count in Counter((one.name, one.results["protocol"]) for one in results_files).items():
+        if count > 1:
+            raise MedstError(f"{name} is given twice with protocol {protocol}; give each results file once.")
     return results_files
 
 

@@ -1,4 +1,4 @@
-"""The figures of results as inline SVG, small enough to be read on a phone."""
+"""The figures of all pages as inline SVG, small enough to be read on a phone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Float, Integer
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from medst.pages import figure_style as style
-from medst.pages.collect_results import Line, spread
+from medst.pages.collect_results import Line
 from medst.pages.wording import metric_format, metric_name, readable
 from medst.recipes.objective import TERMS
 
@@ -52,7 +53,9 @@ def learning_curves(metrics: Sequence[Mapping[str, str]]) -> list[tuple[str, Mar
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        figures.append((title, style.to_svg(figure, _curve_alt(title, loss, valid[:, 1]))))
+        alt = f"{title}: over {len(loss)} training steps from {loss[0]:.2f} to {loss[-1]:.2f}"
+        alt += f", on the validation split from {valid[0, 1]:.2f} to {valid[-1, 1]:.2f}." if len(valid) else "."
+        figures.append((title, style.to_svg(figure, alt)))
     return figures
 
 
@@ -73,11 +76,6 @@ def running_mean(values: Float[np.ndarray, " step"], window: int) -> Float[np.nd
     place = np.arange(len(values))
     start, stop = np.maximum(place - window, 0), np.minimum(place + window + 1, len(values))
     return (total[stop] - total[start]) / (stop - start)
-
-
-def _curve_alt(title: str, train: np.ndarray, valid: np.ndarray) -> str:
-    text = f"{title}: over {len(train)} training steps from {train[0]:.2f} to {train[-1]:.2f}"
-    return text + (f", on the validation split from {valid[0]:.2f} to {valid[-1]:.2f}." if len(valid) else ".")
 
 
 def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup:
@@ -118,7 +116,8 @@ def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup
 def _draw_run(axes: Axes, y: float, run: int, row: dict[str, Any], untrained: dict[str, Any] | None) -> list[float]:
     """Draw one number, its interval and the untrained model's; returns the values that must fit in."""
     colour, marker = style.RUN_COLOURS[run % len(style.RUN_COLOURS)], style.RUN_MARKERS[run % len(style.RUN_MARKERS)]
-    ends = spread(row) or (row["value"], row["value"])
+    std = row["std"] or 0
+    ends = (row["value"] - std, row["value"] + std) if row["low"] is None else (row["low"], row["high"])
     axes.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
     axes.plot(row["value"], y, marker=marker, markersize=7, color=colour)
     if untrained is None:
@@ -165,15 +164,11 @@ def confusion(matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[s
         finding: gives the colour.
         name: of the run, the finding and the protocol.
     """
-    figure, axes = style.new_figure(250, 250)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    _cells(
-        axes, share, [[str(count) for count in row] for row in matrix], style.FINDING_COLOURS.get(finding, style.ACCENT)
-    )
+    shown = [[str(count) for count in row] for row in matrix]
+    figure, axes = _squares(250, share, shown, style.FINDING_COLOURS.get(finding, style.ACCENT), "predicted", "true")
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes, rotation=90, va="center")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
     text = "; ".join(
         f"of {row.sum()} {label}, " + ", ".join(f"{n} predicted {c}" for n, c in zip(row, classes, strict=True))
         for label, row in zip(classes, matrix, strict=True)
@@ -190,24 +185,23 @@ def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, 
         down: what the rows are.
         alt: what it shows, in a sentence.
     """
-    figure, axes = style.new_figure(270, 270)
     shown = [[f"{100 * weight:.0f}" if weight >= 0.005 else "" for weight in row] for row in weights]
-    _cells(axes, weights, shown, style.ACCENT)
+    figure, axes = _squares(270, weights, shown, style.ACCENT, across, down)
     steps = range(len(weights))
     for step in steps:
-        axes.add_patch(
-            Rectangle((step - 0.47, step - 0.47), 0.94, 0.94, fill=False, edgecolor=style.INK, linewidth=1.3)
-        )
+        outline = Rectangle((step - 0.47, step - 0.47), 0.94, 0.94, fill=False, edgecolor=style.INK, linewidth=1.3)
+        axes.add_patch(outline)
     numbers = [str(step + 1) for step in steps]
     axes.set_xticks(steps, numbers)
     axes.set_yticks(steps, numbers)
-    axes.set_xlabel(across)
-    axes.set_ylabel(down)
     return style.to_svg(figure, alt)
 
 
-def _cells(axes: Axes, share: Float[np.ndarray, "row column"], texts: list[list[str]], colour: str) -> None:
+def _squares(
+    side: int, share: Float[np.ndarray, "row column"], texts: list[list[str]], colour: str, across: str, down: str
+) -> tuple[Figure, Axes]:
     """A heat map whose cells are as opaque as their share, so that it suits light and dark paper."""
+    figure, axes = style.new_figure(side, side)
     rows, columns = share.shape
     for (y, x), opacity in np.ndenumerate(share):
         for face, alpha in ((style.LINE, 0.35), (colour, float(opacity))):
@@ -218,3 +212,49 @@ def _cells(axes: Axes, share: Float[np.ndarray, "row column"], texts: list[list[
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_aspect("equal")
     axes.spines[:].set_visible(False)
+    axes.set_xlabel(across)
+    axes.set_ylabel(down)
+    return figure, axes
+
+
+def histogram(starts: Sequence[float], rows: Sequence[int], *, label: str, alt: str) -> Markup:
+    """Upright bars, one per bin of equal width.
+
+    Args:
+        starts: the lower end of each bin.
+        rows: the count in each bin.
+        label: of the axis below.
+        alt: what it shows, in a sentence.
+    """
+    figure, axes = style.new_figure(480, 200, grid="y")
+    width = starts[1] - starts[0] if len(starts) > 1 else 1.0
+    axes.bar(starts, rows, width=width * 0.92, align="edge", color=style.BAR_COLOUR)
+    axes.set_xlabel(label)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return style.to_svg(figure, alt)
+
+
+def counts(rows: Mapping[str, int], *, alt: str) -> Markup:
+    """One horizontal bar per name, with its count."""
+    figure, axes = style.new_figure(480, 30 + 30 * len(rows), grid="x")
+    bars = axes.barh(range(len(rows)), list(rows.values()), height=0.62, color=style.BAR_COLOUR)
+    axes.bar_label(bars, fmt="{:,.0f}", padding=6, color=style.INK)
+    style.name_rows(axes, list(rows))
+    axes.set_xlim(0, max([*rows.values(), 1]) * 1.16)
+    axes.set_xticks([])
+    return style.to_svg(figure, alt)
+
+
+def prevalence(shares: Mapping[str, Mapping[str, float]], *, alt: str) -> Markup:
+    """The share of studies for which each label is present (full colour), uncertain (paler) and absent (grey)."""
+    figure, axes = style.new_figure(560, 36 + 26 * len(shares), grid="x")
+    looks = {"present": (style.BAR_COLOUR, 1), "uncertain": (style.BAR_COLOUR, 0.45), "absent": (style.MUTED, 0.45)}
+    for y, answers in enumerate(shares.values()):
+        start = 0.0
+        for answer, (colour, alpha) in looks.items():
+            axes.barh(y, answers[answer], left=start, height=0.66, color=colour, alpha=alpha)
+            start += answers[answer]
+    style.name_rows(axes, [readable(name) for name in shares])
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    return style.to_svg(figure, alt)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.pages import cohort_figures as figures
+from medst.pages import figures
 from medst.pages.cohort_summary import ANSWERS, SEQUENCE_LENGTH, has_times, summarise
 from medst.pages.contact_sheet import sample_rows
 from medst.pages.html import csv_uri, render, write_page
@@ -24,6 +24,12 @@ MOST_STUDIES = 12
 """Numbers of studies with a bar of their own."""
 HIDDEN_COUNTS = re.compile("^rejected|_comparisons$")
 """Counts that are not at the top of the page, because its tables have them."""
+READY = {
+    "comparisons": "temporal-image ({:,} labelled changes)",
+    "sentences": "temporal-text ({:,} pairs of sentences)",
+    "classes": "zero-shot and probe ({:,} labelled images)",
+}
+"""What a part of the summary, with the sum of its counts, allows to evaluate."""
 
 
 def inspect(cohort: Path, out: Path | None = None, *, pairs: int = 12, seed: int = 0) -> Path:
@@ -67,16 +73,11 @@ def verdict(cohort: Cohort, summary: dict[str, Any]) -> str:
     """A sentence about what the cohort is ready for, or what is missing."""
     if cohort.pairs is not None:
         return _training_verdict(summary)
-    ready = []
-    if "comparisons" in summary:
-        changes = sum(sum(counts.values()) for counts in summary["comparisons"].values())
-        ready.append(f"temporal-image ({changes:,} labelled changes)")
-    if "sentences" in summary:
-        sentences = sum(sum(counts.values()) for counts in summary["sentences"].values())
-        ready.append(f"temporal-text ({sentences:,} pairs of sentences)")
-    if "classes" in summary:
-        images = sum(sum(counts.values()) for counts in summary["classes"].values())
-        ready.append(f"zero-shot and probe ({images:,} labelled images)")
+    ready = [
+        text.format(sum(sum(counts.values()) for counts in summary[key].values()))
+        for key, text in READY.items()
+        if key in summary
+    ]
     if not ready:
         return "Nothing to train on and nothing to measure: every row was left out."
     return f"Ready to evaluate {' and '.join(ready)}; not a cohort to train on, because it has no pairs."

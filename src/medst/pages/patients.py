@@ -86,13 +86,16 @@ class Alignment:
         patients: held-out patients with at least two studies.
         studies: of these patients.
         hits: share of images whose own report has the largest weight.
-        chance: the share that guessing would reach.
     """
 
     patients: int
     studies: int
     hits: float
-    chance: float
+
+    @property
+    def chance(self) -> float:
+        """The share that guessing would reach: on average one study of each patient."""
+        return self.patients / self.studies
 
 
 def held_out(cohort: Cohort) -> pl.DataFrame:
@@ -129,16 +132,15 @@ def read_patients(inputs: PatientInputs, count: int) -> tuple[list[ShownPatient]
     changes = _changes(inputs)
     chosen = choose(pairs, changes, count)
     shown: dict[str, ShownPatient] = {}
-    right, chance = [], []
+    right = []
     for patient, studies in pairs.with_row_index("place").partition_by("patient_id", as_dict=True).items():
         rows = studies["place"].to_numpy()
         forward, reverse = align(inputs.model, image[rows], report[rows])
         right += (forward.argmax(1) == np.arange(len(rows))).tolist()
-        chance += [1 / len(rows)] * len(rows)
         if patient[0] in chosen:
             views = _studies(inputs.cohort, studies, changes)
             shown[patient[0]] = ShownPatient(patient[0], len(rows), views, forward, reverse)
-    alignment = Alignment(pairs["patient_id"].n_unique(), pairs.height, float(np.mean(right)), float(np.mean(chance)))
+    alignment = Alignment(pairs["patient_id"].n_unique(), pairs.height, float(np.mean(right)))
     return [shown[patient] for patient in chosen], alignment
 
 
