@@ -1,8 +1,8 @@
 """The parts of the page that are not controls, as HTML: studies with heat maps and curves, comparisons, similar studies."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
@@ -24,48 +24,25 @@ HEAT_SIDE = 320
 _URIS: WeakKeyDictionary[Picture, str] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class PictureWithHeat:
-    """A picture and the heat map over it as data URIs; `heat` is empty if there is none."""
-
-    picture: str
-    heat: str = ""
-
-
-@dataclass(frozen=True)
-class StudyCard:
-    """A study on the page; `since` is the time since the previous study, empty if it is not known."""
-
-    name: str
-    since: str
-    similarity: float | None
-    frontal: PictureWithHeat
-    lateral: PictureWithHeat | None
-    report: str
-
-
 def timeline_html(opened: OpenStudies, groundings: Sequence[Grounding] | None = None) -> str:
-    """A patient's studies, with heat maps and a curve if a phrase was looked for.
-
-    Args:
-        opened: the studies.
-        groundings: of the phrase, one per study; or None.
-    """
+    """A patient's studies; with groundings of a phrase, one per study, also their heat maps and a curve."""
     scale = None if groundings is None else heat_scale(groundings)
-    cards = []
+    cards: list[dict[str, Any]] = []
+    before = None
     for number, study in enumerate(opened.studies):
         found = None if groundings is None else groundings[number]
         heat, lateral_heat = (None, None) if found is None else (found.frontal, found.lateral)
         cards.append(
-            StudyCard(
-                opened.name(number),
-                _since(opened.studies[number - 1].time, study.time) if number else "",
-                None if found is None else found.similarity,
-                _with_heat(study.frontal, heat, scale),
-                None if study.lateral is None else _with_heat(study.lateral, lateral_heat, scale),
-                study.report,
-            )
+            {
+                "name": opened.name(number),
+                "since": _since(before, study.time),
+                "similarity": None if found is None else found.similarity,
+                "frontal": _view(study.frontal, heat, scale),
+                "lateral": None if study.lateral is None else _view(study.lateral, lateral_heat, scale),
+                "report": study.report,
+            }
         )
+        before = study.time
     phrase, curve = "", Markup()
     if groundings is not None:
         phrase = groundings[0].phrase
@@ -76,20 +53,21 @@ def timeline_html(opened: OpenStudies, groundings: Sequence[Grounding] | None = 
 
 def comparison_html(opened: OpenStudies, prior: int, current: int, found: Progression) -> str:
     """The progression of a finding, beside both pictures."""
-    views = [(_with_heat(opened.studies[number].frontal), opened.name(number)) for number in (prior, current)]
+    views = [(_view(opened.studies[number].frontal), opened.name(number)) for number in (prior, current)]
     return render_macro(TEMPLATE, "comparison", found, *views)
 
 
 def similar_html(similar: Sequence[SimilarStudy]) -> str:
     """The most similar studies of other patients."""
-    return render_macro(TEMPLATE, "similar", [(one, _with_heat(one.study.frontal)) for one in similar])
+    return render_macro(TEMPLATE, "similar", [(one, _view(one.study.frontal)) for one in similar])
 
 
-def _with_heat(source: Source, heat: HeatMap | None = None, scale: Normalize | None = None) -> PictureWithHeat:
+def _view(source: Source, heat: HeatMap | None = None, scale: Normalize | None = None) -> dict[str, str]:
+    """A picture and the heat map over it as data URIs; `heat` is empty if there is none."""
     picture = read_picture(source)
     if picture not in _URIS:
         _URIS[picture] = picture_uri(picture.original)
-    return PictureWithHeat(_URIS[picture], "" if heat is None or scale is None else heat_uri(heat, scale))
+    return {"picture": _URIS[picture], "heat": "" if heat is None or scale is None else heat_uri(heat, scale)}
 
 
 def _since(before: datetime | None, time: datetime | None) -> str:
@@ -101,9 +79,8 @@ def _since(before: datetime | None, time: datetime | None) -> str:
 
 def heat_scale(groundings: Sequence[Grounding]) -> Normalize:
     """The scale of the colours, from the smallest to the largest value of any view: the same for all maps of a phrase."""
-    values = [m.grid.ravel() for g in groundings for m in (g.frontal, g.lateral) if m is not None]
-    low, high = np.concatenate(values).min(), np.concatenate(values).max()
-    return Normalize(float(low), float(high), clip=True)
+    values = np.concatenate([m.grid.ravel() for g in groundings for m in (g.frontal, g.lateral) if m is not None])
+    return Normalize(float(values.min()), float(values.max()), clip=True)
 
 
 def heat_uri(heat: HeatMap, scale: Normalize) -> str:
@@ -124,14 +101,9 @@ def heat_colours_css() -> str:
 
 
 def similarity_curve(studies: Sequence[Study], values: Sequence[float], phrase: str) -> Markup:
-    """The similarity of a phrase with each study, with dates below.
+    """The cosine of a phrase with each study in time order, with dates below.
 
     Studies are evenly spaced, because they come in clusters.
-
-    Args:
-        studies: in time order.
-        values: cosines, one per study.
-        phrase: the phrase.
     """
     across = range(1, len(studies) + 1)
     figure, axes = new_figure(max(300, 90 + 74 * len(studies)), 210, grid="y")

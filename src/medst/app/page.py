@@ -69,12 +69,7 @@ def css() -> str:
 
 
 def build_page(backend: Backend, private: Path) -> gr.Blocks:
-    """The page with all its controls.
-
-    Args:
-        backend: answers the calls.
-        private: folder of visitors' files; calls can read no other file.
-    """
+    """The page with all its controls; calls can read no file outside of `private`, the folder of visitors' files."""
     with gr.Blocks(
         title="medst: a patient over time", analytics_enabled=False, delete_cache=(300, KEPT_SECONDS)
     ) as page:

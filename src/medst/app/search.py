@@ -101,13 +101,9 @@ def nearest(
     count: int,
     without: np.ndarray | None = None,
 ) -> list[tuple[int, float]]:
-    """The most similar rows and their cosines, best first; rows of equal cosine in order.
+    """The at most `count` most similar rows and their cosines, best first; rows of equal cosine in order.
 
-    Args:
-        rows: of unit length.
-        row: of unit length.
-        count: at most so many.
-        without: rows that are left out.
+    All rows are of unit length; those in `without` are left out.
     """
     cosine = rows @ row
     if without is not None:

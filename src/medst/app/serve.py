@@ -81,8 +81,9 @@ def serving(
     with listener, private_folder() as private:
         place = f"[{host}]" if ":" in host else host
         address = f"http://{place}:{listener.getsockname()[1]}/"
-        before = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
-        os.environ |= {"GRADIO_TEMP_DIR": str(private), "GRADIO_ANALYTICS_ENABLED": "False"}
+        settings = {"GRADIO_TEMP_DIR": str(private), "GRADIO_ANALYTICS_ENABLED": "False"}
+        before = {name: os.environ[name] for name in settings if name in os.environ}
+        os.environ |= settings
         try:
             app, page = _app(_backend(model, cohort, embeddings), private, upload)
             from medst.app.guard import Guard
@@ -100,11 +101,9 @@ def serving(
             with _running(guard, page, listener):
                 yield address if token is None else f"{address}?token={token}"
         finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+            for name in settings:
+                os.environ.pop(name, None)
+            os.environ |= before
 
 
 def new_token() -> str:

@@ -34,7 +34,12 @@ def study_of_upload(date: str, frontal: str | None, lateral: str | None, report:
     limited(date, MOST_DATE, "the date")
     if frontal is None:
         raise MedstError("choose a frontal view first.")
-    time = _parse_date(date) if date.strip() else None
+    time = None
+    if date := date.strip():
+        try:
+            time = datetime.fromisoformat(date).replace(tzinfo=None)
+        except ValueError:
+            raise MedstError(f"'{date[:20]}' is not a date; write it as YYYY-MM-DD.") from None
     frontal_picture, date_in_file = read_upload(frontal, f"the frontal view of study {number}")
     lateral_picture = None if lateral is None else read_upload(lateral, f"the lateral view of study {number}")[0]
     return Study(frontal_picture, lateral_picture, time or date_in_file, " ".join(report.split()))
@@ -68,10 +73,3 @@ def shrink(picture: Picture, longest: int) -> Picture:
         return picture
     original = cv2.resize(picture.original, (small.width, small.height), interpolation=cv2.INTER_AREA)
     return replace(picture, original=original)
-
-
-def _parse_date(date: str) -> datetime:
-    try:
-        return datetime.fromisoformat(date.strip()).replace(tzinfo=None)
-    except ValueError:
-        raise MedstError(f"'{date.strip()[:20]}' is not a date; write it as YYYY-MM-DD.") from None
