@@ -32,10 +32,7 @@ DAYS = {
 
 
 def summarise(cohort: Cohort) -> dict[str, Any]:
-    """All numbers of a cohort.
-
-    Args:
-        cohort: of any data set.
+    """All numbers of a cohort of any data set.
 
     Returns:
         The keys data, images, left_out and kept; for pairs also splits, studies_a_patient, sequences, report_words, labels
@@ -98,13 +95,13 @@ def _summarise_pairs(pairs: pl.DataFrame, timed: bool) -> dict[str, Any]:
             pairs=pl.len(),
             laterals=pl.col("lateral").is_not_null().sum(),
         )
-        .sort(pl.col("split").replace_strict({name: place for place, name in enumerate(SPLITS)}, default=len(SPLITS)))
+        .to_dicts()
     )
     studies = pairs.unique("study_id", keep="first", maintain_order=True)
     patients = studies.group_by("split", "patient_id").agg(studies=pl.len())
     words = studies["report"].str.split(" ").list.len()
     found: dict[str, Any] = {
-        "splits": splits.to_dicts(),
+        "splits": sorted(splits, key=lambda row: _place(row["split"])),
         "studies_a_patient": _crossed(patients, "split", "studies"),
         "sequences": {"length": SEQUENCE_LENGTH, **_sequences(pairs)},
         "report_words": {"quantiles": quantiles(words), "histogram": histogram(words.cast(pl.Float64), 24)},

@@ -13,17 +13,11 @@ from typing import Any
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.evaluate.summary import headline
-from medst.evaluate.task import is_summary
+from medst.evaluate.task import PAPER, is_summary
 from medst.pages.wording import day_written, metric_format, metric_name
 
-DEFAULT_SWITCHES: dict[str, Any] = {
-    "features": "concat",
-    "tokens": "global",
-    "laterals": False,
-    "prompts": "released",
-    "finetune": False,
-    "precision": "fp32",
-}
+DEFAULT_SWITCHES = {**vars(PAPER), "laterals": False, "prompts": "released"}
+"""Switches as a results file has them when none was given."""
 
 
 @dataclass(frozen=True)

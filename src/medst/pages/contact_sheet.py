@@ -1,6 +1,5 @@
 """The contact sheet: random rows of a cohort with their pictures."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,39 +9,34 @@ from medst.cohort.store import Cohort
 from medst.pages.html import picture_uri
 
 
-@dataclass(frozen=True)
-class SampledRow:
-    """One row of a cohort.
+def sample_rows(cohort: Cohort, count: int, seed: int, timed: bool) -> list[dict[str, Any]]:
+    """Random rows in the order of the table, the same for the same seed; as many of each class where images are labelled.
 
-    Attributes:
-        title: heading.
-        facts: patient, split and the like.
-        pictures: name and data URI of each image.
-        report: its text; empty if it has none.
+    Returns:
+        For each row, its title, facts (patient, split, time of the study if `timed`, and the like), pictures (name and data
+        URI) and report, which may be empty.
     """
 
-    title: str
-    facts: tuple[str, ...]
-    pictures: tuple[tuple[str, str], ...]
-    report: str = ""
+    def sampled(row: dict[str, Any], title: str, facts: list[str], pictures: dict[str, int | None]) -> dict[str, Any]:
+        return {
+            "title": title,
+            "facts": [f"patient {row['patient_id']}", *facts],
+            "pictures": [(name, picture_uri(cohort.images[n])) for name, n in pictures.items() if n is not None],
+            "report": row.get("report", ""),
+        }
 
-
-def sample_rows(cohort: Cohort, count: int, seed: int, timed: bool) -> list[SampledRow]:
-    """Random rows in the order of the table; as many of each class where images are labelled.
-
-    Args:
-        cohort: of any data set.
-        count: number of rows.
-        seed: the same seed gives the same rows.
-        timed: whether to show the times of studies.
-    """
     if cohort.pairs is not None:
-        return [_pair(cohort, row, timed) for row in _sample(cohort.pairs, count, seed)]
+        found = []
+        for row in _sample(cohort.pairs, count, seed):
+            time = [f"{row['time']:%Y-%m-%d %H:%M}"] if timed else []
+            pictures = {view: row[view] for view in ("frontal", "lateral")}
+            found.append(sampled(row, row["study_id"], [*time, row["split"]], pictures))
+        return found
     if cohort.labelled is not None:
         classes = cohort.meta["classes"]
         each = -(-count // len(classes))
         return [
-            _labelled(cohort, row, name)
+            sampled(row, name, [row["split"]], {row["image_id"]: row["image"]})
             for label, name in enumerate(classes)
             for row in _sample(cohort.labelled.filter(label=label), each, seed)
         ]
@@ -50,32 +44,13 @@ def sample_rows(cohort: Cohort, count: int, seed: int, timed: bool) -> list[Samp
         keys = ["patient_id", "study_id", "current", "previous"]
         change = pl.format("{}: {}", pl.col("finding").str.replace_all("_", " "), "progression")
         studies = cohort.comparisons.group_by(keys, maintain_order=True).agg(changes=change)
-        return [_comparison(cohort, row) for row in _sample(studies, count, seed)]
+        return [
+            sampled(row, row["study_id"], row["changes"], {"before": row["previous"], "now": row["current"]})
+            for row in _sample(studies, count, seed)
+        ]
     return []
 
 
 def _sample(table: pl.DataFrame, count: int, seed: int) -> list[dict[str, Any]]:
     rows = np.random.default_rng(seed).permutation(table.height)[:count]
     return table[np.sort(rows).tolist()].to_dicts()
-
-
-def _pair(cohort: Cohort, row: dict[str, Any], timed: bool) -> SampledRow:
-    pictures = tuple((view, _picture(cohort, row[view])) for view in ("frontal", "lateral") if row[view] is not None)
-    when = (f"{row['time']:%Y-%m-%d %H:%M}",) if timed else ()
-    return SampledRow(
-        str(row["study_id"]), (f"patient {row['patient_id']}", *when, row["split"]), pictures, row["report"]
-    )
-
-
-def _labelled(cohort: Cohort, row: dict[str, Any], name: str) -> SampledRow:
-    picture = (row["image_id"], _picture(cohort, row["image"]))
-    return SampledRow(name, (f"patient {row['patient_id']}", row["split"]), (picture,))
-
-
-def _comparison(cohort: Cohort, row: dict[str, Any]) -> SampledRow:
-    pictures = (("before", _picture(cohort, row["previous"])), ("now", _picture(cohort, row["current"])))
-    return SampledRow(str(row["study_id"]), (f"patient {row['patient_id']}", *row["changes"]), pictures)
-
-
-def _picture(cohort: Cohort, row: int) -> str:
-    return picture_uri(cohort.images[row])

@@ -66,12 +66,9 @@ def css_colour(colour: str) -> str:
 
 
 def new_figure(width: int, height: int, grid: Literal["x", "y", "both", ""] = "") -> tuple[Figure, Axes]:
-    """A figure with one pair of axes.
+    """A figure of this size in CSS pixels, with one pair of axes.
 
-    Args:
-        width: CSS pixels.
-        height: CSS pixels.
-        grid: the axis whose ticks have lines; with "x" the bottom line is left out.
+    The ticks of axis `grid` have lines; with "x" the bottom line is left out.
     """
     lines = {"axes.grid": bool(grid), "axes.grid.axis": grid or "both", "axes.spines.bottom": grid != "x"}
     with mpl.rc_context(_STYLE | lines):
@@ -86,12 +83,10 @@ def name_rows(axes: Axes, names: list[str], places: list[float] | None = None) -
 
 
 def to_svg(figure: Figure, alt: str) -> Markup:
-    """The figure as inline SVG.
+    """A figure from `new_figure` as inline SVG.
 
-    Args:
-        figure: from `new_figure`.
-        alt: what it shows, in a sentence, for those who can't see it. Must differ between the figures of a page, because
-            it also keeps the ids inside from clashing.
+    `alt` describes it in a sentence for those who can't see it. It must differ between the figures of a page, because it
+    also keeps the ids inside from clashing.
     """
     for axes in figure.axes:
         axes.patch.set_alpha(0)

@@ -27,14 +27,7 @@ _RUN_HEIGHT, _LINE_GAP = 20, 16
 
 
 def learning_curves(metrics: Sequence[Mapping[str, str]]) -> list[tuple[str, Markup]]:
-    """One figure per loss of the run: training steps, their running mean, and validations.
-
-    Args:
-        metrics: rows of metrics.csv, as text.
-
-    Returns:
-        Title and figure of each.
-    """
+    """Title and figure of each loss in the rows of metrics.csv: training steps, their running mean, and validations."""
     figures = []
     for name, title in CURVES.items():
         rows = [(r["split"], float(r["step"]), float(r[name])) for r in metrics if r.get(name)]
@@ -156,13 +149,9 @@ def calibration(bins: Sequence[tuple[float, float, int]], name: str) -> Markup:
 
 
 def confusion(matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[str], finding: str, name: str) -> Markup:
-    """True classes down, predicted ones across; a cell shows a count, and its colour the share of its row.
+    """True classes down, predicted ones across; a cell shows a count, and the finding's colour the share of its row.
 
-    Args:
-        matrix: counts.
-        classes: names of rows and columns.
-        finding: gives the colour.
-        name: of the run, the finding and the protocol.
+    `name` has the run, the finding and the protocol.
     """
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown = [[str(count) for count in row] for row in matrix]
@@ -177,14 +166,7 @@ def confusion(matrix: Integer[np.ndarray, "true predicted"], classes: Sequence[s
 
 
 def alignment(weights: Float[np.ndarray, "from to"], *, across: str, down: str, alt: str) -> Markup:
-    """The weights of each study of a sequence on every study; the correct ones lie on the diagonal.
-
-    Args:
-        weights: rows that sum to 1.
-        across: what the columns are.
-        down: what the rows are.
-        alt: what it shows, in a sentence.
-    """
+    """The weights of each study of a sequence on every study; rows sum to 1, the correct ones lie on the diagonal."""
     shown = [[f"{100 * weight:.0f}" if weight >= 0.005 else "" for weight in row] for row in weights]
     figure, axes = _squares(270, weights, shown, style.ACCENT, across, down)
     steps = range(len(weights))
@@ -218,14 +200,7 @@ def _squares(
 
 
 def histogram(starts: Sequence[float], rows: Sequence[int], *, label: str, alt: str) -> Markup:
-    """Upright bars, one per bin of equal width.
-
-    Args:
-        starts: the lower end of each bin.
-        rows: the count in each bin.
-        label: of the axis below.
-        alt: what it shows, in a sentence.
-    """
+    """Upright bars, one per bin of equal width that begins at one of `starts`, with `label` below."""
     figure, axes = style.new_figure(480, 200, grid="y")
     width = starts[1] - starts[0] if len(starts) > 1 else 1.0
     axes.bar(starts, rows, width=width * 0.92, align="edge", color=style.BAR_COLOUR)

@@ -63,12 +63,7 @@ def _sections(main: Markup) -> list[tuple[str, str]]:
 
 
 def write_page(page: Path, html: str, beside: Mapping[Path, str] | None = None) -> Path:
-    """Write a page, each file whole or not at all.
-
-    Args:
-        page: the file to write.
-        html: its content.
-        beside: other text files that belong to the page; written first.
+    """Write a page and, before it, the text files that belong beside it; each is complete or unchanged.
 
     Raises:
         MedstError: another process is writing the page.

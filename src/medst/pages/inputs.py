@@ -66,13 +66,7 @@ def read_run(run: Path) -> RunInputs:
 def read_patient_inputs(
     run: RunInputs, results: dict[str, Any], cohort: Path, comparisons: Path | None
 ) -> PatientInputs:
-    """Open the model and the cohorts that belong to a run and its results.
-
-    Args:
-        run: the run.
-        results: content of its results.json.
-        cohort: the one that the run was trained on.
-        comparisons: the ms-cxr-t cohort that the results were measured on, or None.
+    """Open the model and the cohorts that belong to a run and its results, see `PatientInputs`.
 
     Raises:
         MedstError: something is missing or damaged, or belongs to another run, model or cohort.
@@ -84,15 +78,11 @@ def read_patient_inputs(
     measured = None if comparisons is None else open_cohort(comparisons)
     if measured is not None and measured.fingerprint not in results["cohorts"].values():
         raise MedstError(f"{comparisons} is not a cohort that the results were measured on; give that one.")
-    return PatientInputs(results, _model_of(run.path, results["model"]["fingerprint"]), opened, measured)
-
-
-def _model_of(run: Path, fingerprint: str) -> Model:
-    for name in ("best", "last"):
-        if weights.is_model(find_folder(run / name, weights.is_model)):
-            model = load(run / name, device="cpu")
-            if model.fingerprint == fingerprint:
-                return model
+    for folder in (run.path / "best", run.path / "last"):
+        if weights.is_model(find_folder(folder, weights.is_model)):
+            model = load(folder, device="cpu")
+            if model.fingerprint == results["model"]["fingerprint"]:
+                return PatientInputs(results, model, opened, measured)
     raise MedstError(
-        f"the results are about a model that is not in {run}; run `medst evaluate` on {run / 'best'} again."
+        f"the results are about a model that is not in {run.path}; run `medst evaluate` on {run.path / 'best'} again."
     )

@@ -116,14 +116,9 @@ def align(
 
 
 def read_patients(inputs: PatientInputs, count: int) -> tuple[list[ShownPatient], Alignment | None]:
-    """The patients to show, and how well images and reports align over all held-out patients.
+    """At most `count` patients to show, and how well images and reports align over all held-out patients.
 
-    Args:
-        inputs: model, results and cohorts.
-        count: how many patients to show.
-
-    Returns:
-        The patients; and the alignment, or None if no held-out patient has two studies.
+    The alignment is None if no held-out patient has two studies.
     """
     pairs = held_out(inputs.cohort)
     if pairs.is_empty():
@@ -150,21 +145,18 @@ def choose(pairs: pl.DataFrame, changes: Mapping[str, list[ShownChange]], count:
     Ties go to the patient with more labelled findings, then with laterals, then with more studies (up to
     `MOST_STUDIES`), then with the smaller id.
     """
-    richness: list[tuple[set[tuple[str, str]], tuple[int, int, int], str]] = []
-    for patient, studies in pairs.partition_by("patient_id", as_dict=True).items():
+    known: dict[str, set[tuple[str, str]]] = {}
+    order: dict[str, tuple[int, int, int, str]] = {}
+    for (patient,), studies in pairs.partition_by("patient_id", as_dict=True).items():
         shown = studies.head(MOST_STUDIES)
-        known = [change for study in shown["study_id"] for change in changes.get(study, [])]
-        kinds = {(change.finding, change.progression) for change in known}
+        kinds = [(one.finding, one.progression) for study in shown["study_id"] for one in changes.get(study, [])]
         laterals = shown.height - shown["lateral"].null_count()
-        order = (-len(known), -min(2, laterals), -shown.height)
-        richness.append((kinds, order, str(patient[0])))
+        known[patient], order[patient] = set(kinds), (-len(kinds), -min(2, laterals), -shown.height, patient)
     seen: set[tuple[str, str]] = set()
     chosen: list[str] = []
-    while richness and len(chosen) < count:
-        best = min(richness, key=lambda entry: (-len(entry[0] - seen), entry[1], entry[2]))
-        richness.remove(best)
-        seen |= best[0]
-        chosen.append(best[2])
+    while known and len(chosen) < count:
+        chosen.append(min(known, key=lambda patient: (-len(known[patient] - seen), order[patient])))
+        seen |= known.pop(chosen[-1])
     return chosen
 
 
