@@ -110,14 +110,7 @@ def encode_pictures(
     lateral: Sequence[Square | None],
     precision: Precision = "fp32",
 ) -> Encoded:
-    """Encode one batch of pairs of pictures.
-
-    Args:
-        encoder: the model.
-        frontal: the frontal view of each pair.
-        lateral: the lateral view of each pair, or None.
-        precision: arithmetic of the encoder; the heads compute in float32.
-    """
+    """Encode one batch of pairs of pictures; the heads compute in float32 whatever the precision of the encoder."""
     network, device = encoder.model, encoder.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         pictures = centre_crop(encoder, frontal)
@@ -173,11 +166,8 @@ def image_features(
     """Features of images of a cohort, each alone and as a frontal view, or with its lateral view.
 
     Args:
-        encoder: the model.
-        cohort: holds the pictures.
         rows: rows of the cohort's images, in any order and as often as wanted.
         laterals: for each of `rows` the row of its lateral view, -1 where there is none.
-        precision: arithmetic of the encoder.
         cache: a folder. Features of the same rows are computed once, kept in a file there, and mapped from it.
 
     Raises:
@@ -220,13 +210,8 @@ def embed_pairs(
 ) -> tuple[Float32[np.ndarray, "pair dim"], Float32[np.ndarray, "pair dim"]]:
     """Embed pairs: the frontal view together with the lateral one where there is one, and the report.
 
-    Args:
-        encoder: the model.
-        cohort: holds the pictures.
-        pairs: columns frontal, lateral (rows of images, null where there is none) and report.
-
-    Returns:
-        Image and report embeddings, rows of unit length in the order of `pairs`.
+    `pairs` has the columns frontal, lateral (rows of images, null where there is none) and report. Both results have rows
+    of unit length in its order.
     """
     laterals = pairs["lateral"].cast(pl.Int64).fill_null(-1)
     images = image_features(encoder, cohort, pairs["frontal"], laterals=laterals)

@@ -81,15 +81,10 @@ def _local_path(name: Path | str, setting: str, is_complete: Callable[[Path], bo
 
 
 def find_weights(name: Path | str, setting: str, others: Sequence[str] = ()) -> Path:
-    """The file of weights with this name, or in the folder of this name, local or from the hub.
-
-    Args:
-        name: a file, a folder, or a hub id OWNER/NAME.
-        setting: the setting that gave the name.
-        others: further files to fetch from the hub with the weights.
+    """The file of weights with this name, or in the folder or hub model of this name, fetched with the `others`.
 
     Raises:
-        MedstError: there is no such file or folder, or it has no weights.
+        MedstError: as `find`; or the folder has no weights.
     """
     path = find(name, setting, [*others, WEIGHTS[0]])
     if not path.is_dir():

@@ -61,14 +61,8 @@ def _wordpiece(vocabulary: dict[str, int], lowercase: bool = True) -> Tokenizer:
 
 
 def _as_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    named = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
 
 
 def load_tokenizer(name: Path | str, setting: str = "tokenizer") -> PreTrainedTokenizerFast:

@@ -40,16 +40,10 @@ class Geometry:
 def unfold(
     grid: Float32[np.ndarray, "row column"], geometry: Geometry, crop: int, size: Geometry | None = None
 ) -> Float32[np.ndarray, "height width"]:
-    """Interpolate values of patches bilinearly between their centres, on the pixels of the picture.
+    """Interpolate values of patches bilinearly between their centres, on the pixels of the picture or of a smaller `size`.
 
-    Args:
-        grid: one value per patch; the patches cover the middle `crop` x `crop` pixels of the square.
-        geometry: of the picture.
-        crop: in pixels of the 256 x 256 square.
-        size: of the result, if not that of the picture.
-
-    Returns:
-        float32 (height, width); NaN outside of the crop, which the model did not see.
+    The patches cover the middle `crop` x `crop` pixels of the square. Pixels outside of it, which the model did not see,
+    are NaN.
     """
     drawn = size or geometry
     rows, columns = geometry.inner

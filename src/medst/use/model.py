@@ -24,7 +24,6 @@ from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, 
 from medst.use.pictures import Source, read_picture
 from medst.use.progression import presence_axis, presence_prompts, progression
 from medst.use.studies import Study, as_pairs, each_of, time_order
-from medst.weights.model_card import TEMPLATE
 from medst.weights.model_folder import PATTERNS
 
 Images = Source | Study | Sequence[Source | Study] | ImageEmbeddings
@@ -61,7 +60,6 @@ class Model(
     library_name="medst",
     tags=["radiology", "chest-x-ray", "vision-language"],
     pipeline_tag="feature-extraction",
-    model_card_template=TEMPLATE,
 ):
     """A model with the calls that people use.
 
@@ -110,7 +108,7 @@ class Model(
 
         Args:
             frontal: one frontal view or several; or one `Study` or several, which have their own lateral views.
-            lateral: the lateral view of each, in the same order; None where there is none.
+            lateral: the lateral view of each; None where there is none.
 
         Raises:
             MedstError: a picture can't be read or used (the message says which and why), or there are not as many
@@ -149,10 +147,7 @@ class Model(
         )
 
     def encode_text(self, texts: Texts) -> TextEmbeddings:
-        """Embed texts; those longer than the model's `text.pieces` word pieces are cut.
-
-        Args:
-            texts: one or several, none empty.
+        """Embed one text or several; those longer than the model's `text.pieces` word pieces are cut.
 
         Raises:
             MedstError: a text is empty, not a string, or not valid Unicode.
@@ -194,17 +189,10 @@ class Model(
         return self.encode_image(image).embedding @ self.encode_text(text).embedding.T
 
     def ground(self, image: Images, text: str | TextEmbeddings) -> list[Grounding]:
-        """Locate a phrase in each pair.
+        """Locate a phrase in each pair: a heat map for each of its views.
 
         The local loss (paper, section 3.3) lets words attend to patches. The value of a patch is its mean cosine with the
         phrase's words.
-
-        Args:
-            image: one pair or several.
-            text: one phrase.
-
-        Returns:
-            A heat map for each view of each pair.
 
         Raises:
             MedstError: as `encode_image` and `encode_text`; or several phrases.
@@ -230,12 +218,7 @@ class Model(
         ]
 
     def compare(self, prior: Images, current: Images, finding: str) -> Progression:
-        """How a finding changed between two studies, see `medst.use.progression`.
-
-        Args:
-            prior: the earlier study.
-            current: the later one.
-            finding: as a radiologist names it, for instance "pleural effusion".
+        """How a finding, such as "pleural effusion", changed between two studies; see `medst.use.progression`.
 
         Raises:
             MedstError: as `encode_image`; or not one study each; or no finding.
@@ -255,9 +238,7 @@ class Model(
     ) -> Timeline:
         """Similarity of phrases to a patient's studies over time.
 
-        Args:
-            studies: sorted by time if each has one; frontal views alone, such as paths, stay in the given order.
-            phrases: one or several.
+        Studies are sorted by time if each has one; frontal views alone, such as paths, stay in the given order.
 
         Raises:
             MedstError: as `encode_image` and `encode_text`; or there are no studies, or some have a time and others don't.
@@ -296,7 +277,7 @@ class Model(
         """Make the card that `save_pretrained` writes: what the model is and how to use it."""
         return ModelCard.from_template(
             card_data=self._hub_mixin_info.model_card_data,
-            template_str=TEMPLATE,
+            template_path=str(Path(weights.__file__).with_name("model_card.md.j2")),
             recipe=self.recipe.name,
             settings=self.model.settings,
             parameters=self._parameters,

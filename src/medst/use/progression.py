@@ -29,10 +29,7 @@ MARGIN = 0.05
 
 
 def presence_prompts(finding: str) -> list[str]:
-    """Prompts for a finding, then as many against it.
-
-    Args:
-        finding: as a radiologist names it; underscores are read as spaces.
+    """Prompts for a finding as a radiologist names it, then as many against it; underscores are read as spaces.
 
     Raises:
         MedstError: the finding is empty or not a string.
@@ -44,25 +41,14 @@ def presence_prompts(finding: str) -> list[str]:
 
 
 def presence_axis(prompts: Float[Tensor, "prompt dim"]) -> Float[Tensor, " dim"]:
-    """The direction along which a study shows more of a finding: mean prompt for it minus mean prompt against it.
-
-    Args:
-        prompts: embeddings of the `presence_prompts`.
-    """
+    """The direction along which a study shows more of a finding: mean of its `presence_prompts` minus mean of those against."""
     return F.normalize(prompts[: len(FOR)].mean(0), dim=0) - F.normalize(prompts[len(FOR) :].mean(0), dim=0)
 
 
 def progression(
     finding: str, axis: Float[Tensor, " dim"], prior: Float[Tensor, " dim"], current: Float[Tensor, " dim"]
 ) -> Progression:
-    """How a finding changed.
-
-    Args:
-        finding: its name.
-        axis: its `presence_axis`.
-        prior: embedding of the earlier study, of unit length.
-        current: embedding of the later study, of unit length.
-    """
+    """How a finding changed along its `presence_axis`, from embeddings of unit length."""
     before, after = float(prior @ axis), float(current @ axis)
     change = after - before
     shares = torch.tensor([-change, MARGIN, change], dtype=torch.float64).div(TEMPERATURE).softmax(0).tolist()

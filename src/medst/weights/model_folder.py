@@ -52,11 +52,8 @@ def build(
 ) -> tuple[MedST, Objective]:
     """Build a model and an objective.
 
-    Args:
-        recipe: shapes and switches.
-        tokenizer: its vocabulary is the text encoder's.
-        device: on the CPU, weights are drawn from torch's global random state; on the meta device, entries have no memory
-            until `fill` gives them tensors.
+    On the CPU, weights are drawn from torch's global random state. On the meta device, entries have no memory until `fill`
+    gives them tensors.
     """
     continues = continuing_pieces(tokenizer)
     with torch.device(device):
@@ -83,11 +80,6 @@ def save(
     """Write a model folder; an older one is replaced when the new one is complete.
 
     Args:
-        folder: the model's folder.
-        model: what to save.
-        objective: its weightings; None leaves them out.
-        tokenizer: the one that it was trained with.
-        recipe: the settings of its run.
         unused: tensors and metadata of a converted checkpoint that only its export needs.
         trained_on: a run's trained_on.json, which is copied.
     """

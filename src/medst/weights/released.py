@@ -30,7 +30,6 @@ from medst.weights.state_dict import WORD_EMBEDDINGS, check_entries, check_vocab
 
 RELEASED_TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
 """The model whose vocabulary all released checkpoints have."""
-
 PREFIXES = {
     "vision.": "img_encoder_q.model.",
     "image_global.": "img_encoder_q.global_embed.",
@@ -39,7 +38,6 @@ PREFIXES = {
     "text_local.": "text_encoder_q.local_embed.",
     "text.bert.": "text_encoder_q.model.",
 }
-
 WEIGHTINGS = {
     f"{side}_element_wise_multi_head.in_proj_{kind}": tuple(
         f"local.{side}_weights.{p}.{kind}" for p in ("query", "key")
@@ -48,10 +46,8 @@ WEIGHTINGS = {
     for kind in ("weight", "bias")
 }
 """Entries of the local loss's two attention modules, and ours for their query and key; the value part is not used."""
-
 UNUSED_VALUE = ".value"
 """Suffix under which the unused value rows of a weighting are kept; no entry of a released file has it."""
-
 NEVER_USED = re.compile(
     r"""text_encoder_q\.model\.( embeddings\.position_ids | pooler\..* | encoder\.layer\.\d+\.crossattention\..* )
       | img_encoder_q\.(global|local)_embed_la\..*
@@ -61,7 +57,6 @@ NEVER_USED = re.compile(
     re.VERBOSE,
 )
 """Entries that no computation uses: cross attention, pooler, `_la` heads, unused attention layers, MGCA's prototypes."""
-
 TOKEN_TYPES = "text.bert.embeddings.token_type_embeddings.weight"
 """The only entry of a `MedST` that no released file has; it is zero for the released code."""
 
@@ -81,11 +76,6 @@ def released_name(name: str) -> str:
 def is_lateral(name: str) -> bool:
     """Whether an entry, by its own or its released name, belongs to a lateral expert."""
     return ".mlp_l." in name or ".norm2_l." in name
-
-
-def frontal_of(name: str) -> str:
-    """Name of the frontal expert's entry that corresponds to a lateral one."""
-    return name.replace(".mlp_l.", ".mlp.").replace(".norm2_l.", ".norm2.")
 
 
 def is_convolution(name: str, tensor: Tensor) -> bool:
@@ -139,7 +129,7 @@ def from_released_names(state: Mapping[str, Any], model: MedST, objective: Objec
     found = {name: state[released_name(name)].view(tensor.shape) for name, tensor in own.items()}
     found[TOKEN_TYPES] = torch.zeros_like(model.state_dict()[TOKEN_TYPES], device="cpu")
     if not lateral:
-        found |= {name: found[frontal_of(name)] for name in model.state_dict() if is_lateral(name)}
+        found |= {name: found[name.replace("_l.", ".")] for name in model.state_dict() if is_lateral(name)}
     entries = ReleasedEntries(found, unused=unused, names=list(state), lateral=lateral)
     if has_objective:
         for theirs, (query, key) in WEIGHTINGS.items():
@@ -218,10 +208,6 @@ def export(folder: Path, ckpt: Path) -> None:
     A converted checkpoint is restored bit for bit. For another model, the entries that the released code requires but
     never uses are zeros. Only the state dict is written, without an optimiser's state.
 
-    Args:
-        folder: a model folder.
-        ckpt: file to write.
-
     Raises:
         MedstError: the folder is not a model, or its text encoder uses word order or token types.
     """
@@ -255,14 +241,7 @@ def export(folder: Path, ckpt: Path) -> None:
 
 
 def read_released(ckpt: Path, tokenizer: Path | str | None) -> tuple[ModelParts, ReleasedEntries]:
-    """Read a model from a released checkpoint.
-
-    Args:
-        ckpt: the released file.
-        tokenizer: as for `convert`.
-
-    Returns:
-        The model, and the entries of the checkpoint.
+    """Read a model from a released checkpoint, and the entries of the checkpoint; `tokenizer` is that of `convert`.
 
     Raises:
         MedstError: the file is not such a checkpoint, is damaged or carries code; or no tokenizer.
@@ -288,11 +267,7 @@ def read_released(ckpt: Path, tokenizer: Path | str | None) -> tuple[ModelParts,
 
 
 def tokenizer_folder(ckpt: Path, flag: str) -> Path:
-    """The folder of a released checkpoint, which must hold its tokenizer too.
-
-    Args:
-        ckpt: the checkpoint.
-        flag: the one that names another tokenizer; for the error message.
+    """The folder of a released checkpoint, which must hold its tokenizer too; `flag` would name another one.
 
     Raises:
         MedstError: there is no such checkpoint, or no tokenizer in its folder.

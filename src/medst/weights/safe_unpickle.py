@@ -9,7 +9,6 @@ imported nor called. A file that names anything else is refused before its pickl
 import pickle
 import pickletools
 import re
-import tarfile
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -26,7 +25,6 @@ DICTIONARIES = re.compile(
     r"(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+\.AttributeDict|collections\.defaultdict"
 )
 """Classes that are read as plain dictionaries."""
-
 HARMLESS = re.compile(
     r"""argparse\.Namespace
       | (pytorch_lightning|lightning|lightning_fabric|lightning_utilities|omegaconf)\..+
@@ -36,7 +34,6 @@ HARMLESS = re.compile(
     re.VERBOSE,
 )
 """Other names that Lightning checkpoints are known to contain. None of them is imported."""
-
 LEGACY_PICKLES = 4
 """Pickles at the beginning of a file from before torch 1.6: magic number, version, the machine's sizes, the content."""
 
@@ -46,9 +43,6 @@ class Placeholder:
 
     def __new__(cls, *_: object) -> "Placeholder":
         return super().__new__(cls)
-
-    def __init__(self, *_: object) -> None:
-        pass
 
     def __setstate__(self, _: object) -> None:
         pass
@@ -88,14 +82,16 @@ def read_checkpoint(path: Path) -> Any:
         return read_safetensors(path)
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-    if not is_zip and _is_tar(path):
-        raise MedstError(f"{path} is refused: torch's oldest format, a tar file, can't be read without executing it.")
     try:
         with warnings.catch_warnings(action="ignore"):  # about the pickle's version; what torch can't read, it refuses
             return _read_zip(path) if is_zip else torch.load(path, map_location="cpu", weights_only=True)
     except (MedstError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle can raise anything
+        if "legacy .tar format" in str(error):
+            raise MedstError(
+                f"{path} is refused: torch's oldest format, a tar file, needs code to be executed."
+            ) from error
         if not is_zip and _is_truncated(path):
             raise _damaged(path, EOFError("it ends in the middle of its pickle")) from error
         named = re.search(r"GLOBAL (\S+)", str(error))
@@ -114,15 +110,6 @@ def _read_zip(path: Path) -> Any:
     # Safe twice: besides tensors and containers, the restricted reader knows these stand-ins and nothing else.
     with safe_globals([(_PlainDictionary if DICTIONARIES.fullmatch(name) else Placeholder, name) for name in names]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-
-
-def _is_tar(path: Path) -> bool:
-    """Whether a file is a plain tar file. `tarfile.is_tarfile` would inflate a gzip file, and raises on half of one."""
-    try:
-        tarfile.open(path, "r:").close()
-    except tarfile.TarError:
-        return False
-    return True
 
 
 def _is_truncated(path: Path) -> bool:

@@ -55,16 +55,10 @@ def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
 
 
 def check_vocabulary(words: Any, pieces: int, source: Path, remedy: str) -> None:
-    """Refuse weights for another vocabulary: a table of word embeddings has one row per word piece.
-
-    Args:
-        words: the table; anything but a tensor is left to `check_entries`.
-        pieces: the size of the tokenizer's vocabulary.
-        source: file of the weights.
-        remedy: ends the error message, without a full stop.
+    """Refuse weights for another vocabulary: `words`, the table of word embeddings, has one row per word piece.
 
     Raises:
-        MedstError: the numbers differ.
+        MedstError: the numbers differ; `remedy` ends the message. Anything but a tensor is left to `check_entries`.
     """
     if isinstance(words, Tensor) and words.ndim and len(words) != pieces:
         raise MedstError(f"{source} has {len(words)} word embeddings, but the tokenizer has {pieces} pieces; {remedy}.")
@@ -81,14 +75,12 @@ def check_entries(
     """Refuse a state dict whose entries are not the wanted ones.
 
     Args:
-        found: the state dict.
         wanted: a tensor of the right shape and dtype for each entry that must be there.
-        message: begins the error message.
         unexpected: names that must not be there.
         cast: accept any dtype.
 
     Raises:
-        MedstError: entries are missing, unexpected, or of another shape or type; the message lists them.
+        MedstError: entries are missing, unexpected, or of another shape or type; `message`, then lists of them.
     """
     shapes, types = [], []
     for name, like in wanted.items():

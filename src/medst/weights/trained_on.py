@@ -51,13 +51,7 @@ class TrainedOn:
 def note_patients(folder: Path, cohort: Cohort, *, complete: bool) -> Path:
     """Write `trained_on.json` into a run's folder, or keep an existing one, so that a resumed run has the same salt.
 
-    Args:
-        folder: the run's folder.
-        cohort: the cohort with pairs that it is trained on.
-        complete: whether the weights that training started from had seen no other patients.
-
-    Returns:
-        The file: 11 bytes per patient.
+    The file has 11 bytes per patient. It is `complete` if the weights that training started from had seen no others.
     """
     file = folder / TRAINED_ON
     try:
