@@ -41,7 +41,7 @@ def presence_prompts(finding: str) -> list[str]:
 
 
 def presence_axis(prompts: Float[Tensor, "prompt dim"]) -> Float[Tensor, " dim"]:
-    """The direction along which a study shows more of a finding: mean of its `presence_prompts` minus mean of those against."""
+    """The direction along which a study shows more of a finding: mean of its `presence_prompts` for it minus against it."""
     return F.normalize(prompts[: len(FOR)].mean(0), dim=0) - F.normalize(prompts[len(FOR) :].mean(0), dim=0)
 
 
