@@ -69,8 +69,8 @@ def tables(found: dict[str, float]) -> str:
         speed = LINKS["inside a node" if gpus <= 8 else "between nodes"]
         ddp, fsdp = 2 * weights * ring, 3 * weights * ring
         pairs = (MEMORY - 4 * weights) / kept
-        # Embeddings of images and reports are gathered, their gradients reduced; sums of the heads' columns, twice each way.
-        small = 2 * (gpus - 1) * pairs * 2 * 128 * 4 + 2 * 2 * 2 * HEADS * 4 * ring
+        # Embeddings of images and reports and their gradients are all-reduced; sums of the heads' columns, twice each way.
+        small = 4 * (gpus - 1) * pairs * 2 * 128 * 4 + 2 * 2 * 2 * HEADS * 4 * ring
         compute = pairs * found["FLOPs a pair"] / FLOPS
         worst = max(ddp, fsdp) / speed / (compute + max(ddp, fsdp) / speed)
         volume.append(

@@ -153,7 +153,7 @@ def test_old_runs_are_never_reported_as_new_results(
     )
     with monkeypatch.context() as patch:
         patch.setattr(module, "NUMERICS", module.NUMERICS + 1)
-        refused(f"a run of numerics version {NUMERICS}, this is {NUMERICS + 1}")
+        refused(f"a run of numerics version {NUMERICS}, the current version is {NUMERICS + 1}")
     results = job / "runs" / "reference-0" / "results.json"
     whole = results.read_text()
     for changed, said in (
@@ -195,7 +195,7 @@ def test_an_error_fails_one_run_but_a_full_disk_or_ctrl_c_ends_the_job(
             raise what
 
         monkeypatch.setattr(pretrain, "pretrain", fails)
-        cohort = module._Measured(tmp_path, "mimic-cxr", "print", ["retrieval"])
+        cohort = module._MeasuredCohort(tmp_path, "mimic-cxr", "print", ["retrieval"])
         return module._carry_out(module._Run("reference", 0, tmp_path, quick, [cohort]), 1)
 
     assert raising(error) == str(error).splitlines()[0]
@@ -250,7 +250,7 @@ def test_a_task_with_too_few_comparisons_is_left_out_and_named(
     notes: list[str] = []
 
     def fails(runs: list[module._Run], *_: object) -> dict[module._Run, str]:
-        asked.extend(run.wanted for run in runs)
+        asked.extend(run.tasks for run in runs)
         return {runs[1]: "x"}
 
     monkeypatch.setattr(module, "_run_all", fails)

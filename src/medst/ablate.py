@@ -33,7 +33,7 @@ from medst.recipes.variants import Variant, choose_variants
 
 REFERENCE = "reference"
 CONFIDENCE = 0.95
-UNMEASURABLE = frozenset(
+SETTINGS_WITHOUT_EFFECT = frozenset(
     ("name", "run.loader_workers", "run.save_every", "run.save_minutes", "run.keep_states", "run.logger")
 )
 """Settings that change no number of a run, and so may change when a job is resumed."""
@@ -72,7 +72,7 @@ def ablate(
         recipe: the reference, or the name of one of `RECIPES`.
         seeds: runs per variant and of the reference.
         only: names of variants; if empty, all that differ from the reference.
-        epochs: in place of the recipe's.
+        epochs: overrides the recipe's.
         jobs: runs at a time, each with its share of the cores.
         progress: called with (runs done, runs in all, the last run).
         say: called before the first run with a sentence on each task that can't be measured.
@@ -92,10 +92,10 @@ def ablate(
     if base.optimiser.stop_after:
         raise MedstError("--optimiser.stop-after is set, but variants are compared after whole runs; leave it at 0.")
     variants = choose_variants(base, only)
-    measured, notes = [_Measured.open(cohort, ["retrieval"])], list[str]()
+    measured, notes = [_MeasuredCohort.open(cohort, ["retrieval"])], list[str]()
     if comparisons is not None:
         tasks, notes = _temporal_tasks(comparisons)
-        measured.append(_Measured.open(comparisons, tasks))
+        measured.append(_MeasuredCohort.open(comparisons, tasks))
     for note in notes:
         say(note)
     runs = []
@@ -105,7 +105,7 @@ def ablate(
         runs.append(_Run(variant.name, seed, out / "runs" / f"{variant.name}-{seed}", made, measured))
     with claim(out):
         failed = _run_all(runs, jobs, progress or (lambda done, total, note: None))
-        values = {(run.variant, run.seed): read_values(run.results, run.wanted) for run in runs if run not in failed}
+        values = {(run.variant, run.seed): read_values(run.results, run.tasks) for run in runs if run not in failed}
         if not values:
             raise MedstError(f"No run could be measured; the first failed because: {next(iter(failed.values()))}")
         rows = differences(variants, values, seeds)
@@ -155,15 +155,17 @@ def differences(
             own = [values.get((name, seed), {}).get(measure) for seed in range(seeds)]
             reference = [values.get((REFERENCE, seed), {}).get(measure) for seed in range(seeds)]
             known = [value for value in own if value is not None]
-            apart = np.array([a - b for a, b in zip(own, reference, strict=True) if a is not None and b is not None])
-            row: dict[str, Any] = {"variant": name, "what": what, "measure": measure, "pairs": len(apart)}
+            paired = np.array([a - b for a, b in zip(own, reference, strict=True) if a is not None and b is not None])
+            row: dict[str, Any] = {"variant": name, "what": what, "measure": measure, "pairs": len(paired)}
             row |= {"mean": float(np.mean(known)) if known else None, "difference": None, "low": None, "high": None}
             row["values"] = own
-            if len(apart):
-                row["difference"] = float(apart.mean())
-            if len(apart) > 1 and name != REFERENCE:
-                reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
-                row |= {"low": float(apart.mean() - reach), "high": float(apart.mean() + reach)}
+            if len(paired):
+                row["difference"] = float(paired.mean())
+            if len(paired) > 1 and name != REFERENCE:
+                half_width = (
+                    stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1) * paired.std(ddof=1) / np.sqrt(len(paired))
+                )
+                row |= {"low": float(paired.mean() - half_width), "high": float(paired.mean() + half_width)}
             rows.append(row)
     return rows
 
@@ -206,7 +208,7 @@ def read_values(file: Path, tasks: Container[str]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _MeasuredCohort:
     """A cohort that every run is measured on, and the tasks."""
 
     path: Path
@@ -215,7 +217,7 @@ class _Measured:
     tasks: list[str]
 
     @classmethod
-    def open(cls, path: Path, tasks: list[str]) -> "_Measured":
+    def open(cls, path: Path, tasks: list[str]) -> "_MeasuredCohort":
         cohort = open_cohort(path)
         return cls(path, cohort.dataset, cohort.fingerprint, tasks)
 
@@ -228,21 +230,21 @@ class _Run:
     seed: int
     folder: Path
     recipe: Recipe
-    measured: list[_Measured]
+    measured: list[_MeasuredCohort]
 
     @property
     def results(self) -> Path:
         return self.folder / "results.json"
 
     @property
-    def wanted(self) -> list[str]:
+    def tasks(self) -> list[str]:
         return [task for one in self.measured for task in one.tasks]
 
     def is_done(self) -> bool:
         """Whether all is measured.
 
         Raises:
-            MedstError: the folder holds a run of other settings, on another cohort, or of another numerics version.
+            MedstError: the folder holds a run with other settings, on another cohort, or of another numerics version.
         """
         other, found = self._differences(), None
         if self.results.exists():
@@ -264,17 +266,17 @@ class _Run:
         return found is not None and all(task in found["details"] for task in tasks)
 
     def _differences(self) -> list[str]:
-        """What the run in the folder is instead of this one; empty if it is this one, or there is none."""
+        """How the run already in the folder differs from this one; empty if it does not, or there is none."""
         folder, other = RunFolder(self.folder), list[str]()
         if folder.settings.exists():
             old = folder.read_settings(f"remove {self.folder}, and the same command trains that run again")
-            changed = changed_settings(old["recipe"], self.recipe, UNMEASURABLE)
+            changed = changed_settings(old["recipe"], self.recipe, SETTINGS_WITHOUT_EFFECT)
             if changed:
                 other.append(f"a run with other settings ({', '.join(changed)})")
             if old["cohort"]["fingerprint"] != self.measured[0].fingerprint:
                 other.append("a run on another cohort")
             if folder.numerics != NUMERICS:
-                other.append(f"a run of numerics version {folder.numerics}, this is {NUMERICS}")
+                other.append(f"a run of numerics version {folder.numerics}, the current version is {NUMERICS}")
         return other
 
 

@@ -1,4 +1,4 @@
-"""A guarded child process: one that dies, hangs or takes too much memory costs one call.
+"""A guarded child process: if it dies, hangs or takes too much memory, only the current call is lost.
 
 The child imports this file before its first answer, so it imports little more than NumPy.
 """

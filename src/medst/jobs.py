@@ -1,4 +1,4 @@
-"""Pools of worker processes, on this machine or on a cluster. A worker that dies ends the work."""
+"""Pools of worker processes, on this machine or on a cluster. If a worker dies, the job stops."""
 
 import os
 import threading

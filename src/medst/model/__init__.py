@@ -1,1 +1,1 @@
-"""The encoders: views of a pair, reports, and the projections of both. They know no data set and no loss."""
+"""The encoders: views of a pair, reports, and the projections of both. They depend on no data set and no loss."""

@@ -1,4 +1,4 @@
-"""The objective: embeddings in, scalars out. It knows no model and no data set. Each loss has a file of its own."""
+"""The objective: embeddings in, scalars out. It depends on no model and no data set. Each loss has a file of its own."""
 
 from collections.abc import Mapping
 from pkgutil import resolve_name

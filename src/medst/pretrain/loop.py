@@ -53,11 +53,11 @@ def pretrain(
 
     Returns:
         `finished` (False after Ctrl-C or `stop_after`), `interrupted`, `steps`, `epochs`, `best_loss`, `best_epoch`,
-        `skipped` and `stopped_early`; also `notes`, with which `say` was called, and `damaged_states`, if there are any.
+        `skipped` and `stopped_early`; also `notes`, everything passed to `say`, and `damaged_states`, if there are any.
 
     Raises:
-        MedstError: impossible settings, another run in the folder or another process that writes it, an unfit cohort, or a
-            loss that explodes or is not finite.
+        MedstError: impossible settings, another run in the folder or another process that writes it, an unsuitable
+            cohort, or a loss that explodes or is not finite.
     """
     recipe.check()
     data = open_training_cohort(cohort, recipe)
@@ -106,7 +106,7 @@ def train(training: Training, progress: Progress | None) -> dict[str, Any]:
     limit = settings.stop_after or training.steps
     first, began = state.step, time.monotonic()
     stop = False
-    with catch_stop_signals() as asked:
+    with catch_stop_signals() as stop_requested:
         while not (stop or state.stopped_early or state.validated == settings.epochs):
             # Checkpoints of early versions count no validations.
             epoch = max(state.validated, (state.step - 1) // training.per_epoch)
@@ -117,11 +117,11 @@ def train(training: Training, progress: Progress | None) -> dict[str, Any]:
                     clock = timedelta(seconds=round(left))
                     note = f"epoch {epoch + 1}/{settings.epochs}, loss {loss:.3f}, {clock} left"
                     progress(state.step, training.steps, note)
-                due = bool(run.save_minutes) and time.monotonic() - training.saved_at >= 60 * run.save_minutes
+                save_due = bool(run.save_minutes) and time.monotonic() - training.saved_at >= 60 * run.save_minutes
                 # All devices stop and save together, though a signal or the clock may reach one of them first.
-                stop, due = training.engine.any_device(asked.is_set(), due)
+                stop, save_due = training.engine.any_device(stop_requested.is_set(), save_due)
                 stop = stop or state.step >= limit < training.steps
-                if stop or due or (run.save_every and state.step % run.save_every == 0):
+                if stop or save_due or (run.save_every and state.step % run.save_every == 0):
                     training.save()
                 if stop:
                     break
@@ -132,7 +132,7 @@ def train(training: Training, progress: Progress | None) -> dict[str, Any]:
     lists = {"damaged_states": training.damaged, "notes": training.notes}
     return {name: value for name, value in lists.items() if value} | {
         "finished": not stop,
-        "interrupted": asked.is_set(),
+        "interrupted": stop_requested.is_set(),
         "steps": state.step,
         "epochs": state.step // training.per_epoch,
         "best_loss": state.best_loss,

@@ -50,7 +50,7 @@ class VisionSettings:
 
 @dataclass(frozen=True)
 class TextSettings:
-    """The text encoder: a BERT, whose word pieces are summed to words."""
+    """The text encoder: a BERT whose word-piece embeddings are summed into words."""
 
     width: Width = 768
     """Width of a token."""
@@ -85,7 +85,7 @@ class ModelSettings:
     embedding: Annotated[int, Range(1, 16384)] = 128
     """Width of every embedding."""
     phantom_tokens: bool = False
-    """Whether a missing lateral is encoded as the patches of a blank picture, and every report is filled up to `pieces`
+    """Whether a missing lateral is encoded as the patches of a blank picture, and every report is padded to `pieces`
     words, as released."""
 
 
@@ -111,12 +111,12 @@ class DataSettings:
     temporal_from: Annotated[int, Range(2, 256)] = 2
     """Minimum number of studies of a sequence for the temporal loss; the released code uses full sequences only."""
     laterals: Literal["own", "none", "mixed"] = "own"
-    """The study's own lateral view; none; or mixed, to measure an error of the released code: there, full sequences are
-    moved to the front of a batch, but laterals are not, and so go to other studies."""
+    """The study's own lateral view; none; or mixed, to measure the effect of a bug in the released code, which moves full
+    sequences to the front of a batch but not their laterals, so that laterals end up with other studies."""
     sequences_per_batch: Annotated[int, Range(2, 65536, why="contrast needs a negative")] = 10
     """Sequences per device and batch, shorter ones included; with optimiser.accumulate, per part of a batch."""
     balance: bool = True
-    """Whether a step's sequences are distributed so that all devices and parts have equally much to compute."""
+    """Whether a step's sequences are distributed so that all devices and parts get the same amount of work."""
     crop: Annotated[int, Range(1, 256, why="the side of a stored picture")] = 224
     """Side of the square that is cut from the stored 256 x 256 pixels and scaled to the image size: at random in training,
     from the centre in validation, evaluation and use."""
@@ -295,7 +295,7 @@ def from_dict(kind: type[T], values: Any) -> T:
 
 
 def changed_settings(saved: dict[str, Any], recipe: Recipe, ignored: Container[str]) -> list[str]:
-    """Dotted names of the settings in which a recipe differs from a saved one, which `to_dict` may have written long ago.
+    """Dotted names of the settings in which a recipe differs from a saved one, possibly written by an older version.
 
     Settings that are newer than the saved recipe count as saved with their defaults.
 
