@@ -90,17 +90,15 @@ class Backend:
         """(label, patient_id) of those with the most studies, at most `MOST_LISTED`, held-out patients first."""
         if self.cohort is None:
             return []
-        table = (
+        return (
             self._pairs.group_by("patient_id")
             .agg(pl.len().alias("studies"), pl.col("split").first())
             .with_columns(held_out=pl.col("split") != "train")
             .sort(["held_out", "studies", "patient_id"], descending=[True, True, False])
             .head(MOST_LISTED)
+            .select(pl.format("{}: {} studies, {}", "patient_id", "studies", "split").alias("label"), "patient_id")
+            .rows()
         )
-        return [
-            (f"{row['patient_id']}: {row['studies']} studies, {row['split']}", row["patient_id"])
-            for row in table.iter_rows(named=True)
-        ]
 
     @cached_property
     def index(self) -> SearchIndex:

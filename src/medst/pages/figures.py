@@ -102,8 +102,12 @@ def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup
     axes.set_xlim(max(0, min(values) - margin), min(1, max(values) + margin))
     written = metric_format(lines[0].metric)
     axes.xaxis.set_major_formatter(lambda value, _: written(value).replace(".0 %", " %"))
-    text = "; ".join(f"{readable(line.finding)}: {_line_alt(line, names)}" for line in lines)
-    return style.to_svg(figure, f"{title}, {metric_name(lines[0].metric)} of each run. {text}.")
+    alt = f"{title}, {metric_name(lines[0].metric)} of each run."
+    for line in lines:
+        rows = zip(names, line.trained, strict=True)
+        values_of_runs = [f"{name} {written(row['value'])}" for name, row in rows if row is not None]
+        alt += f" {readable(line.finding)}: {', '.join(values_of_runs)}, chance {written(line.chance)};"
+    return style.to_svg(figure, alt.removesuffix(";") + ".")
 
 
 def _draw_run(axes: Axes, y: float, run: int, row: dict[str, Any], untrained: dict[str, Any] | None) -> list[float]:
@@ -117,14 +121,6 @@ def _draw_run(axes: Axes, y: float, run: int, row: dict[str, Any], untrained: di
         return [*ends]
     axes.plot(untrained["value"], y, marker=marker, markersize=6, color=style.MUTED, markerfacecolor="none")
     return [*ends, untrained["value"]]
-
-
-def _line_alt(line: Line, names: Sequence[str]) -> str:
-    written = metric_format(line.metric)
-    values = [
-        f"{name} {written(row['value'])}" for name, row in zip(names, line.trained, strict=True) if row is not None
-    ]
-    return ", ".join([*values, f"chance {written(line.chance)}"])
 
 
 def calibration(bins: Sequence[tuple[float, float, int]], name: str) -> Markup:
