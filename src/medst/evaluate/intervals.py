@@ -33,16 +33,10 @@ def scored(
     """Compute a score: the mean over the seeds, its standard deviation and, if asked for, its interval.
 
     Args:
-        metric: name of the metric.
-        finding: name of the finding.
         statistics: the metric, one per seed.
         patients: the patient of each row.
-        chance: result of a guess.
-        question: whether to compute an interval.
         values: one value per seed, if they are not the statistics at equal weights.
         n: number of rows that count; all if not given.
-        folds: folds of the cross-validation.
-        seeds: seeds that shuffled or drew the rows.
     """
     even = np.ones(len(np.asarray(patients)))
     found = np.array([statistic(even) for statistic in statistics]) if values is None else np.asarray(values)
@@ -56,14 +50,7 @@ def bootstrap(
 ) -> tuple[float, float] | None:
     """Compute the 2.5th and 97.5th percentile of a statistic over draws of patients with replacement.
 
-    Args:
-        statistic: draws for which it is NaN are left out.
-        patients: the patient of each row.
-        rounds: number of draws.
-        seed: seed of the draws.
-
-    Returns:
-        None if the statistic is NaN for more than half of the draws.
+    Draws for which it is NaN are left out; None if these are more than half.
     """
     unique, place = np.unique(np.asarray(patients), return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -98,11 +85,8 @@ def macro_accuracy(hit: ArrayLike, classes: ArrayLike, weights: Weights) -> floa
 class Ranked:
     """Rows sorted once by their score, to compute areas for many weightings.
 
-    `auroc` and `average_precision` agree with scikit-learn's, which sort again for every weighting.
-
-    Args:
-        positive: whether each row is positive.
-        score: score of each row; equal scores are one step of the curve.
+    `auroc` and `average_precision` agree with scikit-learn's, which sort again for every weighting. Rows with equal scores
+    are one step of the curve.
     """
 
     def __init__(self, positive: ArrayLike, score: ArrayLike) -> None:

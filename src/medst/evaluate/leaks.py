@@ -21,10 +21,8 @@ def shared_patients(cohort: Cohort, splits: Sequence[str], refuse: bool) -> list
         MedstError: there are such patients, and `refuse` is set.
     """
     table = cohort.labelled if cohort.labelled is not None else cohort.require("pairs")
-    tested = table.filter(split="test")["patient_id"]
-    found = sorted(
-        set(tested.to_list()).intersection(table.filter(pl.col("split").is_in(splits))["patient_id"].to_list())
-    )
+    others = table.filter(pl.col("split").is_in(splits))["patient_id"]
+    found = sorted(set(table.filter(split="test")["patient_id"].to_list()).intersection(others.to_list()))
     if not found:
         return []
     where = " or ".join(splits)
@@ -120,8 +118,7 @@ def overlaps(model: Path, cohorts: dict[str, Cohort], refuse: bool) -> dict[str,
     Raises:
         MedstError: with `refuse`, a patient was in pre-training, or nobody can tell.
     """
-    place = find_folder(model, is_model)
-    trained_on = read_trained_on(place) if place.is_dir() else None
+    trained_on = read_trained_on(find_folder(model, is_model))
     every = {dataset: overlap(trained_on, cohort) for dataset, cohort in cohorts.items()}
     found = {dataset: one for dataset, one in every.items() if one is not None}
     sentences = [sentence for one in found.values() for sentence in one.warnings(strict=True)]

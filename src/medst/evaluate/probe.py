@@ -155,15 +155,8 @@ class _Linear:
         bound = x.shape[1] ** -0.5
         for parameter in layer.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        targets = [torch.from_numpy(part.target) for part in (learnt, self.data.splits["valid"])]
-        train(
-            layer,
-            lambda rows: layer(sets[0][rows]),
-            lambda: layer(sets[1]),
-            (targets[0], targets[1]),
-            LINEAR,
-            generator,
-        )
+        targets = torch.from_numpy(learnt.target), torch.from_numpy(self.data.splits["valid"].target)
+        train(layer, lambda rows: layer(sets[0][rows]), lambda: layer(sets[1]), targets, LINEAR, generator)
         with torch.inference_mode():
             return layer(sets[2]).numpy()
 
@@ -179,12 +172,9 @@ def train(
     """Train `module` until the validation loss stops falling, and restore the weights of the best epoch.
 
     Args:
-        module: module to train.
         logits: computes the logits of training rows, given their places.
         valid_logits: computes the logits of all validation rows.
         targets: targets of the training and of the validation rows.
-        plan: settings.
-        generator: shuffles the rows.
 
     Returns:
         The number of the best epoch, from 1.
@@ -245,8 +235,7 @@ def _finetuned(model: Model, cohort: Cohort, data: Classification, learnt: Split
     def centred(split: Split) -> Tensor:
         rows = np.array_split(split.image, max(1, -(-len(split) // BATCH)))
         views = (encoder.encode_view(centre_crop(model, cohort.images[part])) for part in rows)
-        parts = [layer(view[:, 0]).cpu() for view in views]
-        return torch.cat(parts)
+        return torch.cat([layer(view[:, 0]).cpu() for view in views])
 
     targets = (torch.from_numpy(learnt.target), torch.from_numpy(data.splits["valid"].target))
     train(module, forward, lambda: centred(data.splits["valid"]), targets, FINETUNING, generator)

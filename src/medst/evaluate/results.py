@@ -104,12 +104,7 @@ class Results:
     ) -> None:
         """Replace the numbers of a benchmark and data set, and write the file.
 
-        Args:
-            task: name of the benchmark.
-            dataset: name of the data set.
-            outcome: the outcome of the trained model.
-            untrained: the scores of the untrained ones.
-            asked: how it was measured; None if nothing could be.
+        `outcome` is that of the trained model, `asked` how it was measured; None if nothing could be.
         """
         key, old = f"{task}/{dataset}", self.content
         from_details = {warning for one in old["details"].values() for warning in one.get("warnings", ())}
@@ -144,20 +139,7 @@ class Results:
 
 def _row(score: Score, model: str) -> dict[str, Any]:
     low, high = score.interval or (None, None)
-    return {
-        "metric": score.metric,
-        "finding": score.finding,
-        "model": model,
-        "value": _rounded(score.value),
-        "std": _rounded(score.std),
-        "low": _rounded(low),
-        "high": _rounded(high),
-        "n": score.n,
-        "chance": _rounded(score.chance),
-        "folds": score.folds,
-        "seeds": list(score.seeds),
-    }
-
-
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(number, DIGITS)
+    row = {"metric": score.metric, "finding": score.finding, "model": model, "value": score.value, "std": score.std}
+    row |= {"low": low, "high": high, "n": score.n, "chance": score.chance, "folds": score.folds}
+    rounded = {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in row.items()}
+    return rounded | {"seeds": list(score.seeds)}

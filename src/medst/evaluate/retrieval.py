@@ -75,8 +75,6 @@ def ranks(
     """Count the wrong targets of a query's group that are at least as similar as the best right one.
 
     Args:
-        queries: one embedding per pair.
-        targets: embeddings of the other side.
         report: one number per pair, equal for equal words; targets with the query's number are right.
         groups: only targets of the query's group are compared; groups with a single report are left out.
         ks: ranks to compute the chance for.
