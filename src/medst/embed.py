@@ -34,8 +34,6 @@ def embed(
     `image`. Both are lists of `dim` float32 of unit length.
 
     Args:
-        model: folder of a model.
-        cohort: a prepared cohort of any kind.
         out: folder for embed.json and part-00000.parquet and so on; a stopped job resumes.
         rows: rows per file; memory grows with it and not with the cohort.
         progress: called with (rows done, rows in all, a note).

@@ -44,20 +44,18 @@ class Overlap:
         patients: number of tested patients.
         training: tested patients in the training split, sorted.
         validation: tested patients in the validation split only, which chose `best`, sorted.
-        known: False if the model has no record of its patients.
-        complete: False if there is no record for the checkpoint that training began with.
+        complete: False if there is no record for the checkpoint that training began with; None if there is none at all.
     """
 
     cohort: Cohort
     patients: int
     training: list[str]
     validation: list[str]
-    known: bool
-    complete: bool
+    complete: bool | None
 
     def to_json(self) -> dict[str, Any] | str:
         """The entry of `leaks` in results.json."""
-        if not self.known:
+        if self.complete is None:
             return "unknown"
         return {
             "patients": self.patients,
@@ -79,7 +77,7 @@ class Overlap:
                 f"{len(self.validation)} of the {self.patients} patients were in the validation split of pre-training, "
                 f"which chose the best epoch ({_some(self.validation)})"
             )
-        if strict and not self.known:
+        if strict and self.complete is None:
             sentences.append(f"whether the model was pre-trained on these patients is unknown; it has no {TRAINED_ON}")
         elif strict and not self.complete:
             sentences.append("which patients the checkpoint that training began with was trained on is unknown")
@@ -106,10 +104,10 @@ def overlap(trained_on: TrainedOn | None, cohort: Cohort) -> Overlap | None:
     if not patients:
         return None
     if trained_on is None:
-        return Overlap(cohort, len(patients), [], [], known=False, complete=False)
+        return Overlap(cohort, len(patients), [], [], None)
     training = trained_on.seen(cohort.dataset, patients, "train")
     validation = trained_on.seen(cohort.dataset, patients, "valid") - training
-    return Overlap(cohort, len(patients), sorted(training), sorted(validation), True, trained_on.complete)
+    return Overlap(cohort, len(patients), sorted(training), sorted(validation), trained_on.complete)
 
 
 def overlaps(model: Path, cohorts: dict[str, Cohort], refuse: bool) -> dict[str, Overlap]:

@@ -43,7 +43,6 @@ def temporal_text(model: Model, cohort: Cohort, question: Question = PAPER) -> O
     rows = embed_texts(model, sides[0] + sides[1]).astype(np.float64)
     cosine = (rows[: table.height] * rows[table.height :]).sum(1)
     paraphrase = table["category"].to_numpy() == "paraphrase"
-
     outcome = Outcome()
     for subset in (*table["subset"].unique().sort().to_list(), ALL):
         among = np.full(table.height, True) if subset == ALL else table["subset"].to_numpy() == subset

@@ -65,11 +65,7 @@ class MedST(nn.Module):
     """Image and text encoder with a global and a local projection head each."""
 
     def __init__(self, settings: ModelSettings, continues: Bool[Tensor, " vocabulary"], sep: int) -> None:
-        """Args:
-        settings: sizes and switches of everything below.
-        continues: for each id of the vocabulary, whether the word piece continues a word.
-        sep: id of [SEP].
-        """
+        """`continues` says for each id of the vocabulary whether its piece continues a word; `sep` is the id of [SEP]."""
         super().__init__()
         self.settings = settings
         hidden, dim = settings.projection_hidden, settings.embedding

@@ -24,9 +24,8 @@ def word_of_piece(
     A piece that continues a word (starts with ##) shares its word's number; pieces after [SEP] belong to no word.
 
     Args:
-        pieces: token ids, padded after [SEP].
+        pieces: token ids, padded after `sep`, the id of [SEP].
         continues: for each id of the vocabulary, whether it continues a word.
-        sep: id of [SEP].
         unclosed_at: repeat an error of the released code on reports of this many pieces, [SEP] included: they lose [SEP]
             and their last word, because the last position is never read and a word is only closed by the next one. None:
             no report loses anything.
@@ -59,11 +58,9 @@ class TextEncoder(nn.Module):
     def __init__(
         self, settings: TextSettings, continues: Bool[Tensor, " vocabulary"], sep: int, fill: bool = False
     ) -> None:
-        """Args:
-        settings: sizes and switches.
-        continues: for each id of the vocabulary, whether the piece continues a word.
-        sep: id of [SEP].
-        fill: pad every report with zero words up to `settings.pieces`, as released.
+        """`continues` says for each id of the vocabulary whether its piece continues a word; `sep` is the id of [SEP].
+
+        With `fill`, every report is padded with zero words up to `settings.pieces`, as released.
         """
         super().__init__()
         self.settings, self.sep, self.fill = settings, sep, fill
@@ -121,12 +118,8 @@ class TextEncoder(nn.Module):
     ) -> Float[Tensor, "report word"]:
         """Attention of [CLS] to each word in the last layer: mean over heads, summed over the word's pieces.
 
-        The words are those of `forward`. No loss uses this; call it in evaluation mode.
-
-        Args:
-            pieces: token ids, padded.
-            attention_mask: 1 where there is a piece.
-            shifted: repeat an error of the released code, which gives each piece the attention of the next one.
+        The words are those of `forward`. No loss uses this; call it in evaluation mode. `shifted` repeats an error of the
+        released code, which gives each piece the attention of the next one.
         """
         settings = self.settings
         positions = None if settings.positions else torch.zeros_like(pieces)

@@ -83,9 +83,7 @@ def as_pairs(
 ) -> list[tuple[Source, Source | None]]:
     """Frontal views, each with its lateral view or None.
 
-    Args:
-        frontal: one frontal view or several; or one study or several.
-        lateral: the lateral view of each frontal view; None if there are none, or if studies are given.
+    `frontal` is one frontal view or several, or one study or several, which have their own lateral views.
 
     Raises:
         MedstError: not as many laterals as frontal views, or studies together with something else.

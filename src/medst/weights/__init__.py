@@ -4,13 +4,12 @@
 opens. `pretrained` fills a model before training.
 """
 
-from medst.weights.model_folder import ModelParts, build, is_model, read_folder, save, write_files
+from medst.weights.model_folder import build, is_model, read_folder, save, write_files
 from medst.weights.pretrained import load_pretrained
 from medst.weights.released import RELEASED_TOKENIZER, convert, export, read_released, tokenizer_folder
 
 __all__ = [
     "RELEASED_TOKENIZER",
-    "ModelParts",
     "build",
     "convert",
     "export",
