@@ -50,7 +50,7 @@ def test_what_is_drawn_from_the_code_is_up_to_date() -> None:
         assert file.read_text() == content, f"{file.name} is out of date; run python docs/generate.py"
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda page: page.name)
 def test_prose_is_wrapped_at_120_columns(page: Path) -> None:
     """Tables and code blocks are not prose."""
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
