@@ -27,6 +27,7 @@ from medst.jobs import Workers
 
 FOLDERS = ("mimic-cxr-reports", "mimic-cxr", "reports")
 ZIP, SECTIONED = "mimic-cxr-reports.zip", "mimic_cxr_sectioned.csv"
+HAND_MADE = "its text is selected by a hand-made rule, which the released table lacks"
 BLOCK = 2000
 
 
@@ -85,36 +86,24 @@ def read_reports(place: Path, studies: pl.DataFrame, workers: Workers, *, whole:
         MedstError: the zip file or the table is damaged.
     """
     table = studies.with_columns(path=study_path() + ".txt")
-    paths = table["path"].to_list()
+    ids, paths = table["study_id"].to_list(), table["path"].to_list()
     if place.is_dir() or zipfile.is_zipfile(place):
         found = _read_files(place, paths, workers, whole)
     elif place.suffix == ".zip":
         raise MedstError(f"{place} is not a complete zip file; download it again.")
     else:
-        found = _read_sectioned(place, table["study_id"].to_list(), whole)
-    table = table.hstack(pl.DataFrame(found, schema=TEXT_COLUMNS, orient="row").drop("loses_letters"))
-    if whole:
-        return table
-    hand_made = pl.when(pl.col("study_id").is_in(sorted(hand_made_studies())))
-    return table.with_columns(
-        report=hand_made.then(None).otherwise("report"),
-        reason=hand_made.then(
-            pl.lit("its text is selected by a hand-made rule, which the released table lacks")
-        ).otherwise("reason"),
-        kind=hand_made.then(pl.lit("text")).otherwise("kind"),
-    )
+        found = _read_sectioned(place, ids, whole)
+    if not whole:
+        by_hand, studies_by_hand = Text(None, HAND_MADE), hand_made_studies()
+        found = [by_hand if study in studies_by_hand else text for study, text in zip(ids, found, strict=True)]
+    return table.hstack(pl.DataFrame(found, schema=TEXT_COLUMNS, orient="row").drop("loses_letters"))
 
 
 def _read_files(place: Path, paths: list[str], workers: Workers, whole: bool) -> list[Text]:
-    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
-    read: list[list[Text]] = [[] for _ in blocks]
-    # Workers that are reused, or on other machines, may be in another working directory.
-    place = place.absolute()
-    calls = [(i, place, block, whole) for i, block in enumerate(blocks)]
+    place = place.absolute()  # workers that are reused, or on other machines, may be in another working directory
+    calls = [(start, place, paths[start : start + BLOCK], whole) for start in range(0, len(paths), BLOCK)]
     with workers.run(_read_block, calls) as results:
-        for i, block in results:
-            read[i] = block
-    return [report for block in read for report in block]
+        return [text for _, block in sorted(results) for text in block]
 
 
 def _read_sectioned(place: Path, studies: list[str], whole: bool) -> list[Text]:
@@ -123,29 +112,25 @@ def _read_sectioned(place: Path, studies: list[str], whole: bool) -> list[Text]:
     A study may have several rows; the first with a section counts, for each section.
     """
     table = read_csv(place, ("impression", "findings"))
-    columns = ["impression", "findings", *(["last_paragraph"] if "last_paragraph" in table.columns else [])]
+    columns = [name for name in ("impression", "findings", "last_paragraph") if name in table.columns]
     study = "s" + pl.col(table.columns[0]).str.strip_prefix("s")
     table = table.select(pl.col(columns).str.strip_chars().replace("", None), study=study)
     table = table.group_by("study", maintain_order=True).agg(pl.col(columns).drop_nulls().first().fill_null(""))
-    sections = dict(zip(table["study"], table.select(columns).iter_rows(), strict=True))
-
-    def text(study: str) -> Text:
-        if study not in sections:
-            return Text(None, f"not in {place.name}", "report")
-        impression, findings, *rest = sections[study]
-        if whole and rest and not impression.strip() and not findings.strip():
+    texts = dict.fromkeys(studies, Text(None, f"not in {place.name}", "report"))
+    for name, impression, findings, *rest in table.select("study", *columns).iter_rows():
+        if whole and rest and not impression and not findings:
             impression = rest[0]
-        return section_text(impression, findings, whole)
+        texts[name] = section_text(impression, findings, whole)
+    return [texts[name] for name in studies]
 
-    return [text(study) for study in studies]
 
-
-def _read_block(number: int, place: Path, paths: list[str], whole: bool) -> tuple[int, list[Text]]:
+def _read_block(start: int, place: Path, paths: list[str], whole: bool) -> tuple[int, list[Text]]:
     if place.is_dir():
-        return number, [_text(read_or_reason(place / path, MOST_BYTES), path, whole) for path in paths]
-    stat = place.stat()
-    archive, members = _open_zip(place, stat.st_mtime_ns)
-    return number, [_text(_from_zip(archive, members.get(path)), path, whole) for path in paths]
+        contents = (read_or_reason(place / path, MOST_BYTES) for path in paths)
+    else:
+        archive, members = _open_zip(place, place.stat().st_mtime_ns)
+        contents = (_from_zip(archive, members.get(path)) for path in paths)
+    return start, [_text(content, path, whole) for content, path in zip(contents, paths, strict=True)]
 
 
 @lru_cache(maxsize=1)  # reading a directory of 227,835 entries takes longer than reading a block of reports

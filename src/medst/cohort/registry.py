@@ -36,14 +36,10 @@ class Dataset:
     Attributes:
         module: name of its `Reader` in `medst.cohort`.
         options: fields of `Options` that apply to it.
-        title, contents, access: its row in docs/data.md.
     """
 
     module: str
     options: tuple[str, ...]
-    title: str
-    contents: str
-    access: str
 
     def reader(self) -> Reader:
         """Import the module."""
@@ -56,54 +52,14 @@ class Dataset:
 
 
 DATASETS = {
-    "mimic-cxr": Dataset(
-        "mimic_cxr",
-        ("reports", "frontal", "text", "decode"),
-        "[MIMIC-CXR-JPG](#mimic-cxr) 2.0.0, 2.1.0",
-        "pairs, laterals, sequences, labels",
-        "PhysioNet, credentialed",
-    ),
-    "chexpert-plus": Dataset(
-        "chexpert_plus",
-        ("images", "frontal", "text", "decode", "intensity"),
-        "[CheXpert Plus](#chexpert-plus)",
-        "the same; order of studies, no dates",
-        "Stanford AIMI, registration",
-    ),
-    "open-i": Dataset(
-        "open_i",
-        ("images", "frontal", "text", "decode", "intensity", "views"),
-        "[Open-i](#open-i), Indiana University",
-        "pairs and laterals; one study per patient",
-        "free",
-    ),
+    "mimic-cxr": Dataset("mimic_cxr", ("reports", "frontal", "text", "decode")),
+    "chexpert-plus": Dataset("chexpert_plus", ("images", "frontal", "text", "decode", "intensity")),
+    "open-i": Dataset("open_i", ("images", "frontal", "text", "decode", "intensity", "views")),
     "table": Dataset(
-        "table",
-        ("images", "frontal", "text", "decode", "intensity", "labels", "separator", "date_format"),
-        "[your own table](#your-own-hospitals-data)",
-        "whatever its columns hold",
-        "yours",
+        "table", ("images", "frontal", "text", "decode", "intensity", "labels", "separator", "date_format")
     ),
-    "ms-cxr-t": Dataset(
-        "ms_cxr_t",
-        ("images", "decode"),
-        "[MS-CXR-T](#ms-cxr-t) 1.0.0",
-        "image comparisons, sentence pairs",
-        "PhysioNet, credentialed",
-    ),
-    "rsna": Dataset(
-        "rsna",
-        ("images", "intensity"),
-        "[RSNA Pneumonia](#rsna-pneumonia), stage 2",
-        "labelled images, released split",
-        "Kaggle, registration",
-    ),
-    "covidx": Dataset(
-        "covidx",
-        ("images", "decode", "split"),
-        "[COVIDx](#covidx) 3 to 9A",
-        "labelled images of three classes, released split",
-        "Kaggle and GitHub",
-    ),
+    "ms-cxr-t": Dataset("ms_cxr_t", ("images", "decode")),
+    "rsna": Dataset("rsna", ("images", "intensity")),
+    "covidx": Dataset("covidx", ("images", "decode", "split")),
 }
 """Every data set by its name on the command line."""

@@ -132,28 +132,30 @@ class Writer(Rejections):
         target, blocks = self._make_room(names)
         # Workers that are reused, or on other machines, may be in another working directory.
         target, blocks, root = target.absolute(), blocks.absolute(), root.absolute()
-        starts = range(0, len(names), BLOCK)
-        todo = [start for start in starts if not _is_recorded(blocks, start, min(BLOCK, len(names) - start))]
-        done = len(names) - sum(min(BLOCK, len(names) - start) for start in todo)
+        groups = {start: names[start : start + BLOCK] for start in range(0, len(names), BLOCK)}
+        records = {start: _read_record(blocks, start, len(group)) for start, group in groups.items()}
+        calls = [(target, blocks, start, root, groups[start], self.reading) for start in groups if not records[start]]
+        done = sum(len(groups[start]) for start in groups if records[start])
         self.seen["image"] = len(names)
         self.workers.report(done, len(names))
-        calls = [(target, blocks, start, root, names[start : start + BLOCK], self.reading) for start in todo]
         with self.workers.run(_read_block, calls) as results:
-            for size in results:
-                done += size
+            for start, record in results:
+                records[start] = record
+                done += len(groups[start])
                 self.workers.report(done, len(names))
-        found = [read_json(_record(blocks, start), "run the same command again", RECORD) for start in starts]
-        self.digests = [block["sha256"] for block in found]
-        sizes = [size for block in found for size in block["sizes"]]
-        whole = table.with_row_index("row").with_columns(
-            pl.col("row").cast(pl.Int64),
-            pl.Series("height", [height or None for height, _ in sizes], dtype=pl.Int32),
-            pl.Series("width", [width or None for _, width in sizes], dtype=pl.Int32),
-            pl.Series("reason", [reason for block in found for reason in block["reasons"]], dtype=pl.String),
+        self.digests = [record["sha256"] for record in records.values()]
+        found = pl.DataFrame(
+            [
+                (height or None, width or None, reason, "rejected" if reason else "ok")
+                for record in records.values()
+                for (height, width), reason in zip(record["sizes"], record["reasons"], strict=True)
+            ],
+            {"height": pl.Int32, "width": pl.Int32, "reason": pl.String, "status": pl.String},
+            orient="row",
         )
-        self.reject_where(whole, "image", (pl.col("reason") != "", pl.col("reason")))
-        status = pl.when(pl.col("reason") == "").then(pl.lit("ok")).otherwise(pl.lit("rejected"))
-        return whole.select("row", "image_id", "path", "view", "view_position", "height", "width", status=status)
+        images = table.hstack(found).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+        self.reject_where(images, "image", (pl.col("status") == "rejected", pl.col("reason")))
+        return images.select("row", "image_id", "path", "view", "view_position", "height", "width", "status")
 
     def copy_images(self, source: Cohort, table: pl.DataFrame) -> pl.DataFrame:
         """Copy images from another cohort; arguments and result as for `write_images`, `table` being from its table."""
@@ -169,12 +171,11 @@ class Writer(Rejections):
         """Make the array file and the folder of records for these images, and remove those for others."""
         key = sha256(json.dumps([__version__, SIDE, BLOCK, names]).encode())[:16]
         target, blocks = self.part / f"images-{key}.npy", self.part / f"blocks-{key}"
-        for stale in self.part.glob("images-*"):
-            if stale != target:
-                stale.unlink()
-        for stale in self.part.glob("blocks-*"):
-            if stale != blocks:
+        for stale in {*self.part.glob("images-*"), *self.part.glob("blocks-*")} - {target, blocks}:
+            if stale.is_dir():
                 shutil.rmtree(stale)
+            else:
+                stale.unlink()
         if not target.is_file():
             with atomic(target) as fresh:
                 np.lib.format.open_memmap(fresh, "w+", np.uint8, (len(names), SIDE, SIDE))
@@ -235,17 +236,19 @@ def _record(blocks: Path, start: int) -> Path:
     return blocks / f"{start:09d}.json"
 
 
-def _is_recorded(blocks: Path, start: int, size: int) -> bool:
-    """Whether a block has a complete record; otherwise it is read again."""
+def _read_record(blocks: Path, start: int, size: int) -> dict[str, Any]:
+    """The record of a block; empty if there is none or it is damaged, so that the block is read again."""
     try:
-        record = read_json(_record(blocks, start), "", RECORD)
+        record: dict[str, Any] = read_json(_record(blocks, start), "", RECORD)
     except MedstError:
-        return False
-    return len(record["sizes"]) == len(record["reasons"]) == size
+        return {}
+    return record if len(record["sizes"]) == len(record["reasons"]) == size else {}
 
 
-def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[str], reading: Reading) -> int:
-    """Read a block of images, write it to the rows from `start` on, and record it; return its length."""
+def _read_block(
+    target: Path, blocks: Path, start: int, root: Path, names: list[str], reading: Reading
+) -> tuple[int, dict[str, Any]]:
+    """Read a block of images, write it to the rows from `start` on, and record it; return `start` and the record."""
     images = np.zeros((len(names), SIDE, SIDE), dtype=np.uint8)
     sizes, reasons = [(0, 0)] * len(names), [""] * len(names)
     for i, name in enumerate(names):
@@ -253,9 +256,9 @@ def _read_block(target: Path, blocks: Path, start: int, root: Path, names: list[
             images[i], sizes[i] = read_guarded(root / name, reading)
         except UnreadableImage as reason:
             reasons[i] = str(reason)
-    digest = _write_block(target, start, images)
-    write_json(_record(blocks, start), {"sizes": sizes, "reasons": reasons, "sha256": digest})
-    return len(names)
+    record = {"sizes": sizes, "reasons": reasons, "sha256": _write_block(target, start, images)}
+    write_json(_record(blocks, start), record)
+    return start, record
 
 
 def _write_block(target: Path, start: int, images: np.ndarray) -> str:
