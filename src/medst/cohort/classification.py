@@ -12,7 +12,7 @@ COLUMNS = ("patient_id", "image_id", "image", "split", "label")
 
 
 def write_classification(writer: Writer, root: Path, table: pl.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Read the images and write the cohort.
+    """Read the images and write the cohort; return the content of cohort.json.
 
     Args:
         writer: of the cohort; `classes` are added to its header.
@@ -21,9 +21,6 @@ def write_classification(writer: Writer, root: Path, table: pl.DataFrame, classe
             `Rejections.number_rows`), and further columns to keep. The order stays, because the released subsets of a split
             are drawn by position.
         classes: their names.
-
-    Returns:
-        The content of cohort.json.
 
     Raises:
         MedstError: the table is empty.

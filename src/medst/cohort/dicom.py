@@ -37,11 +37,7 @@ PLUGINS = ("pydicom", "pylibjpeg", "pillow", "gdcm")
 
 
 def read_dicom(data: bytes, intensity: Literal["maximum", "window"] = "maximum") -> np.ndarray:
-    """Decode the only image of a DICOM file; MONOCHROME1 is inverted, so that air is dark.
-
-    Args:
-        data: the file's content.
-        intensity: how stored values become 8 bits.
+    """Decode the only image of a DICOM file, given its content; MONOCHROME1 is inverted, so that air is dark.
 
     Returns:
         uint8 (height, width).

@@ -57,10 +57,6 @@ def read_grey(path: Path, reading: Reading = AS_RELEASED) -> np.ndarray:
 def read_square(path: Path, reading: Reading = AS_RELEASED) -> tuple[np.ndarray, tuple[int, int]]:
     """Read an image as the square that a cohort stores.
 
-    Args:
-        path: a JPEG, PNG or other image that OpenCV reads, or a DICOM file; told apart by content.
-        reading: exact or fast.
-
     Returns:
         uint8 (256, 256), see `resize`; height and width of the image in the file.
 

@@ -43,10 +43,7 @@ def order_clocks(table: pl.DataFrame) -> pl.Series:
     05:05:71 comes before 05:05:75, as in the released code. Other times do not change.
 
     Args:
-        table: patient_id, time (see `study_time`) and clock (see `clock_number`).
-
-    Returns:
-        `time`, datetime, one per row.
+        table: patient_id, time (see `study_time`; the moved ones are returned) and clock (see `clock_number`).
     """
     odd = pl.any_horizontal(pl.col("clock") // unit % 100 > most for unit, most, _ in PARTS)
     rows = table.select("patient_id", "time", "clock", odd=odd, day=pl.col("time").dt.date()).with_row_index("place")

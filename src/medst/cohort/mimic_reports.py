@@ -43,7 +43,7 @@ def find_reports(raw: Path, given: Path | None, studies: pl.DataFrame) -> Path:
 
     Args:
         raw: the data set's folder.
-        given: where the user says they are.
+        given: where the user says they are; then nowhere else is searched.
         studies: patient_id and study_id of studies that should have one.
 
     Raises:

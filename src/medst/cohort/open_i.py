@@ -60,11 +60,7 @@ def find_xml_files(raw: Path) -> list[Path]:
 
 
 def read_xml(path: Path, whole: bool) -> dict[str, Any]:
-    """Read one report.
-
-    Returns:
-        path, study_id, images (ids) and the fields of `Text`.
-    """
+    """Read one report: path, study_id, images (ids) and the fields of `Text`."""
 
     def found(text: Text, study_id: str = path.stem, images: Sequence[str] = ()) -> dict[str, Any]:
         return {"path": path.name, "study_id": study_id, "images": list(images), **text._asdict()}
@@ -109,9 +105,13 @@ def find_pictures(raw: Path, given: Path | None) -> dict[str, Path]:
     """
     root = given or raw
     found: dict[str, Path] = {}
+
+    def rank(path: Path) -> int:
+        return SUFFIXES.index(path.suffix.lower())
+
     for path in sorted(root.rglob("*")):
         key = key_of(path.name) if path.suffix.lower() in SUFFIXES else None
-        if key and (key not in found or _rank(path) < _rank(found[key])):
+        if key and (key not in found or rank(path) < rank(found[key])):
             found[key] = path
     if not found:
         raise MedstError(
@@ -120,16 +120,10 @@ def find_pictures(raw: Path, given: Path | None) -> dict[str, Path]:
     return found
 
 
-def _rank(path: Path) -> int:
-    return SUFFIXES.index(path.suffix.lower())
-
-
 def read_views(raw: Path, pictures: dict[str, Path]) -> dict[str, str]:
     """Read which images are frontal or lateral, by key, from the table if there is one, else from the DICOM headers."""
-    tables = [path for place in (raw, raw.parent) for path in sorted(place.glob(PROJECTIONS))]
-    if not tables:
-        tables = sorted(raw.rglob(PROJECTIONS))
-    if tables:
+    tables = [place / PROJECTIONS for place in (raw, raw.parent) if (place / PROJECTIONS).exists()]
+    if tables := tables or sorted(raw.rglob(PROJECTIONS)):
         table = read_csv(tables[0], ("filename", "projection")).drop_nulls()
         known = zip(table["filename"], table["projection"].str.to_lowercase(), strict=True)
         return {key: view for name, view in known if (key := key_of(name)) and view in ("frontal", "lateral")}

@@ -32,7 +32,7 @@ def write_pairs(
     labels: pl.DataFrame | None,
     frontal: Literal["all", "one-per-study"],
 ) -> dict[str, Any]:
-    """Read the images and write the cohort.
+    """Read the images and write the cohort; return the content of cohort.json.
 
     Args:
         writer: of the cohort.
@@ -43,9 +43,6 @@ def write_pairs(
         texts: study_id, path and the fields of `medst.cohort.report_text.Text`; loses_letters may be missing.
         labels: study_id and labels, a struct of `LABELS`; None if the data set has none.
         frontal: whether all frontal images of a study make a pair, or one.
-
-    Returns:
-        The content of cohort.json.
 
     Raises:
         MedstError: no study has both a frontal image and a usable report.
@@ -145,21 +142,19 @@ def read_labels(writer: Writer, table: pl.DataFrame, place: str, names: tuple[st
     Raises:
         MedstError: a label has another value.
     """
-    known = [name for name in names if name in table.columns]
-    values = table.select(pl.col(name).cast(pl.Float32, strict=False) for name in known)
-    for name in known:
-        odd = table.filter(table[name].is_not_null() & ~values[name].is_in([0.0, 1.0, -1.0]).fill_null(False))
+    missing = [pl.lit(None, dtype=pl.String).alias(name) for name in names if name not in table.columns]
+    texts = table.with_columns(missing).select("study_id", *names)
+    values = texts.with_columns(pl.col(names).cast(pl.Float32, strict=False))
+    first = pl.col(names).drop_nulls().first()
+    for name in names:
+        odd = texts.filter(texts[name].is_not_null() & ~values[name].is_in([0.0, 1.0, -1.0]).fill_null(False))
         if odd.height:
             raise MedstError(f"{place}: '{odd[name][0]}' is not a value of {name}; a label is 1.0, 0.0, -1.0 or empty.")
-    whole = values.with_columns(pl.lit(None, dtype=pl.Float32).alias(name) for name in names if name not in known)
-    whole = whole.select(names).with_columns(study_id=table["study_id"])
-    first = pl.col(names).drop_nulls().first()
-    for name in known:
-        other = whole.filter(pl.col(name) != pl.col(name).drop_nulls().first().over("study_id"))
+        other = values.filter(pl.col(name) != pl.col(name).drop_nulls().first().over("study_id"))
         writer.reject(
             "row", other["study_id"], None, f"kept; an earlier row of its study has another {name}, which counts"
         )
-    firsts = whole.group_by("study_id", maintain_order=True).agg(first)
+    firsts = values.group_by("study_id", maintain_order=True).agg(first)
     return firsts.select("study_id", labels=pl.struct(names))
 
 
@@ -179,15 +174,9 @@ def _note_same_minute(writer: Writer, pairs: pl.DataFrame) -> int:
 
 
 def draw_splits(patients: pl.Series) -> pl.Series:
-    """Draw a split for each patient by a hash of the id: 80 % train, 10 % valid, 10 % test.
+    """Draw a split for each id of a patient, by a hash of the id: 80 % train, 10 % valid, 10 % test.
 
     The split does not depend on the order or on other patients, so a data set that grows keeps its splits.
-
-    Args:
-        patients: ids, one per row.
-
-    Returns:
-        train, valid or test, one per row.
 
     >>> draw_splits(pl.Series(["c", "a", "c"])).to_list()
     ['valid', 'train', 'valid']

@@ -38,11 +38,7 @@ SECONDS, MEMORY = 600.0, 16 * 2**30
 def find_table(
     path: Path, remedy: str = "it is part of the data set, so check the folder or download it again"
 ) -> Path:
-    """Find a file, or its gzipped or unpacked version.
-
-    Args:
-        path: the file.
-        remedy: ends the error message that it is missing.
+    """Find a file, or its gzipped or unpacked version; `remedy` ends the error message that it is missing.
 
     Raises:
         MedstError: it is missing.

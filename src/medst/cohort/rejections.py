@@ -36,9 +36,7 @@ class Rejections:
     def number_rows(self, table: pl.DataFrame, prefix: str = "") -> pl.DataFrame:
         """Add a column `rows` that numbers the rows of a raw table from 1, as text, and account for each of them.
 
-        Args:
-            table: as read, nothing filtered.
-            prefix: distinguishes the rows of several tables.
+        Nothing may have been filtered from `table`; `prefix` distinguishes the rows of several tables.
         """
         numbered = table.with_columns(rows=prefix + pl.int_range(1, pl.len() + 1).cast(pl.String))
         self.rows += numbered["rows"].to_list()

@@ -103,9 +103,7 @@ def sections(text: str) -> list[tuple[str, str]]:
 def clean(text: str, fewest_words: int = 2) -> str:
     """Lower-case ASCII words, sentence by sentence, as in the released preprocessing.
 
-    Args:
-        text: raw text of a section.
-        fewest_words: sentences with fewer words are dropped; the released code drops those of one word.
+    Sentences of fewer than `fewest_words` are dropped; the released code drops those of one word.
 
     >>> clean("1. Edema. 2. Effusion is small.")
     'effusion is small'

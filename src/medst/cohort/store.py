@@ -180,11 +180,7 @@ def _open_table(path: Path, name: str, meta: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def read_table(file: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    """Read a Parquet file that medst wrote.
-
-    Args:
-        file: the file.
-        columns: columns that it must have, with their types; it may have more.
+    """Read a Parquet file that medst wrote. It must have `columns` with these types, and may have more.
 
     Raises:
         ValueError: it is damaged, or lacks a column or has it as another type.

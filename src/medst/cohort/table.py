@@ -35,13 +35,11 @@ IMAGE_COLUMNS = ("image_id", "patient_id", "study_id", "view", "view_position", 
 def describe(raw: Path, options: Options) -> dict[str, Any]:
     """See `medst.cohort.registry.Reader`. `columns` names the unused ones, and those of them that look like labels."""
     table, unused = read_own_table(raw, options)
-    known = table.select(pl.col(name) for name in unused if name in table.columns)
-    numbers = known.select(pl.all().str.strip_chars().cast(pl.Float64, strict=False))
-    alike = [
-        name
-        for name in known.columns
-        if known[name].count() and numbers[name].is_in([0.0, 1.0, -1.0]).sum() == known[name].count()
-    ]
+    alike = []
+    for name in (name for name in unused if name in table.columns):
+        numbers = table[name].drop_nulls().str.strip_chars().cast(pl.Float64, strict=False)
+        if len(numbers) and numbers.is_in([0.0, 1.0, -1.0]).sum() == len(numbers):
+            alike.append(name)
     return {
         "source": {raw.name: sha256(find_table(raw))},
         "time": "order" if _is_order(table, options.date_format) else "timestamps",
