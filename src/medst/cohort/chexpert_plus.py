@@ -111,9 +111,8 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     studies = study_sections(writer, images).join(frontals, on="study_id", how="semi", maintain_order="left")
     sections = studies.select("impression", "findings").iter_rows()
     found = [section_text(impression, findings, options.text == "whole") for impression, findings in sections]
-    texts = studies.select("study_id", path=pl.lit(TABLE)).hstack(
-        pl.DataFrame(found, schema=TEXT_COLUMNS, orient="row")
-    )
+    texts = pl.DataFrame(found, schema=TEXT_COLUMNS, orient="row")
+    texts = texts.with_columns(studies["study_id"], path=pl.lit(TABLE))
     labels = _read_chexbert(writer, raw / LABEL_FILE) if (raw / LABEL_FILE).is_file() else None
     located = images.with_columns(path=named).drop("dicom", "impression", "findings")
     located = writer.reject_where(located, "row", (pl.col("path").is_null(), "no path_to_dcm"))

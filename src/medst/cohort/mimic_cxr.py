@@ -23,15 +23,11 @@ SPLIT_NAMES = {"train": "train", "validate": "valid", "test": "test"}
 
 def describe(raw: Path, options: Options) -> dict[str, Any]:
     """See `medst.cohort.registry.Reader`."""
-    return {"dataset_version": _version(raw), "source": digest([raw / METADATA, raw / SPLIT, raw / CHEXPERT])}
-
-
-def _version(raw: Path) -> str:
-    # 2.1.0 kept the names of 2.0.0's tables and added one of its own.
-    if any(raw.glob("mimic-cxr-2.1.0-*")):
-        return "2.1.0"
     found = re.search(r"(?<![\d.])2\.[01]\.0$", raw.resolve().name)
-    return found.group() if found else "unknown"
+    version = found.group() if found else "unknown"
+    if any(raw.glob("mimic-cxr-2.1.0-*")):  # which kept the names of 2.0.0's tables and added one of its own
+        version = "2.1.0"
+    return {"dataset_version": version, "source": digest([raw / METADATA, raw / SPLIT, raw / CHEXPERT])}
 
 
 def read_metadata(raw: Path) -> pl.DataFrame:

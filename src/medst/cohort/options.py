@@ -1,6 +1,6 @@
 """Options of a preparation; the defaults follow the released code."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,8 +44,5 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         """The options as cohort.json keeps them: without folders, so that the same input gives the same bytes."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: value.name if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-            for name, value in found.items()
-        }
+        folders = {name: path.name for name, path in (("images", self.images), ("reports", self.reports)) if path}
+        return asdict(self) | {"labels": list(self.labels)} | folders

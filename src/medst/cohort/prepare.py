@@ -71,12 +71,8 @@ def prepare(
 
 def _write(dataset: str, raw: Path, cohort: Path, options: Options, workers: Workers) -> dict[str, Any]:
     reader, recorded = DATASETS[dataset].reader(), options.to_json()
-    header = {
-        "dataset": dataset,
-        "dataset_version": "unknown",
-        "options": {name: recorded[name] for name in DATASETS[dataset].options},
-    }
-    header |= reader.describe(raw, options)
+    used = {name: recorded[name] for name in DATASETS[dataset].options}
+    header = {"dataset": dataset, "dataset_version": "unknown", "options": used, **reader.describe(raw, options)}
     if raw.is_dir() and cohort.resolve().is_relative_to(raw.resolve()):
         raise MedstError(
             f"{cohort} is in {raw}, which holds the raw data and is never written to; give another folder."

@@ -155,8 +155,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
     """
     if not path.is_file():
         raise MedstError(f"{path}: no such file.")
-    status = path.stat()
-    _try_parquet(path, status.st_mtime_ns, status.st_size)
+    _try_parquet(path, path.stat().st_mtime_ns, path.stat().st_size)
     return pl.read_parquet(path)
 
 

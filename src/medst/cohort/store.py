@@ -139,14 +139,17 @@ def open_cohort(path: Path) -> Cohort:
             raise MedstError(f"{path}: this cohort is not finished; run the same `medst prepare` again, it resumes.")
         raise MedstError(f"{path}: no cohort here (there is no cohort.json); make one with `medst prepare`.")
     try:
-        listed = meta.get("files") or [
-            f"{name}.parquet" for name in ("images", *TABLES.get(meta["dataset"], ("pairs",)))
-        ]
-        for name in ("images.npy", "images.parquet", *listed):
+        listed = meta.get("files") or {  # cohorts of earlier versions have no digests
+            f"{name}.parquet": None for name in ("images", *TABLES.get(meta["dataset"], ("pairs",)))
+        }
+        for name, digest in ({"images.npy": None, "images.parquet": None} | listed).items():
             if not (path / name).exists():
                 raise ValueError(f"{name} is missing")
+            if digest is not None and sha256(path / name) != digest:
+                raise ValueError(f"{name} is not the file that `medst prepare` wrote")
         images = _open_images(path / "images.npy")
-        tables = {name: _open_table(path, name, meta) for name in COLUMNS if (path / f"{name}.parquet").exists()}
+        files = {name: path / f"{name}.parquet" for name in COLUMNS}
+        tables = {name: read_table(file, COLUMNS[name]) for name, file in files.items() if file.exists()}
         _check_rows(tables, len(images), len(meta.get("classes", ())))
     except (OSError, ValueError, MedstError) as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
@@ -169,14 +172,6 @@ def _open_images(file: Path) -> np.ndarray:
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or not images.flags.c_contiguous:
         raise ValueError(f"images.npy holds {images.dtype} {images.shape}, not uint8 (N, {SIDE}, {SIDE})")
     return images
-
-
-def _open_table(path: Path, name: str, meta: Mapping[str, Any]) -> pl.DataFrame:
-    file = path / f"{name}.parquet"
-    wanted = meta.get("files", {}).get(file.name)  # cohorts of earlier versions have no digests
-    if wanted is not None and sha256(file) != wanted:
-        raise ValueError(f"{file.name} is not the file that `medst prepare` wrote")
-    return read_table(file, COLUMNS[name])
 
 
 def read_table(file: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
@@ -203,11 +198,7 @@ def read_table(file: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _check_rows(tables: Mapping[str, pl.DataFrame], images: int, classes: int) -> None:
-    """Refuse numbers that are not the number of an image or class.
-
-    Raises:
-        ValueError: there is one.
-    """
+    """Raise ValueError for a number that is not the number of an image or class."""
     rows = tables["images"]["row"]
     if len(rows) != images:
         raise ValueError(f"images.npy has {images} images, images.parquet {len(rows)}")
@@ -236,9 +227,8 @@ def read_meta(path: Path) -> dict[str, Any] | None:
         return None
     remedy = f"remove {path} and prepare the cohort again"
     meta: dict[str, Any] = read_json(file, remedy)
-    schema = meta.get("schema")
-    if schema != SCHEMA:
-        raise MedstError(f"{path} has cohort schema {schema}, this medst reads {SCHEMA}; {remedy}.")
+    if meta.get("schema") != SCHEMA:
+        raise MedstError(f"{path} has cohort schema {meta.get('schema')}, this medst reads {SCHEMA}; {remedy}.")
     return dict(read_json(file, remedy, META | ({"files": {str: str}} if "files" in meta else {})))
 
 

@@ -54,11 +54,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def check_size(width: int, height: int) -> None:
-    """Reject an image that is too small or too large, given its size in pixels.
-
-    Raises:
-        UnreadableImage: a side is below `SMALLEST_SIDE`, or there are more than `MOST_PIXELS`.
-    """
+    """Raise UnreadableImage if a side is below `SMALLEST_SIDE`, or there are more than `MOST_PIXELS`."""
     if min(width, height) < SMALLEST_SIDE:
         raise UnreadableImage(f"{width} x {height} pixels: too small")
     if width * height > MOST_PIXELS:
@@ -66,11 +62,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def check_contrast(image: np.ndarray) -> np.ndarray:
-    """Return the image (height, width), unless all its pixels have one value.
-
-    Raises:
-        UnreadableImage: they have.
-    """
+    """Return the image (height, width), or raise UnreadableImage if all its pixels have one value."""
     if image.min() == image.max():
         raise UnreadableImage(f"all pixels are alike ({image[0, 0]})")
     return image
