@@ -31,10 +31,8 @@ def write_classification(writer: Writer, root: Path, table: pl.DataFrame, classe
         )
     writer.header["classes"] = list(classes)
     writer.check_all_rows(table["rows"])
-    images = table.select(
-        "image_id", "path", "rows", view=pl.lit("frontal"), view_position=pl.lit(None, dtype=pl.String)
-    )
-    stored = writer.write_images(root, images)
+    view_position = pl.lit(None, dtype=pl.String)
+    stored = writer.write_images(root, table.with_columns(view=pl.lit("frontal"), view_position=view_position))
     rows = stored.filter(status="ok").select("image_id", image="row")
     labelled = (
         table.join(rows, on="image_id", maintain_order="left")

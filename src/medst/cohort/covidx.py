@@ -121,10 +121,6 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         train = writer.reject_where(train, "unused", (shared, reason))
     if train.height < 5:
         raise MedstError(f"{raw}: the training list has {train.height} images, too few to split.")
-    table = pl.concat(
-        [
-            split_train(train, by_patient).with_columns(path="train/" + pl.col("image_id")),
-            test.with_columns(split=pl.lit("test"), path="test/" + pl.col("image_id")),
-        ]
-    ).with_columns(image_id="path")
-    return write_classification(writer, root, table, CLASSES)
+    train = split_train(train, by_patient).with_columns(path="train/" + pl.col("image_id"))
+    test = test.with_columns(split=pl.lit("test"), path="test/" + pl.col("image_id"))
+    return write_classification(writer, root, pl.concat([train, test]).with_columns(image_id="path"), CLASSES)

@@ -50,16 +50,16 @@ def find_reports(raw: Path, given: Path | None, studies: pl.DataFrame) -> Path:
         MedstError: there are none; the message says where to get them.
     """
     sample = studies.head(200).select(path=study_path() + ".txt")["path"].to_list()
-    beside = Path(raw.absolute()).parent
+    beside = raw.absolute().parent
     if given is not None and given.is_file():
         return given
-    places = [given] if given else [raw, *(raw / name for name in FOLDERS), *(beside / name for name in FOLDERS)]
+    places = [given] if given else [raw, *(parent / name for parent in (raw, beside) for name in FOLDERS)]
     for place in places:
         for root in (place, place.parent if place.name == "files" else place):
             if any((root / path).is_file() for path in sample):
                 return root
     for name in (ZIP, SECTIONED, f"{SECTIONED}.gz"):
-        for place in [*places, *([] if given else [beside])]:
+        for place in places if given else [*places, beside]:
             if (place / name).is_file():
                 return place / name
     looked = ", ".join(str(place) for place in places)

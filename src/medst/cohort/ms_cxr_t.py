@@ -124,13 +124,11 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     stored = writer.copy_images(source, wanted) if source else writer.write_images(images, wanted)
 
     rows = stored.filter(status="ok").select("image_id", "row")
-    tied = (
-        comparisons.join(
-            rows.rename({"row": "current"}), left_on="current_id", right_on="image_id", maintain_order="left"
-        )
-        .join(rows.rename({"row": "previous"}), left_on="previous_id", right_on="image_id", maintain_order="left")
-        .select("finding", "patient_id", "study_id", "current", "previous", "progression", "rows")
-    )
+    tied = comparisons
+    for name in ("current", "previous"):
+        column = rows.select(pl.col("image_id").alias(f"{name}_id"), pl.col("row").alias(name))
+        tied = tied.join(column, on=f"{name}_id", maintain_order="left")
+    tied = tied.select("finding", "patient_id", "study_id", "current", "previous", "progression", "rows")
     untied = comparisons.join(tied, on="rows", how="anti", maintain_order="left").unique("rows", maintain_order=True)
     writer.reject("unused", untied["current_id"], None, "one of its two images is left out", untied["rows"])
     kept = tied["rows"].unique(maintain_order=True)

@@ -163,9 +163,9 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
     again = (~pl.col("image_id").is_first_distinct(), "named more than once; its first report counts")
     images = writer.reject_where(images, "row", again)
     # Not the kind `row`: undamaged copies have headers without a view, and reports with three images.
-    given = "nothing says whether it is frontal or lateral"
-    ordered = "its report names two images before it; --views order uses these alone"
-    why = ordered if options.views == "order" else given
+    why = "nothing says whether it is frontal or lateral"
+    if options.views == "order":
+        why = "its report names two images before it; --views order uses these alone"
     images = writer.reject_where(images, "unused", (pl.col("view").is_null(), why))
     if images.filter(view="frontal").is_empty():
         raise MedstError(f"{raw}: no report names a frontal image; see --views.")

@@ -14,14 +14,12 @@ from medst.errors import MedstError
 from medst.files import sha256
 
 SPLITS = ("train", "valid", "test")
-VALID_SHARE, TEST_SHARE = 0.1, 0.1
 LABELS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion"),
     *("Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax"),
     "Support Devices",
 )
 PAIR_COLUMNS = ("patient_id", "study_id", "time", "split", "report", "frontal", "lateral", "labels")
-BEST_FIRST = ("PA", "AP")
 
 
 def write_pairs(
@@ -113,9 +111,7 @@ def _note_unused(
 
 def one_per_study(frontals: pl.DataFrame) -> pl.DataFrame:
     """The first PA image of each study, or its first AP image, or its first; in the order of the table."""
-    rank = pl.col("view_position").replace_strict(
-        {view: rank for rank, view in enumerate(BEST_FIRST)}, default=len(BEST_FIRST), return_dtype=pl.Int32
-    )
+    rank = pl.col("view_position").replace_strict({"PA": 0, "AP": 1}, default=2, return_dtype=pl.Int32)
     kept = frontals.with_row_index("place").sort(rank, "place").unique("study_id", keep="first")
     return kept.sort("place").drop("place")
 
@@ -161,14 +157,10 @@ def read_labels(writer: Writer, table: pl.DataFrame, place: str, names: tuple[st
 def _note_same_minute(writer: Writer, pairs: pl.DataFrame) -> int:
     """Note a patient's studies of the same minute, which are ordered by seconds, then by id; return how many there are."""
     minute = pl.col("time").dt.truncate("1m")
-    same = (
-        pairs.unique("study_id", keep="first", maintain_order=True)
-        .with_columns(minute=minute, together=pl.col("study_id").str.join(", ").over("patient_id", minute))
-        .filter(pl.struct("patient_id", "minute").is_duplicated())
-        .with_columns(
-            reason=pl.format("kept; {} have the same minute: ordered by second, then by study id", "together")
-        )
-    )
+    together = pl.col("study_id").str.join(", ").over("patient_id", minute)
+    reason = pl.format("kept; {} have the same minute: ordered by second, then by study id", together)
+    studies = pairs.unique("study_id", keep="first", maintain_order=True).with_columns(reason=reason)
+    same = studies.filter(pl.struct("patient_id", minute).is_duplicated())
     writer.reject("study", same["study_id"], None, same["reason"])
     return same.height
 
@@ -183,7 +175,5 @@ def draw_splits(patients: pl.Series) -> pl.Series:
     """
     unique = patients.unique().sort()
     shares = [int(sha256(str(name).encode())[:16], 16) / 2**64 for name in unique]
-    names = [
-        "test" if share < TEST_SHARE else "valid" if share < TEST_SHARE + VALID_SHARE else "train" for share in shares
-    ]
+    names = ["test" if share < 0.1 else "valid" if share < 0.2 else "train" for share in shares]
     return patients.replace_strict(unique, pl.Series(names, dtype=pl.String), return_dtype=pl.String)

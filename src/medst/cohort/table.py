@@ -89,9 +89,9 @@ def _rename_columns(raw: Path, table: pl.DataFrame, options: Options) -> tuple[p
     if odd:
         raise MedstError(f"--labels {odd[0]}: a label cannot have the name of another column; rename it in {raw}.")
     names = [name.strip().lower() for name in table.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise MedstError(f"{raw} has the column {twice[0]} more than once.")
+    twice = min((name for name in names if names.count(name) > 1), default=None)
+    if twice is not None:
+        raise MedstError(f"{raw} has the column {twice} more than once.")
     pairs = list(zip(names, table.columns, strict=True))
     unused = [original for name, original in pairs if name not in (*USED, *labels)]
     table.columns = [labels.get(name, name if name in USED else original) for name, original in pairs]
@@ -143,11 +143,11 @@ def _check_unambiguous(raw: Path, table: pl.DataFrame) -> None:
     found = AMBIGUOUS.search(odd["time"][0])
     assert found is not None
     rest = f"{found[2]}{'%Y' if len(found[3]) == 4 else '%y'}"
-    forms = [f"{first}{found[1]}{second}{rest}" for first, second in (("%d", "%m"), ("%m", "%d"))]
-    first, second = (f"'{form}'" if " " in form else form for form in forms)
+    forms = (f"%d{found[1]}%m{rest}", f"%m{found[1]}%d{rest}")
+    day_first, month_first = (f"'{form}'" if " " in form else form for form in forms)
     raise MedstError(
         f"{raw}: the time '{odd['time'][0]}' can be read in two ways; say which with --date-format, for instance "
-        f"{first} if the day comes first or {second} if the month does."
+        f"{day_first} if the day comes first or {month_first} if the month does."
     )
 
 
@@ -222,11 +222,8 @@ def _check_rows(writer: Writer, raw: Path, table: pl.DataFrame, options: Options
     optional = {name: pl.lit(None, dtype=pl.String) for name in USED if name not in table.columns}
     table = table.with_columns(**optional)
     times, written = read_time(table, options.date_format), table["time"].drop_nulls()
-    wrong = (
-        f"not of the form {options.date_format}"
-        if options.date_format
-        else "neither ISO 8601, yyyymmdd nor a whole number"
-    )
+    usual = "neither ISO 8601, yyyymmdd nor a whole number"
+    wrong = f"not of the form {options.date_format}" if options.date_format else usual
     if len(written) and not times.count():
         raise MedstError(
             f"{raw}: no time can be read; the first, '{written[0]}', is {wrong}. "
