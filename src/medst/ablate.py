@@ -162,9 +162,8 @@ def differences(
             if len(paired):
                 row["difference"] = float(paired.mean())
             if len(paired) > 1 and name != REFERENCE:
-                half_width = (
-                    stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1) * paired.std(ddof=1) / np.sqrt(len(paired))
-                )
+                quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(paired) - 1)
+                half_width = quantile * paired.std(ddof=1) / np.sqrt(len(paired))
                 row |= {"low": float(paired.mean() - half_width), "high": float(paired.mean() + half_width)}
             rows.append(row)
     return rows
@@ -178,11 +177,10 @@ def as_table(rows: Sequence[dict[str, Any]], seeds: int) -> str:
         own = {row["measure"]: row for row in rows if row["variant"] == name}
         cells = [_cell(own[measure], seeds) for measure in measures]
         lines.append(f"| {name} | {next(iter(own.values()))['what']} | " + " | ".join(cells) + " |")
-    note = "variants as the difference from the reference of the same seed, in points"
+    before, after = f"Mean of {seeds} seeds", ", with its 95 % interval over the seeds; bold if that excludes 0."
     if seeds == 1:
-        note = f"One seed, so without intervals; {note}."
-    else:
-        note = f"Mean of {seeds} seeds; {note}, with its 95 % interval over the seeds; bold if that excludes 0."
+        before, after = "One seed, so without intervals", "."
+    note = f"{before}; variants as the difference from the reference of the same seed, in points{after}"
     return "\n".join([*lines, "", note])
 
 
@@ -246,7 +244,16 @@ class _Run:
         Raises:
             MedstError: the folder holds a run with other settings, on another cohort, or of another numerics version.
         """
-        other, found = self._differences(), None
+        folder, other, found = RunFolder(self.folder), list[str](), None
+        if folder.settings.exists():
+            old = folder.read_settings(f"remove {self.folder}, and the same command trains that run again")
+            changed = changed_settings(old["recipe"], self.recipe, SETTINGS_WITHOUT_EFFECT)
+            if changed:
+                other.append(f"a run with other settings ({', '.join(changed)})")
+            if old["cohort"]["fingerprint"] != self.measured[0].fingerprint:
+                other.append("a run on another cohort")
+            if folder.numerics != NUMERICS:
+                other.append(f"a run of numerics version {folder.numerics}, the current version is {NUMERICS}")
         if self.results.exists():
             try:
                 found = read_results(self.results)
@@ -264,20 +271,6 @@ class _Run:
             raise MedstError(f"{self.folder} holds {other[0]}; give another folder.")
         tasks = [f"{task}/{one.dataset}" for one in self.measured for task in one.tasks]
         return found is not None and all(task in found["details"] for task in tasks)
-
-    def _differences(self) -> list[str]:
-        """How the run already in the folder differs from this one; empty if it does not, or there is none."""
-        folder, other = RunFolder(self.folder), list[str]()
-        if folder.settings.exists():
-            old = folder.read_settings(f"remove {self.folder}, and the same command trains that run again")
-            changed = changed_settings(old["recipe"], self.recipe, SETTINGS_WITHOUT_EFFECT)
-            if changed:
-                other.append(f"a run with other settings ({', '.join(changed)})")
-            if old["cohort"]["fingerprint"] != self.measured[0].fingerprint:
-                other.append("a run on another cohort")
-            if folder.numerics != NUMERICS:
-                other.append(f"a run of numerics version {folder.numerics}, the current version is {NUMERICS}")
-        return other
 
 
 def _run_all(runs: Sequence[_Run], jobs: int, progress: Progress) -> dict[_Run, str]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -71,10 +72,8 @@ def crop_and_scale(
 ) -> Float[Tensor, "picture 1 size size"]:
     """Cut a square of side `crop` out of each picture, scale it to `size` by area and map 0..255 to -1..1."""
     cut = (cut_slices if pictures.device.type == "cpu" else cut_gathered)(pictures, corners, crop)[:, None].float()
-    if size != crop and len(cut):
-        cut = F.interpolate(cut, size=(size, size), mode="area")
-    elif size != crop:
-        cut = cut.new_zeros(0, 1, size, size)
+    if size != crop:
+        cut = F.interpolate(cut, size=(size, size), mode="area") if len(cut) else cut.new_zeros(0, 1, size, size)
     return cut.div_(127.5).sub_(1)
 
 
@@ -266,20 +265,17 @@ class Batches(Dataset[Batch]):
             corners = rng.integers(0, room + 1, size=(pictures, 2))
         else:
             corners = np.full((pictures, 2), room // 2)
-        reports = [self.pieces[row] for row in rows]
-        pieces = np.full((len(rows), max(map(len, reports))), self.pad, dtype=np.int64)
-        for line, report in zip(pieces, reports, strict=True):
-            line[: len(report)] = report
-        lengths = np.array([len(report) for report in reports])
-        attention = np.arange(pieces.shape[1]) < lengths[:, None]
+        reports = [torch.from_numpy(self.pieces[row]) for row in rows]
+        pieces = pad_sequence(reports, batch_first=True, padding_value=self.pad)
+        lengths = torch.tensor([len(report) for report in reports])
         return Batch(
             pair=torch.from_numpy(self.pair[rows]),
             frontal=torch.from_numpy(self.images[self.frontal[rows]]),
             lateral=torch.from_numpy(self.images[self.lateral[of_lateral[lateral_of]]]),
             lateral_of=torch.from_numpy(lateral_of),
             corners=torch.from_numpy(corners),
-            pieces=torch.from_numpy(pieces),
-            attention_mask=torch.from_numpy(attention.astype(np.int64)),
+            pieces=pieces,
+            attention_mask=(torch.arange(pieces.shape[1]) < lengths[:, None]).long(),
             steps=torch.from_numpy(steps),
             step_mask=torch.from_numpy(mask),
             days=torch.from_numpy(days),

@@ -293,14 +293,12 @@ def _holder(place: Path) -> str:
 
 def part_of(path: Path) -> Path:
     """Path of a folder while it is being written."""
-    path = Path(os.path.abspath(path))  # "." has no name to add to
-    return path.with_name(path.name + ".part")
+    return Path(os.path.abspath(path) + ".part")  # "." has no name to add to
 
 
 def old_of(path: Path) -> Path:
     """Path of the previous folder while it is being replaced."""
-    path = Path(os.path.abspath(path))
-    return path.with_name(path.name + ".old")
+    return Path(os.path.abspath(path) + ".old")
 
 
 def replace_folder(path: Path) -> None:

@@ -46,7 +46,7 @@ def test_the_bound_is_below_measured_memory_but_not_by_much(
     assert cohort.pairs is not None
     tokenizer = learn_tokenizer(cohort.pairs["report"], 300)
     batches = Batches(cohort, "train", tokenizer, recipe.data, pieces=48, seed=1, training=True)
-    kept = _measure(Step(*weights.build(recipe, tokenizer), recipe.data), batches, recipe).kept
+    _, _, kept, _ = _measure(Step(*weights.build(recipe, tokenizer), recipe.data), batches, recipe)
     first = batches[0]
     pieces = float(first.attention_mask.sum()) / len(first.pair)
     part = Part(len(first.steps), len(first.pair), len(first.lateral), pieces)

@@ -95,10 +95,8 @@ class Estimate:
         verdicts = []
         for size in GPUS:
             most = self.room_for(size)
-            if most >= self.sequences:
-                verdicts.append(f"{size} GB yes")
-            else:
-                verdicts.append(f"{size} GB no" + (f" (up to {most})" if most >= 2 else ""))
+            refused = f"no (up to {most})" if most >= 2 else "no"
+            verdicts.append(f"{size} GB {'yes' if most >= self.sequences else refused}")
         remedy = "" if self.room_for(GPUS[0]) >= self.sequences else "; for less memory: --run.checkpoint-activations"
         return f"batch of {self.sequences} sequences on a GPU of " + ", ".join(verdicts) + remedy
 
@@ -161,7 +159,7 @@ def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Esti
         if recipe.run.checkpoint_activations:
             model.checkpoint_activations()
         step = Step(model, objective, recipe.data)
-        found = _measure(step, sample, recipe)
+        flops, seconds, kept, kept_on_gpu = _measure(step, sample, recipe)
     learn = sum(p.numel() for p in step.parameters() if p.requires_grad)
     fixed = sum(p.numel() for p in step.parameters() if not p.requires_grad)
     views = 1 + (batches.lateral >= 0)
@@ -183,17 +181,17 @@ def estimate(cohort: Path, recipe: Recipe, processes: int | None = None) -> Esti
         processes=processes,
         steps=per_epoch * recipe.optimiser.epochs,
         pairs_a_step=len(batches.pair) / len(batches.sequences) * recipe.data.sequences_per_batch * parts,
-        flops_a_step=found.flops * scale * recipe.optimiser.accumulate,
+        flops_a_step=flops * scale * recipe.optimiser.accumulate,
         fixed_bytes=on_device // processes if recipe.run.engine == "fsdp" else on_device,
-        activation_bytes=found.kept * scale,
+        activation_bytes=kept * scale,
         read_bytes=float(views.sum() * pixels),
         checkpoint_bytes=state,
         disk_bytes=(recipe.run.keep_states + 1) * state + 2 * 4 * (learn + fixed),
         pieces=float(np.mean([len(ids) for ids in batches.pieces])),
         laterals=float((batches.lateral >= 0).mean()),
-        seconds_a_step=found.seconds * scale * recipe.optimiser.accumulate * again,
-        device=found.device,
-        sequence_bytes=found.kept_on_gpu * largest / size,
+        seconds_a_step=seconds * scale * recipe.optimiser.accumulate * again,
+        device=default_device().type,
+        sequence_bytes=kept_on_gpu * largest / size,
         sequences=size,
         notes=tuple(notes_on_start(data, recipe, tokenizer)),
     )
@@ -203,22 +201,10 @@ def _hours(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 0.1 else "less than 0.1 h"
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Cost of forward and backward over the sample's first batch; `kept` are the bytes kept in between."""
-
-    flops: float
-    seconds: float
-    kept: float
-    kept_on_gpu: float
-    """The same in the precision of a GPU."""
-    device: str
-
-
-def _measure(step: Step, sample: Batches, recipe: Recipe) -> _Measured:
+def _measure(step: Step, sample: Batches, recipe: Recipe) -> tuple[float, float, float, float]:
+    """Measure the first batch: FLOPs, seconds, bytes kept for the backward pass here, and in the precision of a GPU."""
     device = default_device()
-    step = step.to(device).train()
-    batch = sample[0].to(device)
+    step, batch = step.to(device).train(), sample[0].to(device)
     bf16 = computes_in_bf16(recipe, device)
     loss, kept = _forward(step, batch, bf16)
     with FlopCounterMode(display=False) as counter:
@@ -233,7 +219,7 @@ def _measure(step: Step, sample: Batches, recipe: Recipe) -> _Measured:
         loss.backward()
         loss.item()
         seconds.append(time.perf_counter() - began)
-    return _Measured(float(backward + counter.get_total_flops()), min(seconds), kept, kept_on_gpu, device.type)
+    return float(backward + counter.get_total_flops()), min(seconds), kept, kept_on_gpu
 
 
 def _forward(step: Step, batch: Batch, bf16: bool) -> tuple[Tensor, float]:

@@ -52,12 +52,6 @@ class Part:
         return Part(size * temporal, size * each, size * each * seen, sum(map(len, pieces)) / len(pieces))
 
 
-def fixed_bytes(recipe: Recipe, parameters: int, processes: int) -> float:
-    """Bytes of weights, gradients, both moments and the average on a device."""
-    copies = 4 + bool(recipe.optimiser.ema)
-    return FLOAT * copies * parameters / (processes if recipe.run.engine == "fsdp" else 1)
-
-
 def activation_bytes(recipe: Recipe, part: Part, bf16: bool) -> float:
     """Lower bound of the bytes that a device keeps for the backward pass.
 
@@ -157,7 +151,8 @@ def check_memory(
     if device.type == "cpu":
         room //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     parameters = sum(p.numel() for module in weights.build(recipe, tokenizer, "meta") for p in module.parameters())
-    fixed = fixed_bytes(recipe, parameters, processes)
+    copies = 4 + bool(recipe.optimiser.ema)  # weights, gradients, both moments, and the average
+    fixed = FLOAT * copies * parameters / (processes if recipe.run.engine == "fsdp" else 1)
     activations = activation_bytes(recipe, Part.of(cohort, recipe, tokenizer), computes_in_bf16(recipe, device))
     if fixed + activations <= room:
         return

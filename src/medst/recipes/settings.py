@@ -286,12 +286,10 @@ def from_dict(kind: type[T], values: Any) -> T:
         raise MedstError(
             f"settings: {kind.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(fields))}."
         )
-    parts = {name for name, each in fields.items() if dataclasses.is_dataclass(each.type)}
-    built = {
-        name: from_dict(fields[name].type, value) if name in parts else value  # type: ignore[arg-type]
-        for name, value in values.items()
-    }
-    return kind(**built)
+    for name, value in values.items():
+        if dataclasses.is_dataclass(part := fields[name].type):
+            values[name] = from_dict(part, value)  # type: ignore[arg-type]
+    return kind(**values)
 
 
 def changed_settings(saved: dict[str, Any], recipe: Recipe, ignored: Container[str]) -> list[str]:
