@@ -27,7 +27,7 @@ from medst.app.uploads import SHOWN_SIDE, shrink
 from medst.cohort.store import open_cohort
 from medst.encode import image_features
 from medst.use import Model, Study, load, read_picture, stored_picture
-from medst.use.progression import MARGIN, presence_axis, presence_prompts
+from medst.use.compare import MARGIN, presence_axis, presence_prompts
 
 SEARCHED = (100_000, 1_000_000, 4_000_000)
 CHANGES = {"worsening": ("{} has worsened", "increased {}"), "improving": ("{} has improved", "decreased {}")}

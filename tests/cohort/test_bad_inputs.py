@@ -40,7 +40,7 @@ PICTURES = {
     "deep.png": (bytes(cv2.imencode(".png", picture(2).astype(np.uint16) * 200)[1]), "more than 8 bits per pixel"),
     "cmyk.jpg": (encoded(Image.fromarray(picture(3)).convert("CMYK"), "JPEG"), "CMYK colours instead of grey or RGB"),
     "pixel.png": (bytes(cv2.imencode(".png", np.ones((1, 1), np.uint8))[1]), "1 x 1 pixels: too small"),
-    "black.jpg": (jpeg(np.zeros((40, 40), np.uint8)), "all pixels are alike (0)"),
+    "black.jpg": (jpeg(np.zeros((40, 40), np.uint8)), "all pixels have the same value (0)"),
     "bomb.png": (png_header(20_000, 10_000), "too large"),
     "page.jpg": (b"<html>log in</html>", "not a picture"),
     "zeros.png": (b"\x89PNG\r\n\x1a\n" + zlib.compress(b""), "not a picture"),

@@ -82,7 +82,7 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path, tail: bytes) -
     [
         (b"", "the file is empty"),
         (b"a page that says log in", "not a picture"),
-        (jpeg(np.zeros((30, 30), np.uint8)), "all pixels are alike (0)"),
+        (jpeg(np.zeros((30, 30), np.uint8)), "all pixels have the same value (0)"),
         (jpeg(noise(1, 1)), "1 x 1 pixels: too small"),
         (jpeg(noise(300, 4)), "4 x 300 pixels: too small"),
         (png_header(12000, 9000), "12000 x 9000 pixels: too large"),

@@ -143,7 +143,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "tiny": (dicom(np.ones((1, 1), np.uint16)), "1 x 1 pixels: too small"),
     "bomb": (dicom(ramp(), Rows=20000, Columns=10000), "10000 x 20000 pixels: too large"),
     "black": (dicom(np.zeros((30, 30), np.uint16)), "no pixel is above 0"),
-    "even": (dicom(np.full((30, 30), 7, np.uint16)), "all pixels are alike (255)"),
+    "even": (dicom(np.full((30, 30), 7, np.uint16)), "all pixels have the same value (255)"),
     "truncated": (WHOLE[: len(WHOLE) // 2], "its pixels can't be decoded"),
     "head only": (WHOLE[:140], "DICOM"),
     "unknown": (
@@ -173,9 +173,9 @@ def test_a_rejected_dicom_file_has_a_reason_that_names_no_patient(
 ) -> None:
     data, reason = BAD[name]
     if name == "black" and intensity == "window":
-        reason = "all pixels are alike (0)"
+        reason = "all pixels have the same value (0)"
     if name == "even" and intensity == "window":
-        reason = "all pixels are alike (0)"
+        reason = "all pixels have the same value (0)"
     path = tmp_path / "x.dcm"
     path.write_bytes(data)
     with pytest.raises(UnreadableImage) as caught:

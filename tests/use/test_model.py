@@ -234,9 +234,9 @@ def test_the_squares_are_cut_and_scaled_as_in_evaluation(model: Model, studies: 
         (lambda m, s: medst.load(None), "model is None; give a path or a hub id"),  # type: ignore[arg-type]
         (lambda m, s: medst.load("/dev/null"), "model /dev/null: not a regular file"),
         (lambda m, s: m.ground(s[0], m.encode_text(["edema", "pneumonia"])), "ground takes one phrase, not 2"),
-        (lambda m, s: m.compare(s[:2], s[0], "edema"), "one study and one study, not 2 and 1"),
+        (lambda m, s: m.compare(s[:2], s[0], "edema"), "one prior and one current study, not 2 and 1"),
         (lambda m, s: m.compare(s[0], s[1], " _ "), "name a finding"),
-        (lambda m, s: m.timeline([], "edema"), "needs a study"),
+        (lambda m, s: m.timeline([], "edema"), "needs at least one study"),
         (lambda m, s: m.timeline([s[0], Study(s[1].frontal)], "edema"), "1 of 2 studies have no time"),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_stored_picture_has_no_padding(phantom_cohort: Path) -> None:
     ("source", "message"),
     [
         (3, "a picture is a path, a PIL image, an array or a tensor, not int"),
-        (np.zeros((60, 48), dtype=np.uint8), r"all pixels are alike \(0\)"),
+        (np.zeros((60, 48), dtype=np.uint8), r"all pixels have the same value \(0\)"),
         (np.zeros((4, 60, 48), dtype=np.uint8), r"an array of shape \(4, 60, 48\)"),
         (np.zeros((8, 48), dtype=np.uint8), "48 x 8 pixels: too small"),
         (GREY.astype(np.uint16), "pixels of type uint16, of unknown range"),

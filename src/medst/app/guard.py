@@ -92,7 +92,7 @@ class Guard:
             response.set_cookie(self.cookie, self.token or "", httponly=True, samesite="strict", secure=secure)
             await response(scope, receive, send)
         elif route not in ALLOWED_ROUTES:
-            await PlainTextResponse("medst: this page has no such address.\n", 404)(scope, receive, send)
+            await PlainTextResponse("medst: not found.\n", 404)(scope, receive, send)
         else:
             await self._forward(request, receive, send)
 
@@ -103,7 +103,7 @@ class Guard:
         hosts += [name.strip() for value in headers.getlist("x-forwarded-host") for name in value.split(",")]
         for host in hosts:
             if _host_name(host) not in self.names:
-                return f"this page does not answer to the name {_host_name(host)[:80]!r}; --allow-host adds a name."
+                return f"this page is not served under the name {_host_name(host)[:80]!r}; --allow-host adds a name."
         for origin in headers.getlist("origin"):
             if not any(_is_same_origin(origin, host) for host in hosts):
                 return "requests from other origins are refused."
@@ -134,7 +134,7 @@ class Guard:
         elif length > most + FORM_OVERHEAD:
             refused = f"the request has {length / 2**20:.1f} MB; at most {most / 2**20:.0f} MB are allowed."
         elif is_upload and self.bytes_used() + self._receiving + length > self.most_uploads:
-            refused = f"visitors' files already fill their {self.most_uploads / 2**20:.0f} MB; try again later."
+            refused = f"the space for visitors' files ({self.most_uploads / 2**20:.0f} MB) is full; try again later."
         if refused:
             while (await receive()).get("more_body"):  # a browser reads the response only after sending everything
                 pass
@@ -220,7 +220,7 @@ def _host_name(host: str) -> str:
 
 
 def _is_same_origin(origin: str, host: str) -> bool:
-    """Whether this origin is that of a page under this value of Host."""
+    """Whether this origin matches this value of Host."""
     scheme, _, place = origin.lower().partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme)
     return default is not None and place.removesuffix(default) == host.lower().removesuffix(default)

@@ -64,5 +64,5 @@ def check_size(width: int, height: int) -> None:
 def check_contrast(image: np.ndarray) -> np.ndarray:
     """Return the image (height, width), or raise UnreadableImage if all its pixels have one value."""
     if image.min() == image.max():
-        raise UnreadableImage(f"all pixels are alike ({image[0, 0]})")
+        raise UnreadableImage(f"all pixels have the same value ({image[0, 0]})")
     return image

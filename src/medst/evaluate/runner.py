@@ -68,7 +68,8 @@ def evaluate(
     """
     unknown = [task for task in tasks or () if task not in BENCHMARKS]
     if unknown or (tasks is not None and not tasks):
-        raise MedstError(f"There is no benchmark {', '.join(unknown) or 'given'}; they are {', '.join(BENCHMARKS)}.")
+        named = f"There is no benchmark {', '.join(unknown)}" if unknown else "No benchmark is given"
+        raise MedstError(f"{named}; choose from {', '.join(BENCHMARKS)}.")
     model, opened = load(model_folder, device="cpu"), _open(cohorts)
     plan = [
         (BENCHMARKS[name], dataset)

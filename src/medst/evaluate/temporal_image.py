@@ -99,8 +99,8 @@ def temporal_image(model: Model, cohort: Cohort, question: Question = PAPER) -> 
     """Measure a model.
 
     `chance` is the share of the most frequent class for the accuracy, and 1/3 for the other metrics. Confusion matrices and
-    predictions are those of 5 folds and the first seed. A finding is left out of a number of folds, by name, if a class has
-    fewer rows (strict: patients) than folds.
+    predictions are those of 5 folds and the first seed. A finding is skipped for a number of folds, and
+    listed in `left_out`, if a class has fewer rows (strict: patients) than folds.
 
     Raises:
         MedstError: the cohort has no comparisons, or every finding would be left out.
@@ -209,9 +209,9 @@ def cross_validate_strictly(
     folds: int,
     seeds: Sequence[int] = SEEDS,
 ) -> CrossValidated:
-    """Do the same with all rows of a patient in one fold, and with features scaled and C chosen within the training folds.
+    """As `cross_validate`, but with all rows of a patient in one fold; scaling and C are chosen within the training folds.
 
-    C has the best macro accuracy over `INNER_FOLDS` folds of the training patients.
+    C is the value with the best macro accuracy over `INNER_FOLDS` folds of the training patients.
     """
     predicted = np.empty((2, len(seeds), len(classes)), dtype=np.int64)
     for number, seed in enumerate(seeds):

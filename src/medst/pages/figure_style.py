@@ -1,7 +1,7 @@
 """One style for all figures, and matplotlib figures as inline SVG.
 
-Figures are drawn in placeholder colours that become CSS variables of the page, so that one SVG suits light and dark paper.
-Its text stays text, in the font of the page.
+Figures are drawn in placeholder colours that become CSS variables, so that one SVG suits light and dark pages; `page.css`
+has the colours themselves. Text stays text, in the font of the page.
 """
 
 import io

@@ -20,9 +20,9 @@ from medst.hub import find
 from medst.model.medst import MedST
 from medst.objective import Objective
 from medst.recipes.settings import Recipe
+from medst.use.compare import presence_axis, presence_prompts, progression
 from medst.use.outputs import Grounding, HeatMap, ImageEmbeddings, Progression, TextEmbeddings, Timeline
 from medst.use.pictures import Source, read_picture
-from medst.use.progression import presence_axis, presence_prompts, progression
 from medst.use.studies import Study, as_pairs, each_of, time_order
 from medst.weights.model_folder import PATTERNS
 
@@ -70,9 +70,9 @@ class Model(
     Attributes:
         model: both encoders and their heads, in evaluation mode.
         objective: the losses with their learnt weightings; None if the folder has none.
-        tokenizer: of the training.
+        tokenizer: the one used in training.
         recipe: the settings of the run that trained it, as far as this version knows them.
-        fingerprint: sha256 of the weights' file, hexadecimal; another text for a model that was never saved.
+        fingerprint: sha256 of the weights' file, hexadecimal; a placeholder for a model that was never saved.
     """
 
     model: MedST
@@ -83,7 +83,7 @@ class Model(
 
     @property
     def crop(self) -> int:
-        """Side of the square that the image encoder sees, in pixels of the stored 256 x 256: `data.crop` of the training."""
+        """Side of the square that the image encoder sees, in pixels of the stored 256 x 256: `data.crop` of its training."""
         return self.recipe.data.crop
 
     @property
@@ -218,7 +218,7 @@ class Model(
         ]
 
     def compare(self, prior: Images, current: Images, finding: str) -> Progression:
-        """How a finding, such as "pleural effusion", changed between two studies; see `medst.use.progression`.
+        """How a finding, such as "pleural effusion", changed between two studies; see `medst.use.compare`.
 
         Raises:
             MedstError: as `encode_image`; or not one study each; or no finding.
@@ -229,7 +229,7 @@ class Model(
         """
         before, after = self.encode_image(prior), self.encode_image(current)
         if len(before) != 1 or len(after) != 1:
-            raise MedstError(f"compare takes one study and one study, not {len(before)} and {len(after)}.")
+            raise MedstError(f"compare takes one prior and one current study, not {len(before)} and {len(after)}.")
         axis = presence_axis(self.encode_text(presence_prompts(finding)).embedding)
         return progression(finding, axis, before.embedding[0], after.embedding[0])
 
@@ -249,7 +249,7 @@ class Model(
         """
         given = [item if isinstance(item, Study) else Study(item) for item in each_of(studies)]
         if not given:
-            raise MedstError("a timeline needs a study.")
+            raise MedstError("a timeline needs at least one study.")
         ordered = [given[i] for i in time_order(given)]
         images, texts = self.encode_image(ordered), self.encode_text(phrases)
         return Timeline(tuple(ordered), texts.texts, images.embedding @ texts.embedding.T, images)
