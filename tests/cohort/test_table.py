@@ -183,10 +183,11 @@ def test_a_missing_picture_is_named(hospital: Hospital, rejections: Rejections) 
     hospital.add(study="3", lateral="images/f2.jpg")
     cohort = hospital.cohort()
     assert rejections(cohort.path) == [
-        ("row", "images/f2.jpg", "both lateral and frontal; used as frontal"),
+        ("row", "images/f2.jpg", "kept; both lateral and frontal, and used as frontal"),
         ("image", "images/gone.jpg", "no such file"),
         ("image", "images/also.jpg", "no such file"),
     ]
+    assert cohort.meta["counts"]["rejected_rows"] == 0
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_a_truncated_file_is_named(saved: Path, name: str) -> None:
         ('{"format": 1}', "config.json is damaged"),
         ('{"format": 1, "recipe": {"colour": 3}}', "config.json is damaged"),
         ('{"format": 2, "model": {}}', "config.json is damaged"),
-        ('{"format": 2, "model": {"colour": 3}, "crop": 224}', "ModelSettings has no field colour"),
+        ('{"format": 2, "model": {"colour": 3}, "crop": 224}', "config.json: ModelSettings has no field colour"),
         ('{"format": 99, "recipe": {}}', "model format 99, but this medst reads 1 to 2; update medst"),
     ],
 )

@@ -265,4 +265,4 @@ def _laterals(writer: Writer, table: pl.DataFrame) -> pl.DataFrame:
     writer.reject("row", shared["image_id"], shared["path"], reason)
     lateral = lateral.unique("image_id", keep="first", maintain_order=True)
     frontal = pl.col("image_id").is_in(table["image_id"].unique().to_list())
-    return writer.reject_where(lateral, "row", (frontal, "both lateral and frontal; used as frontal"))
+    return writer.reject_where(lateral, "row", (frontal, "kept; both lateral and frontal, and used as frontal"))

@@ -168,7 +168,11 @@ def _read_config(folder: Path) -> tuple[Recipe, dict[str, str]]:
         raise MedstError(
             f"{folder}: model format {config['format']}, but this medst reads 1 to {FORMAT}; update medst."
         )
-    used = Recipe(model=from_dict(ModelSettings, model), data=DataSettings(crop=crop))
+    try:
+        settings = from_dict(ModelSettings, model)
+    except MedstError as error:
+        raise MedstError(f"{file}: {str(error).removeprefix('settings: ')}") from None
+    used = Recipe(model=settings, data=DataSettings(crop=crop))
     used.check(str(file))
     digests = config.get("files", {})
     wrong = misfit(digests, {str: str}, "files") or next((f"files names {n}" for n in digests if "/" in n), "")
