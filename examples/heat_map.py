@@ -11,6 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import medst
+from medst.errors import MedstError
 from medst.use import read_picture
 
 
@@ -42,4 +43,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MedstError as error:
+        raise SystemExit(str(error)) from None

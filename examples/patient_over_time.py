@@ -8,6 +8,7 @@ from pathlib import Path
 
 import medst
 from medst.cohort.store import open_cohort
+from medst.errors import MedstError
 from medst.use import stored_picture
 
 
@@ -21,6 +22,9 @@ def main() -> None:
 
     model, cohort = medst.load(given.model), open_cohort(given.cohort)
     patient = given.patient or cohort.pairs["patient_id"].value_counts(sort=True)["patient_id"][0]
+    rows = cohort.pairs.filter(patient_id=patient)
+    if rows.is_empty():
+        raise MedstError(f"--patient {patient}: {given.cohort} has no patient of this id.")
     sizes = cohort.image_table
 
     def picture(row: int | None) -> medst.Picture | None:
@@ -28,7 +32,7 @@ def main() -> None:
 
     studies = [
         medst.Study(picture(row["frontal"]), picture(row["lateral"]), row["time"], row["report"])
-        for row in cohort.pairs.filter(patient_id=patient).iter_rows(named=True)
+        for row in rows.iter_rows(named=True)
     ]
     line = model.timeline(studies, given.phrases)
     print(f"patient {patient}, similarity")
@@ -43,4 +47,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MedstError as error:
+        raise SystemExit(str(error)) from None

@@ -203,6 +203,12 @@ def test_failures_are_sentences(
          "medst pretrain modern cohort run --run.seed 1"),
         (["ablate", "--recipe=paper", "cohort", "job"], "medst ablate paper cohort job"),
         (["ablate", "cohort", "job", "--recipe"], "medst ablate RECIPE cohort job"),
+        (["pretrain", "cohort", "tiny", "run"], "medst pretrain tiny cohort run"),
+        (["pretrain", "--dry-run", "modern", "cohort", "run"], "medst pretrain modern --dry-run cohort run"),
+        (["pretrain", "TINY", "cohort", "run"], "medst pretrain tiny cohort run"),
+        (["pretrain", "tiny", "--recipe", "modern", "cohort", "run"], "medst pretrain modern cohort run"),
+        (["pretrain", "tiny", "cohort", "run", "--recipe", "tiny"], "medst pretrain tiny cohort run"),
+        (["pretrain", "tiny", "cohort", "run", "--recipe=other"], "medst pretrain tiny cohort run"),
     ],
 )  # fmt: skip
 def test_a_command_without_a_recipe_is_answered_with_the_right_one(
@@ -210,7 +216,7 @@ def test_a_command_without_a_recipe_is_answered_with_the_right_one(
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
-    assert stop.value.code == 1
+    assert stop.value.code == 2
     [said] = capsys.readouterr().err.splitlines()
     assert said.endswith(f": {right}")
 

@@ -50,6 +50,21 @@ def test_similar_studies(small_model: Path, phantom_cohort: Path, pictures: list
         assert "similarity" in run("similar_studies", small_model, tmp_path / "out", *question)
 
 
+def test_a_wrong_path_or_patient_is_one_sentence(small_model: Path, phantom_cohort: Path, tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    for words in (
+        ["heat_map", none, none, "edema", tmp_path / "a.png"],
+        ["heat_map", small_model, none, "edema", tmp_path / "a.png"],
+        ["patient_over_time", small_model, none],
+        ["patient_over_time", small_model, phantom_cohort, "--patient", "none"],
+    ):
+        command = [sys.executable, EXAMPLES / f"{words[0]}.py", *map(str, words[1:])]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        [said] = done.stderr.splitlines()
+        assert done.returncode == 1
+        assert "none" in said
+
+
 def test_every_example_is_tested() -> None:
     tested, examples = Path(__file__).read_text(), [*EXAMPLES.glob("*.py")]
     assert examples

@@ -44,3 +44,16 @@ def test_a_page_that_is_being_written_is_refused_with_the_files_beside_it(tmp_pa
     assert not beside.exists()
     assert write_page(page, "<p>", {beside: "{}"}) == page
     assert (page.read_text(), beside.read_text()) == ("<p>", "{}")
+
+
+def test_only_a_page_is_replaced(tmp_path: Path) -> None:
+    page, other, beside = tmp_path / "page.html", tmp_path / "results.json", tmp_path / "numbers.json"
+    other.write_text("{}")
+    with pytest.raises(MedstError, match=r"--out .*results\.json: this file is not an HTML page"):
+        write_page(other, "<p>", {beside: "{}"})
+    assert other.read_text() == "{}"
+    assert not beside.exists()
+    for text in ("<!doctype html><p>", "<!DOCTYPE HTML>", ""):
+        page.write_text(text)
+        write_page(page, "<p>")
+        assert page.read_text() == "<p>"

@@ -280,6 +280,14 @@ def test_a_folder_without_a_model_is_refused(saved: Path, name: str) -> None:
         medst.load(saved)
 
 
+def test_a_run_in_place_of_its_model_is_answered_with_the_model(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    run.mkdir()
+    saved.rename(run / "best")
+    with pytest.raises(MedstError, match=rf"a tokenizer; this is a run, give {run / 'best'}\.$"):
+        medst.load(run)
+
+
 @pytest.mark.parametrize("value", [0, 28996])
 def test_a_vocabulary_setting_of_an_earlier_version_is_ignored(saved: Path, value: int) -> None:
     file = saved / "config.json"

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         _dispatch(argv)
     except MedstError as error:
         print(f"medst: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(2 if isinstance(error, recipes.WrongRecipe) else 1) from None
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, _Terminated)
         word = "terminated" if terminated else "interrupted"

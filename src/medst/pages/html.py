@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from medst import __version__
+from medst.errors import MedstError
 from medst.files import claim, write_text
 from medst.pages.figure_style import FINDING_COLOURS, css_colour
 from medst.pages.wording import percent, readable
@@ -66,13 +67,24 @@ def write_page(page: Path, html: str, beside: Mapping[Path, str] | None = None) 
     """Write a page and, before it, the text files that belong beside it; each is complete or unchanged.
 
     Raises:
-        MedstError: another process is writing the page.
+        MedstError: another process is writing the page, or a file that is not a page has its name.
     """
     with claim(page):
+        if not _is_page(page):
+            raise MedstError(f"--out {page}: this file is not an HTML page and stays as it is; give another name.")
         for path, text in (beside or {}).items():
             write_text(path, text)
         write_text(page, html)
     return page
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file may be replaced by a page: it is one, or is empty, or there is none."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+    return not start or start.startswith((b"<!doctype html", b"<html"))
 
 
 def picture_uri(pixels: UInt8[np.ndarray, "height width *channels"]) -> str:

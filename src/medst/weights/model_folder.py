@@ -131,7 +131,9 @@ def read_folder(folder: Path) -> ModelParts:
         MedstError: the folder is not a model, is damaged, or was written by a newer medst.
     """
     if not is_model(folder):
-        raise MedstError(f"{folder}: not a model folder; it needs config.json, model.safetensors and a tokenizer.")
+        remedy = f"; this is a run, give {folder / 'best'}" if is_model(folder / "best") else ""
+        needed = "it needs config.json, model.safetensors and a tokenizer"
+        raise MedstError(f"{folder}: not a model folder; {needed}{remedy}.")
     recipe, digests = _read_config(folder)
     tokenizer = load_tokenizer(folder)
     tensors = read_safetensors(folder / "model.safetensors")
