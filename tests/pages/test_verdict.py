@@ -35,7 +35,9 @@ def measured(
         (measured(row(0.52, (0.48, 0.56))), "No different from chance: "),
         (measured(row(0.3, (0.2, 0.4))), "Worse than chance: "),
         (measured(row(0.7), protocol="paper"), "Above chance and above an untrained model: "),
-        (measured(row(0.5), protocol="paper"), "No different from chance: "),
+        (measured(row(0.5), protocol="paper"), "About chance: "),
+        (measured(row(0.51), protocol="paper"), "About chance: "),
+        (measured(row(0.7), untrained=0.69, protocol="paper"), "Above chance but not above an untrained model: "),
     ],
 )
 def test_one_run_against_chance_and_the_untrained_model(benchmark: BenchmarkResults, expected: str) -> None:
@@ -61,13 +63,13 @@ def test_the_strict_protocol_is_preferred() -> None:
 @pytest.mark.parametrize(
     ("benchmark", "expected"),
     [
-        (measured(row(0.7, (0.65, 0.75)), row(0.6, (0.55, 0.64))), "A is clearly ahead: "),
+        (measured(row(0.7, (0.65, 0.75)), row(0.6, (0.55, 0.64))), "Run a is clearly ahead: "),
         (
             measured(row(0.7, (0.65, 0.75)), row(0.71, (0.6, 0.8))),
             "No clear difference, because the intervals overlap: ",
         ),
-        (measured(row(0.6), row(0.7), protocol="paper"), "B is ahead: "),
-        (measured(row(0.7), row(0.7), protocol="paper"), "No difference: "),
+        (measured(row(0.6), row(0.7), protocol="paper"), "Run b is ahead: "),
+        (measured(row(0.7), row(0.7), protocol="paper"), "No difference to speak of: "),
         (
             measured(row(0.7), row(0.6), cohorts="ab"),
             "Not comparable, because the runs were measured on different copies: ",

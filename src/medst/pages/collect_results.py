@@ -227,7 +227,7 @@ def published() -> list[tuple[tuple[str, str, str, str], Published]]:
         number = Published(
             row["system"],
             float(row["value"]) / (100 if row["unit"] == "%" else 1),
-            f"{row['benchmark']}, {row['source']}",
+            f"{row['benchmark']}, with {row['protocol']}: {row['source']}",
             row["confirmed"],
         )
         found.append(((row["benchmark"].split()[0].lower(), row["task"], row["metric"], row["finding"]), number))

@@ -1,6 +1,7 @@
 """The verdict of a results page: one sentence about the headline numbers.
 
-A difference counts only if an interval supports it. Protocol paper gives no intervals, and the sentence says so.
+A difference counts only if an interval supports it. The `paper` protocol gives no intervals: the sentence says so, and a
+difference has to reach `LEAST_DIFFERENCE`.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from medst.pages.collect_results import BenchmarkResults, Line
 from medst.pages.wording import readable
 
 NO_INTERVALS = "protocol paper gives no intervals, so part of a difference may be chance"
+LEAST_DIFFERENCE = 0.02
+"""Without an interval, a smaller difference counts as none."""
 
 
 def verdict(benchmarks: Sequence[BenchmarkResults]) -> str:
@@ -47,7 +50,8 @@ def _with_chance(benchmark: BenchmarkResults) -> tuple[str, str]:
     row, untrained = line.runs()[0]
     assert row is not None
     has_interval = row["low"] is not None
-    low, high = (row["low"], row["high"]) if has_interval else (row["value"], row["value"])
+    margin = LEAST_DIFFERENCE
+    low, high = (row["low"], row["high"]) if has_interval else (row["value"] - margin, row["value"] + margin)
     better = "better than" if has_interval else "above"
     if low > line.chance:
         outcome = f"{better} chance"
@@ -57,7 +61,7 @@ def _with_chance(benchmark: BenchmarkResults) -> tuple[str, str]:
     elif high < line.chance:
         outcome = "worse than chance" if has_interval else "below chance"
     else:
-        outcome = "no different from chance"
+        outcome = "no different from chance" if has_interval else "about chance"
     written = line.written
     numbers = [f"{_subject(line)} {written(row['value'])}"]
     numbers += [f"95 % interval {written(low)} to {written(high)}"] if has_interval else []
@@ -84,7 +88,8 @@ def _between_runs(benchmark: BenchmarkResults) -> tuple[str, str]:
     if len(set(benchmark.fingerprints)) > 1:
         return "not comparable, because the runs were measured on different copies", numbers
     if first["low"] is None or second["low"] is None:
-        return (f"{leader} is ahead" if first["value"] > second["value"] else "no difference"), numbers
+        ahead = first["value"] - second["value"] > LEAST_DIFFERENCE
+        return (f"run {leader} is ahead" if ahead else "no difference to speak of"), numbers
     if first["low"] > second["high"]:
-        return f"{leader} is clearly ahead", numbers
+        return f"run {leader} is clearly ahead", numbers
     return "no clear difference, because the intervals overlap", numbers
