@@ -30,7 +30,7 @@ def learn_tokenizer(reports: Iterable[str], vocabulary: int) -> PreTrainedTokeni
     """Learn a WordPiece vocabulary of at most `vocabulary` pieces from lower-cased reports.
 
     Raises:
-        MedstError: there is no text to learn from.
+        MedstError: all reports are empty.
     """
     texts = [report for report in reports if report]
     if not texts:

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from medst.files import write_bytes
 from medst_phantom.anatomy import sample_anatomy
-from medst_phantom.atomic import write_bytes
 from medst_phantom.findings import Finding
 from medst_phantom.radiograph import render_study, sample_acquisition
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from medst.errors import MedstError
-from medst_phantom.atomic import write_bytes
+from medst.files import write_bytes
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset

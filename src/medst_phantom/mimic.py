@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from medst.errors import MedstError
+from medst.files import write_bytes
 from medst_phantom import ms_cxr_t
 from medst_phantom.anatomy import sample_anatomy
-from medst_phantom.atomic import write_bytes
 from medst_phantom.background import sample_background
 from medst_phantom.mimic_files import FRONTAL, LATERAL, PatientRecord, write_study, write_tables
 from medst_phantom.output_folder import claimed, finish_tree, open_tree, record_path, write_all

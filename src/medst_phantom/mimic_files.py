@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from medst_phantom.atomic import atomic, write_bytes
+from medst.files import atomic, write_bytes
 from medst_phantom.reports import CHEXPERT_LABELS, Report
 from medst_phantom.trajectory import StudyTruth
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medst_phantom.atomic import write_bytes
+from medst.files import write_bytes
 from medst_phantom.findings import FINDINGS, Finding
 from medst_phantom.mimic_files import PatientRecord
 from medst_phantom.sentences import change_words, noun_phrase, pick, sentence, severity_word

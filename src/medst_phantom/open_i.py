@@ -7,8 +7,8 @@ from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 
+from medst.files import write_bytes
 from medst_phantom.anatomy import sample_anatomy
-from medst_phantom.atomic import write_bytes
 from medst_phantom.background import sample_background
 from medst_phantom.dicom import Style, deepen, write_dicom
 from medst_phantom.mimic_files import LATERAL

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from medst.errors import MedstError
+from medst.files import write_bytes
 from medst_phantom import OTHER_TREES
-from medst_phantom.atomic import write_bytes
 from medst_phantom.output_folder import claimed, finish_tree, open_tree, record_path, write_all
 
 MOST_PATIENTS = 100_000  # so that five-digit ids suffice

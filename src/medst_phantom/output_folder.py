@@ -5,25 +5,19 @@ when all of the patient's files are in place. A run that is started again draws 
 `phantom.json` is written last, so its existence means that the folder is complete.
 """
 
-import errno
 import json
-import os
 import shutil
-import threading
-import time
-import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import cv2
-import joblib
 
 from medst.errors import MedstError
+from medst.files import claim, is_full, is_leftover, read_json, write_bytes
+from medst.jobs import Workers, cores
 from medst_phantom import OTHER_TREES
-from medst_phantom.atomic import claim, is_leftover, write_bytes
 
 PARTS, DONE = ".parts", "phantom.json"
 
@@ -58,19 +52,8 @@ def open_tree(out: Path, options: dict) -> dict | None:
 
 
 def _read_mark(mark: Path) -> dict:
-    found = _read_json(mark)
-    if not isinstance(found.get("options"), dict):
-        raise MedstError(f"{mark} is damaged; empty {mark.parent} and run the command again.")
+    found = read_json(mark, f"empty {mark.parent} and run the command again", {"options": dict})
     return {"medst_version": "", "counts": {}, **found}
-
-
-def _read_json(path: Path) -> dict:
-    """A JSON object; empty if the file is missing, damaged or something else."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _check_same(out: Path, found: dict, asked: dict) -> None:
@@ -88,42 +71,26 @@ def write_all(out: Path, total: int, workers: int, progress: Callable[[int, int]
     Raises:
         MedstError: a worker died.
     """
-    workers = workers or joblib.cpu_count()
-    missing = [index for index in range(total) if not _read_json(record_path(out, index))]
+    workers = workers or cores()
+    missing = [index for index in range(total) if not _is_recorded(record_path(out, index))]
     done = total - len(missing)
     if progress:
         progress(done, total)
     size = min(_BLOCK, max(1, len(missing) // (4 * workers)))
-    blocks = [missing[start : start + size] for start in range(0, len(missing), size)]
-    jobs = (joblib.delayed(_write_block)(write, block) for block in blocks)
-    processes = min(workers, max(1, len(blocks)))
-    with joblib.parallel_config("loky", n_jobs=processes, initializer=_end_with, initargs=(os.getpid(),)):
-        results = joblib.Parallel(return_as="generator_unordered")(jobs)
-        try:
-            for count in results:
-                done += count
-                if progress:
-                    progress(done, total)
-        except BrokenProcessPool as error:
-            raise MedstError(
-                "A worker process died, most likely because memory ran out; run the same command again with fewer "
-                "--workers, and it resumes."
-            ) from error
-        finally:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # joblib warns of jobs that are given up after Ctrl-C
-                results.close()
+    calls = [(write, missing[start : start + size]) for start in range(0, len(missing), size)]
+    with Workers(workers).run(_write_block, calls) as results:
+        for count in results:
+            done += count
+            if progress:
+                progress(done, total)
 
 
-def _end_with(parent: int) -> None:
-    """End this worker soon after its parent, which can't end its workers if it is killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _is_recorded(record: Path) -> bool:
+    """Whether a patient is complete; one whose record is damaged is drawn again."""
+    try:
+        return bool(read_json(record, ""))
+    except MedstError:
+        return False
 
 
 def _write_block(write: Write, block: list[int]) -> int:
@@ -170,8 +137,7 @@ def claimed(out: Path) -> Iterator[None]:
             yield
             shutil.rmtree(out / PARTS, ignore_errors=True)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else (error.strerror or str(error))
+        reason = "the disk is full" if is_full(error) else (error.strerror or str(error))
         raise MedstError(
             f"Cannot write the phantom cohort to {out}: {reason}. What was written is kept: resolve this and run the same "
             "command again to resume."

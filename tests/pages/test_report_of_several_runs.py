@@ -67,6 +67,8 @@ def test_protocols_are_not_mixed(runs: list[Path]) -> None:
     assert groups["temporal-image", "strict"].names == ["first"]
     line = next(one for one in groups["temporal-image", "paper"].headline() if one.is_summary)
     values = [row["value"] for row in line.trained if row is not None]
+    for protocol in ("paper", "strict"):
+        assert any(each.published for each in groups["temporal-image", protocol].lines) == (protocol == "paper")
     assert values[1] == pytest.approx(0.9 * values[0], abs=1e-6)
 
 

@@ -8,9 +8,9 @@ from medst.pages.collect_results import BenchmarkResults, Line
 from medst.pages.verdict import NO_INTERVALS, verdict
 
 
-def row(value: float, interval: tuple[float, float] | None = None) -> dict[str, Any]:
+def row(value: float, interval: tuple[float, float] | None = None, n: int = 90) -> dict[str, Any]:
     low, high = interval or (None, None)
-    return {"value": value, "low": low, "high": high, "std": None, "chance": 0.5, "n": 9}
+    return {"value": value, "low": low, "high": high, "std": None, "chance": 0.5, "n": n}
 
 
 def measured(
@@ -37,6 +37,7 @@ def measured(
         (measured(row(0.7), protocol="paper"), "Above chance and above an untrained model: "),
         (measured(row(0.5), protocol="paper"), "About chance: "),
         (measured(row(0.51), protocol="paper"), "About chance: "),
+        (measured(row(0.9, (0.8, 1.0), n=19)), "Too few rows to tell: "),
         (measured(row(0.7), untrained=0.69, protocol="paper"), "Above chance but not above an untrained model: "),
     ],
 )

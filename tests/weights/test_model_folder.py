@@ -235,6 +235,14 @@ def test_settings_in_a_config_must_be_in_their_range(saved: Path, part: str, fie
         medst.load(saved)
 
 
+def test_a_setting_that_config_json_lost_is_not_replaced_by_a_default(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    del config["model"]["text"]["dropout"]
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MedstError, match=r"config.json is damaged: its settings are not those that were saved"):
+        medst.load(saved)
+
+
 def test_unknown_and_renamed_settings_of_the_recipe_are_ignored(saved: Path) -> None:
     """Settings with another name, type or range are ignored; the others are kept."""
     file, expected = saved / "recipe.json", medst.load(saved)
@@ -290,11 +298,10 @@ def test_a_run_in_place_of_its_model_is_answered_with_the_model(saved: Path, tmp
 
 @pytest.mark.parametrize("value", [0, 28996])
 def test_a_vocabulary_setting_of_an_earlier_version_is_ignored(saved: Path, value: int) -> None:
-    file = saved / "config.json"
-    config = json.loads(file.read_text())
-    assert "vocabulary" not in config["model"]["text"]
-    config["model"]["text"]["vocabulary"] = value
-    file.write_text(json.dumps(config))
+    record = json.loads((saved / "recipe.json").read_text())
+    assert "vocabulary" not in record["model"]["text"]
+    record["model"]["text"]["vocabulary"] = value
+    (saved / "config.json").write_text(json.dumps({"format": 1, "recipe": record}))
     assert medst.load(saved).recipe == RECIPE
 
 

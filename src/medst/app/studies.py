@@ -48,9 +48,9 @@ class OpenStudies:
         return f"Study {number + 1}" + ("" if time is None else f", {time:%Y-%m-%d}")
 
     def check_number(self, number: int) -> None:
-        """Raise MedstError if there is no study of this number, counted from 0."""
+        """Raise MedstError if this number, counted from 0, is out of range."""
         if not 0 <= number < len(self):
-            raise MedstError(f"there is no study {number + 1} of {len(self)}.")
+            raise MedstError(f"study {number + 1} is out of range; there are {len(self)} studies.")
 
 
 @dataclass(frozen=True, eq=False)

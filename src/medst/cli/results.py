@@ -4,9 +4,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-WIDTH = 200
-"""Characters per line: in a narrower terminal, lines that it wraps are easier to read than cells that are wrapped."""
-
 
 def print_results(results: dict[str, Any], file: Path, tasks: Collection[str], datasets: Collection[str]) -> None:
     """Print the headline numbers of these benchmarks and data sets, what could not be measured, and warnings.
@@ -17,11 +14,9 @@ def print_results(results: dict[str, Any], file: Path, tasks: Collection[str], d
         tasks: names of benchmarks.
         datasets: names of data sets.
     """
-    from rich.console import Console
-
     from medst.evaluate.summary import not_measured, summary_table
 
-    Console(width=WIDTH, markup=False, highlight=False).print(summary_table(results, tasks, datasets))
+    print(summary_table(results, tasks, datasets))
     for sentence in not_measured(results, tasks, datasets):
         print(sentence)
     for warning in results["warnings"]:

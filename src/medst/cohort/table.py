@@ -261,7 +261,7 @@ def _laterals(writer: Writer, table: pl.DataFrame) -> pl.DataFrame:
     lateral = table.filter(pl.col("lateral").is_not_null()).with_columns(image_id="lateral", path="lateral", **new)
     lateral = lateral.select(IMAGE_COLUMNS)
     shared = lateral.filter(pl.col("study_id") != pl.col("study_id").first().over("image_id"))
-    reason = "lateral image of another study in an earlier row, which counts"
+    reason = "kept without its lateral image, which another study has in an earlier row"
     writer.reject("row", shared["image_id"], shared["path"], reason)
     lateral = lateral.unique("image_id", keep="first", maintain_order=True)
     frontal = pl.col("image_id").is_in(table["image_id"].unique().to_list())

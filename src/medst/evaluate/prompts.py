@@ -39,8 +39,8 @@ def prompts_for(cohort: Cohort, file: Path | None) -> dict[str, list[str]]:
     """Sentences for each class of a cohort, in the order of its classes.
 
     Raises:
-        MedstError: the file can't be read, or its classes are not those of the cohort; or there is no file and the
-            cohort's classes are not pneumonia and its absence.
+        MedstError: the file can't be read, or its classes are not those of the cohort; or the classes are not pneumonia
+            and its absence, and need a file.
     """
     classes = cohort.classes
     if file is not None:

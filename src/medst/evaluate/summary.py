@@ -1,11 +1,9 @@
 """The table that `medst evaluate` prints: the headline metric of each benchmark."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, TypeVar
-
-from rich.table import Table
 
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.task import is_summary
@@ -47,24 +45,32 @@ def headline_rows(results: dict[str, Any], tasks: Collection[str], datasets: Col
     return [row for group in groups for row in group]
 
 
-def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> Table:
-    """One line per headline number: its value with interval or standard deviation, the untrained models', chance and n."""
-    table = Table(box=None, pad_edge=False, header_style="")
-    for name in ("task", "data set", "finding", "metric"):
-        table.add_column(name)
-    for name in ("value", "", "untrained", "chance", "n"):
-        table.add_column(name, justify="right")
+def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> str:
+    """One line per headline number: its value with interval or standard deviation, the untrained models', chance and n.
+
+    Task, data set and metric stand once above their lines, so that the table fits into 80 columns.
+    """
     untrained = {_key(row): row["value"] for row in results["results"] if row["model"] == "untrained"}
+    head = ("", "value", "", "untrained", "chance", "n")
+    groups: dict[str, list[tuple[str, ...]]] = {}
     for row in headline_rows(results, tasks, datasets):
         folds = f", {row['folds']} folds" if row["folds"] else ""
         learnt = results["details"][f"{row['task']}/{row['dataset']}"].get("train_rows", {}).get(row["finding"])
-        finding = row["finding"] + (f" ({learnt} rows)" if learnt else "")
+        finding = f"  {row['finding']}" + (f" ({learnt} rows)" if learnt else "")
         baseline = untrained.get(_key(row))
-        table.add_row(
-            *(row["task"], row["dataset"], finding, row["metric"] + folds, f"{row['value']:.3f}", _spread(row)),
-            *("" if baseline is None else f"{baseline:.3f}", f"{row['chance']:.3f}", str(row["n"])),
-        )
-    return table
+        cells = (finding, f"{row['value']:.3f}", _spread(row), "" if baseline is None else f"{baseline:.3f}")
+        title = f"{row['task']} on {row['dataset']}: {row['metric']}{folds}"
+        groups.setdefault(title, []).append((*cells, f"{row['chance']:.3f}", str(row["n"])))
+    widths = [max(map(len, column)) for column in zip(head, *chain(*groups.values()), strict=True)]
+
+    def line(cells: tuple[str, ...]) -> str:
+        numbers = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        return "  ".join([cells[0].ljust(widths[0]), *numbers])
+
+    lines = [line(head)]
+    for title, rows in groups.items():
+        lines += [title, *map(line, rows)]
+    return "\n".join(lines)
 
 
 def not_measured(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> Iterator[str]:

@@ -62,6 +62,11 @@ class Line:
         return next(row["chance"] for row in self.trained if row is not None)
 
     @property
+    def chance_written(self) -> str:
+        """Chance as text; a dash for the calibration error, which is 0 for a perfect model and not for a guess."""
+        return "–" if self.metric == "calibration error" else self.written(self.chance)
+
+    @property
     def is_summary(self) -> bool:
         """Whether it covers all findings."""
         return is_summary(self.finding)
@@ -201,7 +206,9 @@ def _benchmark(task: str, dataset: str, protocol: str, results_files: Sequence[R
             *key,
             trained=[found.get((*key, "trained")) for found in rows],
             untrained=[found.get((*key, "untrained")) for found in rows],
-            published=[number for wanted, number in published() if wanted == (dataset, task, *key[:2])],
+            published=[
+                number for wanted, number in published() if protocol == "paper" and wanted == (dataset, task, *key[:2])
+            ],
         )
         for key in keys
     ]

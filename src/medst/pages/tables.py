@@ -45,7 +45,7 @@ def _cells(benchmark: BenchmarkResults) -> tuple[list[str], list[list[str]]]:
             value = f"{line.written(row['value'])}{f' ({spread})' if spread else ''}" if row else ""
             cells += [value, line.written(untrained["value"]) if row and untrained else ""]
         published = "; ".join(f"{line.written(one.value)} ({one.system})" for one in line.published)
-        body.append([line.name, readable(line.finding), line.n, line.written(line.chance), *cells, published])
+        body.append([line.name, readable(line.finding), line.n, line.chance_written, *cells, published])
     if not any(line[-1] for line in body):
         head, body = head[:-1], [line[:-1] for line in body]
     return head, body

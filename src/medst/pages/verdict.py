@@ -13,6 +13,8 @@ from medst.pages.wording import readable
 NO_INTERVALS = "protocol paper gives no intervals, so part of a difference may be chance"
 LEAST_DIFFERENCE = 0.02
 """Without an interval, a smaller difference counts as none."""
+LEAST_ROWS = 20
+"""Fewer rows have no verdict."""
 
 
 def verdict(benchmarks: Sequence[BenchmarkResults]) -> str:
@@ -53,7 +55,9 @@ def _with_chance(benchmark: BenchmarkResults) -> tuple[str, str]:
     margin = LEAST_DIFFERENCE
     low, high = (row["low"], row["high"]) if has_interval else (row["value"] - margin, row["value"] + margin)
     better = "better than" if has_interval else "above"
-    if low > line.chance:
+    if row["n"] < LEAST_ROWS:
+        outcome = "too few rows to tell"
+    elif low > line.chance:
         outcome = f"{better} chance"
         if untrained is not None:
             beats = low > untrained["value"]

@@ -23,7 +23,7 @@ class Metrics:
         self._lines: list[str] = []
 
     def read(self) -> list[dict[str, str]]:
-        """All rows, without a torn last line; none if there is no file.
+        """All rows, without a torn last line; an empty list if the file does not exist.
 
         Raises:
             MedstError: it is damaged otherwise, or not a regular file.

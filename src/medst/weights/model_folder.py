@@ -8,6 +8,7 @@ checkpoint that the model does not use, for its export.
 A model is read without drawing weights or copying tensors: it is built on torch's meta device and then given the tensors.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -112,6 +113,7 @@ def write_files(
         "medst_version": __version__,
         "model": to_dict(model.settings),
         "crop": recipe.data.crop,
+        "sha256": _digest(to_dict(model.settings), recipe.data.crop),
         "files": digests,
     }
     write_json(folder / "config.json", config, indent=2)
@@ -180,8 +182,15 @@ def _read_config(folder: Path) -> tuple[Recipe, dict[str, str]]:
     wrong = misfit(digests, {str: str}, "files") or next((f"files names {n}" for n in digests if "/" in n), "")
     if wrong:
         raise MedstError(f"{file} is damaged ({wrong}); {REMEDY}.")
+    if config["format"] == FORMAT and config.get("sha256") != _digest(model, crop):
+        raise MedstError(f"{file} is damaged: its settings are not those that were saved; {REMEDY}.")
     recipe = _read_record(Recipe, record)
     return replace(recipe, model=used.model, data=replace(recipe.data, crop=crop)), digests
+
+
+def _digest(model: dict[str, Any], crop: int) -> str:
+    """Digest of the settings in config.json: a lost one would otherwise get a default, and silently change results."""
+    return sha256(json.dumps([model, crop], sort_keys=True).encode())
 
 
 def _read_record(kind: type[T], record: Any) -> T:
