@@ -1,12 +1,16 @@
 """Weighted statistics against scikit-learn and by hand; intervals against theory."""
 
+import statistics
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from medst.evaluate.intervals import Ranked, accuracy, bootstrap, f1, macro_accuracy
+from medst.evaluate.intervals import Ranked, accuracy, bootstrap, f1, macro_accuracy, scored
+from medst.evaluate.task import PAPER
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=2, max_size=30)
 
@@ -51,6 +55,22 @@ def test_rows_of_one_patient_are_drawn_together() -> None:
     assert together is not None
     assert alone is not None
     assert together[1] - together[0] > 3 * (alone[1] - alone[0])
+
+
+def test_one_patient_has_no_interval() -> None:
+    hit = np.arange(40) < 20
+    assert bootstrap(lambda weights: accuracy(hit, weights), np.zeros(40)) is None
+
+
+def test_the_deviation_over_seeds_divides_by_one_less() -> None:
+    values = [0.1, 0.4, 0.7]
+    hits = [np.arange(10) < 10 * value for value in values]
+    score = scored(
+        "accuracy", "all", [partial(accuracy, hit) for hit in hits], np.arange(10), 0.5, PAPER, seeds=(1, 2, 3)
+    )
+    assert score.value == pytest.approx(0.4)
+    assert score.std == pytest.approx(statistics.stdev(values))
+    assert score.std == pytest.approx(0.3)
 
 
 def test_there_is_no_interval_if_half_of_the_draws_give_nan() -> None:

@@ -81,7 +81,7 @@ def test_an_untrained_number_is_the_mean_over_its_models(results_file: Path, loa
         if (r["metric"], r["finding"], r["model"]) == ("auroc", "all", "untrained")
     )
     assert row["value"] == pytest.approx(np.mean(values), abs=1e-6)
-    assert row["std"] == pytest.approx(np.std(values), abs=1e-6)
+    assert row["std"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
 
 
 def test_one_task_without_baselines_writes_nothing_when_not_asked(model_folder: Path, benchmark_cohort: Path) -> None:

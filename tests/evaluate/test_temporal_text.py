@@ -1,6 +1,8 @@
 """Thresholds against brute force, the flaw of the released one on noise, and the texts given to the encoder."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -8,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
 
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
+from medst.evaluate import intervals
 from medst.evaluate import temporal_text as module
-from medst.evaluate.temporal_text import best_threshold, temporal_text, thresholded
+from medst.evaluate.task import Question
+from medst.evaluate.temporal_text import best_threshold, clusters, temporal_text, thresholded
 from medst.use import Model
 
 
@@ -86,6 +91,69 @@ def test_sentences_are_cleaned_as_reports_are_but_single_words_stay(
     temporal_text(loaded, replace(benchmark, sentences=texts))
     assert given[0] == "edema larger effusion stable"
     assert len(given) == 2 * texts.height
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("abcdefghijkl")), min_size=1, max_size=12))
+def test_clusters_are_those_of_a_loop(pairs: list[tuple[str, str]]) -> None:
+    found = clusters([one for one, _ in pairs], [other for _, other in pairs])
+    by_hand = list(range(len(pairs)))
+    for _ in pairs:
+        for i, one in enumerate(pairs):
+            for j, other in enumerate(pairs):
+                if set(one) & set(other):
+                    by_hand[j] = by_hand[i] = min(by_hand[i], by_hand[j])
+    together = [[a == b for b in by_hand] for a in by_hand]
+    assert [[a == b for b in found] for a in found] == together
+    assert set(found.tolist()) == set(range(len(set(by_hand))))
+
+
+def in_squares(count: int, rng: np.random.Generator) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+    """Pairs in squares of four that share their sentences, and embeddings whose cosine says more of the square than of
+    the category."""
+    rows, vectors = [], {}
+    for square in range(count):
+        own = rng.normal()
+        for word, angle in zip(("one", "two", "three", "four"), rng.normal(size=4), strict=True):
+            turned = angle + (own if word in ("three", "four") else 0)
+            vectors[f"{word} {'x' * (square + 1)}"] = np.array([np.cos(turned), np.sin(turned)], dtype=np.float32)
+        for first, second in product(("one", "two"), ("three", "four")):
+            category = "paraphrase" if (first == "one") == (second == "three") else "contradiction"
+            names = {"sentence_1": f"{first} {'x' * (square + 1)}.", "sentence_2": f"{second} {'x' * (square + 1)}."}
+            rows.append(names | {"category": category, "subset": "RadGraph"})
+    return pl.DataFrame(rows), vectors
+
+
+def test_pairs_that_share_sentences_are_drawn_and_dealt_out_together(
+    loaded: Model, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, vectors = in_squares(30, np.random.default_rng(0))
+    monkeypatch.setattr(module, "embed_texts", lambda loaded, texts: np.stack([vectors[text] for text in texts]))
+    drawn, dealt = [], []
+    monkeypatch.setattr(intervals, "bootstrap", lambda statistic, names: drawn.append(names.tolist()) or (0.0, 1.0))
+    real = StratifiedGroupKFold.split
+
+    def split(self: StratifiedGroupKFold, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Iterator[np.ndarray]:
+        for train, test in real(self, x, y, groups):
+            dealt.append((set(groups[train].tolist()), set(groups[test].tolist())))
+            yield train, test
+
+    monkeypatch.setattr(StratifiedGroupKFold, "split", split)
+    outcome = temporal_text(loaded, replace(benchmark, sentences=table), Question(protocol="strict"))
+    assert drawn[0] == np.repeat(np.arange(30), 4).tolist()
+    assert len(dealt) == 20  # ten folds for the subset, ten for all
+    assert not any(train & test for train, test in dealt)
+    assert {score.metric for score in outcome.scores} == {"auroc", "accuracy"}
+
+
+def test_too_few_clusters_leave_the_accuracy_out_but_not_the_area(loaded: Model, benchmark: Cohort) -> None:
+    shared = benchmark.sentences.with_columns(sentence_1=pl.lit("The same sentence for all."))
+    outcome = temporal_text(loaded, replace(benchmark, sentences=shared), Question(protocol="strict"))
+    assert {score.metric for score in outcome.scores} == {"auroc"}
+    assert all(score.interval is None for score in outcome.scores)
+    assert "10 clusters of pairs that share sentences of each category, it has 1 with contradictions" in (
+        outcome.left_out[0].reason
+    )
 
 
 def test_a_small_subset_is_left_out_by_name(loaded: Model, benchmark: Cohort) -> None:

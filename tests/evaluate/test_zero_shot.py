@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from medst.cohort.store import Cohort
@@ -15,7 +17,7 @@ from medst.errors import MedstError
 from medst.evaluate import zero_shot as module
 from medst.evaluate.runner import evaluate
 from medst.evaluate.task import Outcome, Question
-from medst.evaluate.zero_shot import zero_shot
+from medst.evaluate.zero_shot import balanced_threshold, calibration_error, perfect_calibration, zero_shot
 from medst.use import Model
 
 STRICT = Question(protocol="strict")
@@ -44,8 +46,7 @@ def test_strict_chooses_the_threshold_on_the_validation_split(loaded: Model, coh
     every = [levels[0] - 1, *(levels[:-1] + levels[1:]) / 2, levels[-1] + 1]
     balanced = [np.mean([((valid_score > t) == valid)[valid == one].mean() for one in (0, 1)]) for t in every]
     best = {t for t, value in zip(every, balanced, strict=True) if value == max(balanced)}
-    reached = {accuracy_score(label[36:], score[36:] > t) for t in best}
-    assert any(found["accuracy", "all"] == pytest.approx(value) for value in reached)
+    assert found["accuracy", "all"] == pytest.approx(accuracy_score(label[36:], score[36:] > min(best)))
     assert sum(rows for _, _, rows in outcome.calibration["all"]) == 12
     assert all(s.interval is not None for s in outcome.scores if s.metric != "calibration error")
     # What the test labels are changes no decision.
@@ -54,6 +55,54 @@ def test_strict_chooses_the_threshold_on_the_validation_split(loaded: Model, coh
     )
     other = values(zero_shot(loaded, replace(cohort, labelled=flipped), STRICT))
     assert other["accuracy", "all"] == pytest.approx(1 - found["accuracy", "all"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=1, max_size=20))
+def test_the_balanced_threshold_is_the_best_of_all(pairs: list[tuple[int, bool]]) -> None:
+    margin = np.array([value / 8 for value, _ in pairs] + [0.125, 0.25], dtype=np.float32)
+    positive = np.array([label for _, label in pairs] + [True, False])
+    every = np.arange(-0.6875, 0.7, 0.125)  # below, between and above all values that can occur
+    reached = [balanced_accuracy_score(positive, margin > threshold) for threshold in every]
+    found = balanced_threshold(margin, positive)
+    assert balanced_accuracy_score(positive, margin > found) == pytest.approx(max(reached))
+    assert not (margin[margin < found].max(initial=-9) > every[int(np.argmax(np.isclose(reached, max(reached))))])
+
+
+def test_a_rare_class_weighs_exactly_as_much_as_the_other() -> None:
+    # 4 of 13 negatives are fewer than 3 of 9 positives. Weights rounded to whole numbers (13 / 9 to 1) chose 2.5.
+    margin = np.concatenate([np.repeat([0.0, 2.0], (9, 4)), np.repeat([1.0, 3.0], (3, 6))])
+    positive = np.repeat([False, True], (13, 9))
+    assert balanced_threshold(margin, positive) == 0.5
+    with pytest.raises(ValueError, match="both classes"):
+        balanced_threshold(margin[:13], positive[:13])
+
+
+def test_a_perfect_model_has_the_calibration_error_that_its_rows_give_it() -> None:
+    # One group of 10,000 rows at one half: the share of positives is normal with standard deviation 0.005.
+    mean, highest = perfect_calibration(np.full(10_000, 0.5), bins=1)
+    assert mean == pytest.approx(np.sqrt(2 / np.pi) * 0.005, rel=0.1)
+    assert highest == pytest.approx(1.96 * 0.005, rel=0.1)
+    # In ten groups of 40 it is ten times as large as in all rows at once, whatever the labels are.
+    probability = np.linspace(0.05, 0.95, 400)
+    errors = [
+        calibration_error(probability, np.random.default_rng(seed).random(400) < probability) for seed in range(300)
+    ]
+    mean, highest = perfect_calibration(probability)
+    assert mean == pytest.approx(np.mean(errors), rel=0.05)
+    assert np.mean(np.array(errors) > highest) == pytest.approx(0.05, abs=0.035)
+
+
+def test_the_calibration_error_stands_beside_that_of_a_perfect_model(
+    loaded: Model, cohort: Cohort, seen: np.ndarray
+) -> None:
+    outcome = zero_shot(loaded, cohort, STRICT)
+    (score,) = [score for score in outcome.scores if score.metric == "calibration error"]
+    mean, highest = outcome.perfect_calibration["all"]
+    by_hand = sum(rows * abs(said - true) for said, true, rows in outcome.calibration["all"]) / 12
+    assert score.value == pytest.approx(by_hand, abs=1e-5)
+    assert score.chance == pytest.approx(mean, abs=1e-6)
+    assert 0 < mean < highest < 1
 
 
 def test_prompts_come_from_a_file_or_are_refused(loaded: Model, cohort: Cohort, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def scored(
     metric: str,
     finding: str,
     statistics: Sequence[Statistic],
-    patients: ArrayLike,
+    drawn: ArrayLike,
     chance: float,
     question: Question,
     *,
@@ -30,29 +30,37 @@ def scored(
     folds: int | None = None,
     seeds: Sequence[int] = (),
 ) -> Score:
-    """Compute a score: the mean over the seeds, its standard deviation and, if asked for, its interval.
+    """Compute a score: the mean over the seeds, their standard deviation and, if asked for, the interval of the mean.
 
     Args:
         statistics: the metric, one per seed.
-        patients: the patient of each row.
+        drawn: what the bootstrap draws, one name per row: its patient, or its cluster of sentences.
         values: one value per seed, if they are not the statistics at equal weights.
         n: number of rows that count; all if not given.
     """
-    even = np.ones(len(np.asarray(patients)))
+    even = np.ones(len(np.asarray(drawn)))
     found = np.array([statistic(even) for statistic in statistics]) if values is None else np.asarray(values)
-    interval = bootstrap(mean_of(statistics), patients) if question.intervals else None
-    std = float(found.std()) if len(seeds) > 1 else None
+    interval = bootstrap(mean_of(statistics), drawn) if question.intervals else None
+    std = deviation(found) if len(seeds) > 1 else None
     return Score(metric, finding, float(found.mean()), std, n or len(even), chance, folds, tuple(seeds), interval)
 
 
-def bootstrap(
-    statistic: Statistic, patients: ArrayLike, rounds: int = ROUNDS, seed: int = 0
-) -> tuple[float, float] | None:
-    """Compute the 2.5th and 97.5th percentile of a statistic over draws of patients with replacement.
+def deviation(values: ArrayLike) -> float:
+    """Standard deviation over seeds, with n - 1: the seeds are a sample of those that could have been drawn."""
+    return float(np.std(np.asarray(values), ddof=1))
 
-    Draws for which it is NaN are left out; None if these are more than half.
+
+def bootstrap(
+    statistic: Statistic, drawn: ArrayLike, rounds: int = ROUNDS, seed: int = 0
+) -> tuple[float, float] | None:
+    """Compute the 2.5th and 97.5th percentile of a statistic over draws of patients (or clusters) with replacement.
+
+    Draws for which it is NaN are left out; None if these are more than half, or if there is only one patient.
+    `benchmarks/coverage.py` measures how often such an interval holds the true value.
     """
-    unique, place = np.unique(np.asarray(patients), return_inverse=True)
+    unique, place = np.unique(np.asarray(drawn), return_inverse=True)
+    if len(unique) < 2:
+        return None
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(rounds):
@@ -64,6 +72,15 @@ def bootstrap(
         return None
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def too_wide(low: float | None, high: float | None, span: float = 1.0) -> bool:
+    """Whether an interval spans more than half of a metric's range, whose width is `span`: there are too few rows.
+
+    >>> too_wide(0.2, 0.71), too_wide(0.2, 0.7), too_wide(None, None)
+    (True, False, False)
+    """
+    return low is not None and high is not None and round(high - low, 6) > span / 2
 
 
 def accuracy(hit: ArrayLike, weights: Weights) -> float:

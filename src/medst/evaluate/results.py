@@ -12,7 +12,7 @@ from medst.files import misfit, read_json, write_json
 SCHEMA = 2
 DIGITS = 6
 """Decimals of every number."""
-_DETAILS = ("classes", "confusion", "calibration", "predictions", "warnings")
+_DETAILS = ("classes", "confusion", "calibration", "perfect_calibration", "predictions", "warnings")
 _SAME = {
     "model": "another model",
     "protocol": "another protocol",

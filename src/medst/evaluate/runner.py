@@ -15,6 +15,7 @@ from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS, Benchmark
+from medst.evaluate.intervals import deviation
 from medst.evaluate.leaks import Overlap, overlaps
 from medst.evaluate.prompts import read_prompts
 from medst.evaluate.results import SCHEMA, Results
@@ -202,6 +203,6 @@ def _mean_scores(outcomes: list[Outcome], seeds: tuple[int, ...]) -> list[Score]
     for score in outcomes[0].scores:
         if by_key and all(score.key in values for values in by_key):
             values = np.array([values[score.key] for values in by_key])
-            mean, std = float(values.mean()), float(values.std())
+            mean, std = float(values.mean()), deviation(values) if len(values) > 1 else None
             scores.append(replace(score, value=mean, std=std, seeds=seeds, interval=None))
     return scores

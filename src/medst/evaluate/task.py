@@ -66,7 +66,7 @@ class Score:
         chance: result of a guess.
         folds: folds of the cross-validation; None where there is none.
         seeds: seeds that shuffled or drew the rows.
-        interval: 95 % interval of a bootstrap over patients; None if not computed.
+        interval: 95 % interval of a bootstrap over patients, or clusters of sentences; None if not computed.
     """
 
     metric: str
@@ -113,6 +113,7 @@ class Outcome:
         confusion: for each finding, counts of (true, predicted) classes.
         classes: the names of these classes.
         calibration: for each finding, rows of (mean of the predicted probability, share of positives, rows).
+        perfect_calibration: for each finding, mean and 95th percentile of a perfect model's calibration error.
         predictions: one record per tested row.
         warnings: sentences that a reader of the numbers must know.
         train_rows: for each share of the training rows, their number.
@@ -123,6 +124,7 @@ class Outcome:
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     calibration: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
+    perfect_calibration: dict[str, tuple[float, float]] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     train_rows: dict[str, int] = field(default_factory=dict)
@@ -133,6 +135,7 @@ class Outcome:
         self.left_out += [replace(left, finding=left.finding + UNSEEN) for left in unseen.left_out]
         self.confusion |= {finding + UNSEEN: matrix for finding, matrix in unseen.confusion.items()}
         self.calibration |= {finding + UNSEEN: curve for finding, curve in unseen.calibration.items()}
+        self.perfect_calibration |= {finding + UNSEEN: pair for finding, pair in unseen.perfect_calibration.items()}
 
 
 Task = Callable[["Model", "Cohort", Question], Outcome]

@@ -28,7 +28,7 @@ from medst.cohort.ms_cxr_t import PROGRESSIONS
 from medst.cohort.store import Cohort, open_cohort
 from medst.encode import image_features
 from medst.errors import MedstError
-from medst.evaluate.intervals import Statistic, Weights, accuracy, macro_accuracy, mean_of, scored
+from medst.evaluate.intervals import Statistic, Weights, accuracy, deviation, macro_accuracy, mean_of, scored
 from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
 from medst.use import Model
 
@@ -255,7 +255,7 @@ def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, que
         for finding, (one, _) in found.items():
             for place, name in enumerate(PROGRESSIONS):
                 hit = (one.predicted == one.classes)[:, one.classes == place]
-                value, std, n = float(hit.mean()), float(hit.mean(1).std()), hit.shape[1]
+                value, std, n = float(hit.mean()), deviation(hit.mean(1)), hit.shape[1]
                 scores.append(Score(f"recall of {name}", finding, value, std, n, third, folds, SEEDS))
     return scores
 

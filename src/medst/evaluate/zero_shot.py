@@ -9,18 +9,17 @@ of the two scores, decisions by the threshold that is best on the validation spl
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, roc_curve
 
 from medst.cohort.store import Cohort
 from medst.encode import embed_prompts, image_features
 from medst.errors import MedstError
-from medst.evaluate.intervals import Ranked, Statistic, accuracy, f1, macro_accuracy, scored
+from medst.evaluate.intervals import ROUNDS, Ranked, Statistic, accuracy, f1, macro_accuracy, scored
 from medst.evaluate.leaks import shared_patients
 from medst.evaluate.prompts import RELEASED, prompts_for
 from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
-from medst.evaluate.temporal_text import best_threshold
 from medst.use import Model
 
 BINS = 10
@@ -65,7 +64,7 @@ def zero_shot(model: Model, cohort: Cohort, question: Question = PAPER) -> Outco
         outcome.warnings += shared_patients(cohort, ("valid",), refuse=False)
     if len(outcome.classes) == 2:
         margins = {split: score[:, 1] - score[:, 0] for split, score in scores.items()}
-        threshold = _balanced_threshold(margins["valid"], labels["valid"] == 1) if strict else 0.0
+        threshold = balanced_threshold(margins["valid"], labels["valid"] == 1) if strict else 0.0
         decided = (margins["test"] > threshold).astype(int)
         metrics = _two_classes(margins["test"], labels["test"], decided)
         metrics = [metric for name in REPORTED[question.protocol] for metric in metrics if metric[0] == name]
@@ -115,13 +114,37 @@ def _several_classes(
 
 
 def _calibrate(outcome: Outcome, margins: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> None:
-    """Add the calibration curve of probabilities after Platt's scaling on the validation split, and its error."""
+    """Add the calibration curve of probabilities after Platt's scaling on the validation split, and its error.
+
+    The error of few rows is above 0 even for a perfect model, whose labels are drawn with the very probabilities that it
+    states. `chance` is the mean error of such a model on these rows.
+    """
     platt = LogisticRegression(C=1e6, max_iter=1000).fit(margins["valid"][:, None], labels["valid"] == 1)
     probability = platt.predict_proba(margins["test"][:, None])[:, 1]
-    curve, n = calibration(probability, labels["test"] == 1), len(probability)
-    error = sum(rows * abs(predicted - true) for predicted, true, rows in curve) / n
-    outcome.calibration[ALL] = curve
-    outcome.scores.append(Score("calibration error", ALL, error, None, n, 0.0))
+    positive, n = labels["test"] == 1, len(probability)
+    outcome.calibration[ALL] = calibration(probability, positive)
+    mean, highest = perfect_calibration(probability)
+    outcome.perfect_calibration[ALL] = (round(mean, 6), round(highest, 6))
+    outcome.scores.append(Score("calibration error", ALL, calibration_error(probability, positive), None, n, mean))
+
+
+def calibration_error(probability: np.ndarray, positive: np.ndarray, bins: int = BINS) -> float:
+    """Mean over the rows of the gap between the mean probability and the share of positives of their group.
+
+    >>> round(calibration_error(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, True, True, True]), bins=2), 6)
+    0.25
+    """
+    gaps = [len(g) * abs(float(probability[g].mean() - positive[g].mean())) for g in _bins(probability, bins)]
+    return sum(gaps) / len(probability)
+
+
+def perfect_calibration(
+    probability: np.ndarray, bins: int = BINS, rounds: int = ROUNDS, seed: int = 0
+) -> tuple[float, float]:
+    """Mean and 95th percentile of the calibration error of a perfect model: labels drawn with these probabilities."""
+    rng = np.random.default_rng(seed)
+    errors = [calibration_error(probability, rng.random(len(probability)) < probability, bins) for _ in range(rounds)]
+    return float(np.mean(errors)), float(np.percentile(errors, 95))
 
 
 def calibration(probability: np.ndarray, positive: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
@@ -130,13 +153,33 @@ def calibration(probability: np.ndarray, positive: np.ndarray, bins: int = BINS)
     >>> calibration(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, True, True, True]), bins=2)
     [(0.15, 0.5, 2), (0.85, 1.0, 2)]
     """
+    return [
+        (round(float(probability[g].mean()), 6), round(float(positive[g].mean()), 6), len(g))
+        for g in _bins(probability, bins)
+    ]
+
+
+def _bins(probability: np.ndarray, bins: int) -> list[np.ndarray]:
     order = np.argsort(probability, kind="stable")
-    groups = [group for group in np.array_split(order, bins) if len(group)]
-    return [(round(float(probability[g].mean()), 6), round(float(positive[g].mean()), 6), len(g)) for g in groups]
+    return [group for group in np.array_split(order, bins) if len(group)]
 
 
-def _balanced_threshold(margin: np.ndarray, positive: np.ndarray) -> float:
-    """The best threshold after repeating the rows of the rarer class until both classes weigh about the same."""
-    weights = np.where(positive, 0.5 / positive.mean(), 0.5 / (1 - positive.mean()))
-    times = np.maximum(1, np.round(weights / weights.min())).astype(int)
-    return best_threshold(np.repeat(margin, times), np.repeat(positive, times))
+def balanced_threshold(margin: Float[np.ndarray, " image"], positive: Bool[np.ndarray, " image"]) -> float:
+    """Return the threshold with the best balanced accuracy if margins above it are positive; the lowest of equally good
+    ones.
+
+    Balanced accuracy is (sensitivity + specificity) / 2. The threshold lies half-way between two neighbouring margins, or
+    below all of them.
+
+    Raises:
+        ValueError: all rows are of one class.
+
+    >>> balanced_threshold(np.array([0.1, 0.2, 0.3, 0.4, 0.9]), np.array([False, False, False, True, False]))
+    0.35
+    """
+    if positive.all() or not positive.any():
+        raise ValueError("a threshold needs rows of both classes")
+    fallout, sensitivity, levels = roc_curve(positive, margin.astype(np.float64), drop_intermediate=False)
+    gain = sensitivity - fallout
+    best = np.flatnonzero(gain > gain.max() - 1e-12)[-1]  # the levels fall; the last one calls every row positive
+    return float((levels[best] + np.append(levels, levels[-1] - 2)[best + 1]) / 2)
