@@ -61,6 +61,9 @@ def apply(chest: Chest, findings: Sequence[Finding]) -> Changes:
             elif finding.name == "edema":
                 clear *= 1 - _edema(chest, sign, finding.severity, rng)
                 congestion = max(congestion, finding.severity)
+            elif finding.name == "atelectasis":
+                _collapse(clear, chest, sign, finding.severity, rng)
+                shift += sign * 1.6 * max(0.0, finding.severity - 0.6)  # towards the lung that lost volume
             else:
                 clear *= 1 - _airspace(chest, finding, sign, rng)
     return Changes(1 - clear, free_air, shift, congestion, heart_growth(findings))
@@ -167,3 +170,27 @@ def _pneumothorax(chest: Chest, sign: float, severity: float, rng: np.random.Gen
     outside = soft((radius - 1) * wide + gap)
     top = soft(z - (a.apex - 0.8 - (5.5 * severity + 0.6)))
     return np.maximum(outside, top) * _half(sign) * np.float32(min(1.0, severity / 0.05))
+
+
+def _collapse(clear: np.ndarray, chest: Chest, sign: float, severity: float, rng: np.random.Generator) -> None:
+    """Atelectasis, multiplied into `clear`: plates above the diaphragm, and with severity a base without air."""
+    x, y, z = grid()
+    half = np.s_[: len(x) // 2] if sign < 0 else np.s_[len(x) // 2 :]
+    # Everything lies below the hila; the rest of the grid is left out to save time.
+    low = int(np.searchsorted(z[0, 0], chest.floor.max() + 6.5))
+    x, z, floor = x[half], z[..., :low], chest.floor[half]
+    above = z - floor
+    # The lobe folds down towards the spine: most is lost at the back and near the middle.
+    back = 1 / (1 + np.exp(-(y + 1.0 + 1.5 * (sign * x - 5.0) / 5.0) / 2.5))
+    total = soft((np.float32(5.5 * severity) * back - above) * 0.7) * np.float32(0.25 + 0.6 * severity)
+    for number in range(3):
+        here = float(np.clip(2.2 * severity - 0.45 * number, 0, 1))
+        centre, depth, height = sign * rng.uniform(5.0, 8.5), rng.uniform(-2.5, 3.0), rng.uniform(1.6, 4.6)
+        slope, roll = rng.uniform(-0.22, 0.22), rng.uniform(-0.1, 0.1)
+        if here <= 0:
+            continue
+        lift = height + chest.rise * 0.1 + np.float32(slope) * (x - centre) + np.float32(roll) * (y - depth)
+        radius = np.sqrt(np.square((x - centre) / (1.6 + 2.4 * here)) + np.square((y - depth) / (2.0 + 3.2 * here)))
+        plate = np.clip(0.75 - np.abs(z - (chest.anatomy.dome_right + chest.rise - 1.0) - lift) * 1.5, 0, 1)
+        np.maximum(total, plate * soft((1 - radius) * 1.5) * np.float32(min(1.0, 0.5 + 0.5 * here)), out=total)
+    clear[half][..., :low] *= 1 - np.clip(total, 0, 0.97) * np.float32(min(1.0, severity / 0.12))

@@ -23,6 +23,7 @@ SEVERITY_WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pleural_effusion": (("tiny", "trace", "minimal"), ("small", "mild"), ("moderate",), ("large", "extensive")),
     "pneumonia": (("subtle", "minimal"), ("mild", "small"), ("moderate",), ("extensive", "severe")),
     "pneumothorax": (("tiny", "trace", "minimal"), ("small",), ("moderate",), ("large", "extensive")),
+    "atelectasis": (("minimal", "subtle"), ("mild", "slight"), ("moderate",), ("severe", "extensive", "marked")),
 }
 # What is measured in size; the others are measured in extent.
 SIZED = ("pleural_effusion", "pneumothorax")
@@ -241,6 +242,17 @@ OWN_FRAMES: dict[str, dict[str | None, tuple[str, ...]]] = {
         "stable": ("the pleural line {where} is unchanged, with {a}",),
         "resolved": ("the {side} lung has fully re-expanded and {the} {has} resolved",),
     },
+    "atelectasis": {
+        None: (
+            "linear opacities {where} are consistent with {size} atelectasis",
+            "{size} volume loss {where} is compatible with atelectasis",
+        ),
+        "new": ("new linear opacities {where} are consistent with {size} atelectasis",),
+        "worsening": ("volume loss {where} has increased, in keeping with worsening[ and now {size}] atelectasis",),
+        "improving": ("volume loss {where} has decreased, in keeping with improving[ and now {size}] atelectasis",),
+        "stable": ("linear opacities {where} are unchanged and reflect {size} atelectasis",),
+        "resolved": ("the {bases} now well expanded and {the} {has} resolved",),
+    },
 }
 
 ABSENT_WORDS: dict[str, tuple[str, ...]] = {
@@ -249,6 +261,7 @@ ABSENT_WORDS: dict[str, tuple[str, ...]] = {
     "pleural_effusion": ("pleural effusion", "effusion"),
     "pneumonia": ("evidence of pneumonia", "pneumonia"),
     "pneumothorax": ("pneumothorax",),
+    "atelectasis": ("atelectasis",),
 }
 ABSENT_FRAMES = (
     "no {list}",
@@ -264,6 +277,7 @@ MENTIONS: dict[str, tuple[str, ...]] = {
     "pleural_effusion": ("effusion", "pleural fluid"),
     "pneumonia": ("pneumonia",),
     "pneumothorax": ("pneumothorax",),
+    "atelectasis": ("atelectasis",),
 }
 CHEXPERT_NAME: dict[str, str] = {
     "consolidation": "Consolidation",
@@ -271,4 +285,5 @@ CHEXPERT_NAME: dict[str, str] = {
     "pleural_effusion": "Pleural Effusion",
     "pneumonia": "Pneumonia",
     "pneumothorax": "Pneumothorax",
+    "atelectasis": "Atelectasis",
 }

@@ -92,6 +92,8 @@ def noun_phrase(finding: Finding, rng: np.random.Generator) -> NounPhrase:
     if finding.name == "pneumothorax":
         forms = (f"{side} pneumothorax", f"{side} apical pneumothorax", f"{side}-sided pneumothorax")
         return NounPhrase(pick(forms, rng), False, True)
+    if finding.name == "atelectasis" and both:
+        return NounPhrase(pick(("bibasilar atelectasis", "bilateral lower lobe atelectasis"), rng), False, False)
     if finding.zone == "retrocardiac":
         place = pick(("retrocardiac", "left retrocardiac", "left lower lobe retrocardiac"), rng)
     else:
@@ -110,6 +112,8 @@ def location(finding: Finding, rng: np.random.Generator) -> str:
         return pick((f"at the {side} apex", f"in the {side} apical region"), rng)
     if finding.name == "edema":
         return "in both lungs"
+    if finding.name == "atelectasis":
+        return pick(("at the lung bases", "in both lower lungs") if both else (f"at the {side} lung base",), rng)
     zone = {"upper": "upper lobe", "mid": "mid lung", "lower": "lower lobe"}[finding.zone]
     if both:
         return f"in both {zone}s" if zone != "mid lung" else "in both mid lungs"
@@ -151,7 +155,7 @@ def describe(
     text = sentence(frame.format_map(_slots(state, quantified, rng)))
     value = -1.0 if hedged else (1.0 if state.present else 0.0)
     labels = [(CHEXPERT_NAME[finding.name], value)]
-    if "opacity" in text and state.present:
+    if re.search("opacit(y|ies)", text) and state.present:
         labels.append(("Lung Opacity", 1.0))
     return Statement(text, tuple(labels))
 
@@ -200,6 +204,7 @@ def _slots(state: FindingState, quantified: bool, rng: np.random.Generator) -> d
             "both costophrenic angles" if finding.side == "bilateral" else f"the {finding.side} costophrenic angle"
         ),
         "angle_is": "are" if finding.side == "bilateral" else "is",
+        "bases": "lung bases are" if finding.side == "bilateral" else f"{finding.side} base is",
         "extent": "size" if finding.name in SIZED else "extent",
         "since": since,
         "against": against,

@@ -13,6 +13,7 @@ PLACES = {
     "pleural_effusion": ("left", "lower"),
     "pneumonia": ("left", "mid"),
     "pneumothorax": ("right", "upper"),
+    "atelectasis": ("left", "lower"),
 }
 
 

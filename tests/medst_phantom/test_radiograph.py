@@ -15,6 +15,7 @@ PLACES = {
     "pleural_effusion": ("right", "lower"),
     "pneumonia": ("right", "mid"),
     "pneumothorax": ("right", "upper"),
+    "atelectasis": ("left", "lower"),
 }
 
 
