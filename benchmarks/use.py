@@ -27,7 +27,7 @@ from medst.app.uploads import SHOWN_SIDE, shrink
 from medst.cohort.store import open_cohort
 from medst.encode import image_features
 from medst.use import Model, Study, load, read_picture, stored_picture
-from medst.use.compare import MARGIN, presence_axis, presence_prompts
+from medst.use.compare import DEFAULT_MARGIN, presence_axis, presence_prompts
 
 SEARCHED = (100_000, 1_000_000, 4_000_000)
 CHANGES = {"worsening": ("{} has worsened", "increased {}"), "improving": ("{} has improved", "decreased {}")}
@@ -112,7 +112,8 @@ def progressions(model: Model, demo: Path) -> dict[str, Any]:
         ]
         return round(float(np.mean(each)), 3)
 
-    said = np.where(presence > MARGIN, "worsening", np.where(presence < -MARGIN, "improving", "stable"))
+    margin = DEFAULT_MARGIN if model.margin is None else model.margin.value
+    said = np.where(presence > margin, "worsening", np.where(presence < -margin, "improving", "stable"))
     return {
         "comparisons": len(truth),
         "presence, difference of both studies (compare)": auroc(presence),

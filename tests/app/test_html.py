@@ -93,7 +93,7 @@ def test_the_time_between_studies_is_shown_if_it_is_known(backend: Backend) -> N
 
 def test_a_comparison_and_similar_studies(backend: Backend) -> None:
     opened = backend.open_patient(backend.patients[0][1])
-    html = comparison_html(opened, 0, 1, Progression(EVIL, 0.2, 0.3, 0.5, -0.1, 0.25))
+    html = comparison_html(opened, 0, 1, Progression(EVIL, 0.2, 0.3, 0.5, -0.1, 0.25, 0.05, False))
     assert "<script" not in html
     assert "is <b>worsening</b> from Study 1, " in html
     assert re.findall(r"<td>(\d+) %</td>", html) == ["20", "30", "50"]

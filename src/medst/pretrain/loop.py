@@ -128,6 +128,8 @@ def train(training: Training, progress: Progress | None) -> dict[str, Any]:
             else:
                 end_epoch(training, epoch)
     training.save()
+    if not stop:
+        training.choose_margins()
     training.accelerator.end_training()
     lists = {"damaged_states": training.damaged, "notes": training.notes}
     return {name: value for name, value in lists.items() if value} | {

@@ -17,6 +17,8 @@ from medst.pretrain.checkpoint import RunFolder, TrainedTensors, TrainState, uns
 from medst.pretrain.schedule import Average, make_optimiser
 from medst.pretrain.step import Engine, Step, make_accelerator
 from medst.recipes.settings import Recipe, to_dict
+from medst.use.compare import LEAST_STATEMENTS, choose_margin, stated_between
+from medst.use.model import load
 from medst.weights.trained_on import note_patients
 
 
@@ -161,3 +163,21 @@ class Training:
             patients = note_patients(self.folder.path, self.cohort, complete=not self.recipe.start.checkpoint)
             place = self.folder.path / name
             weights.save(place, model, objective, self.tokenizer, self.recipe, trained_on=patients)
+
+    def choose_margins(self) -> None:
+        """Choose the margin of `compare` on the validation split for `best` and `last`, unless they have one."""
+        models = [self.folder.path / name for name in ("best", "last")]
+        models = [model for model in models if weights.is_model(model) and weights.read_margin(model) is None]
+        if models and self.accelerator.is_main_process:
+            stated = stated_between(self.cohort, "valid")
+            if stated.height < LEAST_STATEMENTS:
+                self.note(
+                    f"the validation reports state {stated.height} changes of findings, and {LEAST_STATEMENTS} are needed "
+                    "to choose the margin of `compare`, which keeps its default"
+                )
+                models = []
+            for model in models:
+                margin = choose_margin(load(model, device=str(self.engine.device)), self.cohort, stated)
+                if margin is not None:
+                    weights.keep_margin(model, margin)
+        self.accelerator.wait_for_everyone()

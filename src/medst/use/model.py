@@ -73,6 +73,8 @@ class Model(
         tokenizer: the one used in training.
         recipe: the settings of the run that trained it, as far as this version knows them.
         fingerprint: sha256 of the weights' file, hexadecimal; a placeholder for a model that was never saved.
+        margin: of `compare`, chosen on the validation patients of the run; None for a model that has none, for which
+            `compare` takes a default.
     """
 
     model: MedST
@@ -80,6 +82,7 @@ class Model(
     tokenizer: PreTrainedTokenizerBase
     recipe: Recipe
     fingerprint: str
+    margin: weights.Margin | None = None
 
     @property
     def crop(self) -> int:
@@ -220,6 +223,8 @@ class Model(
     def compare(self, prior: Images, current: Images, finding: str) -> Progression:
         """How a finding, such as "pleural effusion", changed between two studies; see `medst.use.compare`.
 
+        A model without a margin of its own takes a default, and `margin_is_own` is False.
+
         Raises:
             MedstError: as `encode_image`; or not one study each; or no finding.
 
@@ -231,7 +236,7 @@ class Model(
         if len(before) != 1 or len(after) != 1:
             raise MedstError(f"compare takes one prior and one current study, not {len(before)} and {len(after)}.")
         axis = presence_axis(self.encode_text(presence_prompts(finding)).embedding)
-        return progression(finding, axis, before.embedding[0], after.embedding[0])
+        return progression(finding, axis, before.embedding[0], after.embedding[0], self.margin)
 
     def timeline(
         self, studies: Source | Study | Sequence[Source | Study], phrases: str | Sequence[str] | TextEmbeddings
@@ -263,7 +268,7 @@ class Model(
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        weights.write_files(save_directory, self.model, self.objective, self.tokenizer, self.recipe)
+        weights.write_files(save_directory, self.model, self.objective, self.tokenizer, self.recipe, self.margin)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Model":

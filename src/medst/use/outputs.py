@@ -150,6 +150,8 @@ class Progression:
         improving, stable, worsening: shares that sum to 1; not calibrated probabilities.
         prior: presence of the finding in the earlier study, a difference of cosines from -2 to 2.
         current: presence in the later study.
+        margin: a change below it is called stable.
+        margin_is_own: whether the margin was chosen on the validation patients of the model's run; else it is a default.
     """
 
     finding: str
@@ -158,6 +160,8 @@ class Progression:
     worsening: float
     prior: float
     current: float
+    margin: float
+    margin_is_own: bool
 
     @property
     def change(self) -> float:

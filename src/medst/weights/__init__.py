@@ -4,18 +4,21 @@
 opens. `pretrained` fills a model before training.
 """
 
-from medst.weights.model_folder import build, is_model, read_folder, save, write_files
+from medst.weights.model_folder import Margin, build, is_model, keep_margin, read_folder, read_margin, save, write_files
 from medst.weights.pretrained import load_pretrained
 from medst.weights.released import RELEASED_TOKENIZER, convert, export, read_released, tokenizer_folder
 
 __all__ = [
     "RELEASED_TOKENIZER",
+    "Margin",
     "build",
     "convert",
     "export",
     "is_model",
+    "keep_margin",
     "load_pretrained",
     "read_folder",
+    "read_margin",
     "read_released",
     "save",
     "tokenizer_folder",

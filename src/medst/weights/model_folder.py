@@ -1,9 +1,9 @@
 """A model's own folder: weights as safetensors, config.json, recipe.json and the tokenizer; no pickle anywhere.
 
-`config.json` holds the settings that are needed to use the model: its shape and the crop. `recipe.json` is a record of the
-run that trained it; settings that this version does not know are ignored. `objective.safetensors` holds the two learnt
-weightings of the local loss, which only training needs. `released_unused.safetensors` holds the entries of a converted
-checkpoint that the model does not use, for its export.
+`config.json` holds the settings that are needed to use the model: its shape, the crop and the margin of `compare`.
+`recipe.json` is a record of the run that trained it; settings that this version does not know are ignored.
+`objective.safetensors` holds the two learnt weightings of the local loss, which only training needs.
+`released_unused.safetensors` holds the entries of a converted checkpoint that the model does not use, for its export.
 
 A model is read without drawing weights or copying tensors: it is built on torch's meta device and then given the tensors.
 """
@@ -11,7 +11,7 @@ A model is read without drawing weights or copying tensors: it is built on torch
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -43,9 +43,26 @@ REMEDY = "take another copy of the model folder"
 UNUSED = "released_unused.safetensors"
 PATTERNS = ["*.json", "*.safetensors", "vocab.txt", "README.md"]
 """Files that are fetched of a model on the hub."""
-ModelParts: TypeAlias = tuple[MedST, Objective | None, PreTrainedTokenizerBase, Recipe, str]
-"""The fields of a `medst.Model`, in their order: networks in evaluation mode, tokenizer, recipe and fingerprint."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The margin of `compare` that was chosen on a run's validation patients, see `medst.use.compare.choose_margin`.
+
+    Attributes:
+        value: changes of presence below it count as none.
+        statements: number of changes stated in the reports that it was chosen from.
+        stable: share of them that the reports call stable.
+    """
+
+    value: float
+    statements: int
+    stable: float
+
+
+ModelParts: TypeAlias = tuple[MedST, Objective | None, PreTrainedTokenizerBase, Recipe, str, Margin | None]
+"""The fields of a `medst.Model`, in their order: networks in evaluation mode, tokenizer, recipe, fingerprint and margin."""
 
 
 def build(
@@ -99,7 +116,12 @@ def save(
 
 
 def write_files(
-    folder: Path, model: MedST, objective: Objective | None, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+    folder: Path,
+    model: MedST,
+    objective: Objective | None,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    margin: Margin | None = None,
 ) -> None:
     """Fill a folder; config.json comes last, so that its existence means that the model is complete."""
     tokenizer.save_pretrained(str(folder))
@@ -116,9 +138,26 @@ def write_files(
         "sha256": _digest(to_dict(model.settings), recipe.data.crop),
         "files": digests,
     }
+    config |= {} if margin is None else _margin_entry(config, margin)
     write_json(folder / "config.json", config, indent=2)
     for file in folder.glob("*.safetensors"):  # their library makes them readable by the owner alone
         shutil.copymode(folder / "config.json", file)
+
+
+def keep_margin(folder: Path, margin: Margin) -> None:
+    """Store the margin of `compare` in a model's config.json."""
+    config = read_json(folder / "config.json", REMEDY, {"model": dict, "crop": int})
+    write_json(folder / "config.json", config | _margin_entry(config, margin), indent=2)
+
+
+def _margin_entry(config: dict[str, Any], margin: Margin) -> dict[str, Any]:
+    entry = asdict(margin)
+    return {"margin": entry, "sha256": _digest(config["model"], config["crop"], entry)}
+
+
+def read_margin(folder: Path) -> Margin | None:
+    """The margin of `compare` in a model's config.json; None if it has none."""
+    return _read_config(folder)[2]
 
 
 def is_model(folder: Path) -> bool:
@@ -136,7 +175,7 @@ def read_folder(folder: Path) -> ModelParts:
         remedy = f"; this is a run, give {folder / 'best'}" if is_model(folder / "best") else ""
         needed = "it needs config.json, model.safetensors and a tokenizer"
         raise MedstError(f"{folder}: not a model folder; {needed}{remedy}.")
-    recipe, digests = _read_config(folder)
+    recipe, digests, margin = _read_config(folder)
     tokenizer = load_tokenizer(folder)
     tensors = read_safetensors(folder / "model.safetensors")
     remedy = "put back the tokenizer that was saved with it"
@@ -151,11 +190,11 @@ def read_folder(folder: Path) -> ModelParts:
         if digests.get(name, digest) != digest:  # models of earlier versions have none
             raise MedstError(f"{folder / name} is damaged: it is not what was saved with config.json; {REMEDY}.")
     fingerprint = found["model.safetensors"]
-    return model.eval(), objective.eval() if weightings.is_file() else None, tokenizer, recipe, fingerprint
+    return model.eval(), objective.eval() if weightings.is_file() else None, tokenizer, recipe, fingerprint, margin
 
 
-def _read_config(folder: Path) -> tuple[Recipe, dict[str, str]]:
-    """The settings of a model, and the digests of the files that were saved with config.json.
+def _read_config(folder: Path) -> tuple[Recipe, dict[str, str], Margin | None]:
+    """The settings of a model, the digests of the files that were saved with config.json, and the margin of `compare`.
 
     The settings that are needed to use the model are checked. The rest of the recipe is a record, read as far as possible.
     """
@@ -182,15 +221,27 @@ def _read_config(folder: Path) -> tuple[Recipe, dict[str, str]]:
     wrong = misfit(digests, {str: str}, "files") or next((f"files names {n}" for n in digests if "/" in n), "")
     if wrong:
         raise MedstError(f"{file} is damaged ({wrong}); {REMEDY}.")
-    if config["format"] == FORMAT and config.get("sha256") != _digest(model, crop):
+    entry = config.get("margin")
+    wrong = "" if entry is None else misfit(entry, {"value": float, "statements": int, "stable": float}, "margin")
+    if wrong:
+        raise MedstError(f"{file} is damaged ({wrong}); {REMEDY}.")
+    if config["format"] == FORMAT and config.get("sha256") != _digest(model, crop, entry):
         raise MedstError(f"{file} is damaged: its settings are not those that were saved; {REMEDY}.")
     recipe = _read_record(Recipe, record)
-    return replace(recipe, model=used.model, data=replace(recipe.data, crop=crop)), digests
+    return (
+        replace(recipe, model=used.model, data=replace(recipe.data, crop=crop)),
+        digests,
+        None if entry is None else Margin(**entry),
+    )
 
 
-def _digest(model: dict[str, Any], crop: int) -> str:
-    """Digest of the settings in config.json: a lost one would otherwise get a default, and silently change results."""
-    return sha256(json.dumps([model, crop], sort_keys=True).encode())
+def _digest(model: dict[str, Any], crop: int, margin: dict[str, Any] | None = None) -> str:
+    """Digest of the settings in config.json: a lost one would otherwise get a default, and silently change results.
+
+    The margin counts where there is one: earlier versions wrote none.
+    """
+    settings = [model, crop] if margin is None else [model, crop, margin]
+    return sha256(json.dumps(settings, sort_keys=True).encode())
 
 
 def _read_record(kind: type[T], record: Any) -> T:

@@ -196,7 +196,7 @@ def convert(ckpt: Path, out: Path, *, tokenizer: Path | str | None = None) -> No
         raise MedstError(f"{out} is not empty and does not hold a model; give a new folder.")
     if ckpt.name == "model.safetensors" and is_model(ckpt.parent):
         raise MedstError(f"{ckpt} is a model of medst already; give a released checkpoint.")
-    (model, objective, pieces, recipe, _), entries = read_released(ckpt, tokenizer)
+    (model, objective, pieces, recipe, *_), entries = read_released(ckpt, tokenizer)
     about = {"names": json.dumps(entries.names), "lateral": json.dumps(entries.lateral)}
     with claim(out):
         save(out, model, objective, pieces, recipe, unused=(entries.unused, about))
@@ -211,7 +211,7 @@ def export(folder: Path, ckpt: Path) -> None:
     Raises:
         MedstError: the folder is not a model, or its text encoder uses word order or token types.
     """
-    model, objective, _, recipe, _ = read_folder(folder)
+    model, objective, _, recipe, *_ = read_folder(folder)
     if recipe.model.text.positions or recipe.model.text.token_types:
         raise MedstError(
             f"{folder}: its text encoder uses positions or token types, which the released code can't; "
@@ -263,7 +263,7 @@ def read_released(ckpt: Path, tokenizer: Path | str | None) -> tuple[ModelParts,
     if entries.objective:
         fill(objective, {name: tensor.clone() for name, tensor in entries.objective.items()}, ckpt)
     found = objective.eval() if entries.objective else None
-    return (model.eval(), found, pieces, recipe, sha256(ckpt)), entries
+    return (model.eval(), found, pieces, recipe, sha256(ckpt), None), entries
 
 
 def tokenizer_folder(ckpt: Path, flag: str) -> Path:
