@@ -62,7 +62,8 @@ def main() -> None:
                     5,
                     None,
                 ):
-                    values[row["model"]].append(row["value"])
+                    if row["model"] in values:
+                        values[row["model"]].append(row["value"])
                     if row["model"] == "trained":
                         values["chance"].append(row["chance"])
         table.append({"task": task, "metric": metric, "finding": finding, **values})

@@ -26,6 +26,7 @@ from machine import keep
 from medst import weights
 from medst.cohort.store import Cohort, open_cohort
 from medst.encode import Precision, image_features
+from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import Question
 from medst.evaluate.temporal_image import temporal_image
 from medst.recipes import RECIPES
@@ -88,7 +89,7 @@ def peak_memory(images: int) -> float:
 def changed(model: Path, comparisons: Path) -> dict[str, Any]:
     """What bf16 decides otherwise than fp32."""
     loaded, cohort = load(model, device="cpu"), open_cohort(comparisons)
-    outcomes = [temporal_image(loaded, cohort, Question(precision=p)) for p in ("fp32", "bf16")]
+    outcomes = [temporal_image(ModelSubject(loaded, p), cohort, Question(protocol="paper")) for p in ("fp32", "bf16")]
     said = [[row["predicted"] for row in outcome.predictions] for outcome in outcomes]
     rows = range(len(cohort.images))
     whole, half = (image_features(loaded, cohort, rows, precision=p).embedding for p in ("fp32", "bf16"))

@@ -305,7 +305,7 @@ def _carry_out(run: _Run, threads: int) -> str | None:
             return None
         strict = Question(protocol="strict", bootstrap=False)  # the interval is over seeds, not over patients
         # Leaked patients do not matter here, because all runs have seen the same ones.
-        measure = partial(evaluate, baseline_seeds=(), keep=True, question=strict, leaks="ignore")
+        measure = partial(evaluate, baselines=False, keep=True, question=strict, leaks="ignore")
         for one in run.measured:
             measure(run.folder / "last", one.path, run.results, tasks=one.tasks)
     except (MedstError, RuntimeError, MemoryError) as error:

@@ -15,7 +15,7 @@ import medst
 from medst import weights
 from medst.cohort.store import COLUMNS, Cohort, open_cohort
 from medst.encode import ImageFeatures
-from medst.evaluate import probe, zero_shot
+from medst.evaluate.subjects import ModelSubject
 from medst.files import sha256
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
 from medst.tokenizer import learn_tokenizer
@@ -59,6 +59,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def loaded(model_folder: Path) -> Model:
     return medst.load(model_folder)
+
+
+@pytest.fixture(scope="session")
+def subject(loaded: Model) -> ModelSubject:
+    return ModelSubject(loaded)
 
 
 @dataclass
@@ -143,9 +148,7 @@ def seen(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     rng = np.random.default_rng(1)
     world = rng.normal(size=(48, 8)).astype(np.float32)
     world[:, 0] += 1.6 * (2 * cohort.labelled["label"].to_numpy() - 1)
-    for module in (zero_shot, probe):
-        monkeypatch.setattr(
-            module, "image_features", lambda loaded, cohort, rows, **_: ImageFeatures(*[world[np.asarray(rows)]] * 3)
-        )
-    monkeypatch.setattr(zero_shot, "embed_prompts", lambda loaded, prompts: np.eye(8, dtype=np.float32)[[1, 0]])
+    found = lambda self, cohort, rows, **_: ImageFeatures(*[world[np.asarray(rows)]] * 3)  # noqa: E731
+    monkeypatch.setattr(ModelSubject, "images", found)
+    monkeypatch.setattr(ModelSubject, "prompts", lambda self, prompts: np.eye(8, dtype=np.float32)[[1, 0]])
     return world

@@ -10,21 +10,21 @@ import pytest
 from medst.cohort.store import Cohort
 from medst.evaluate.benchmarks import BENCHMARKS, Benchmark
 from medst.evaluate.runner import evaluate
+from medst.evaluate.subjects import Subject
 from medst.evaluate.summary import headline_rows
 from medst.evaluate.task import ALL, Outcome, Question, Score
-from medst.use import Model
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=list(BENCHMARKS))
 def test_every_entry_has_its_module_and_switches(benchmark: Benchmark) -> None:
-    assert list(inspect.signature(benchmark.task()).parameters) == ["model", "cohort", "question"]
+    assert list(inspect.signature(benchmark.task()).parameters) == ["subject", "cohort", "question"]
     assert all(hasattr(Question(), name) for name in benchmark.switches)
 
 
 def test_a_new_benchmark_is_one_module_and_one_entry(
     model_folder: Path, benchmark_cohort: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def constant(model: Model, cohort: Cohort, question: Question) -> Outcome:
+    def constant(subject: Subject, cohort: Cohort, question: Question) -> Outcome:
         return Outcome([Score("share", ALL, 0.5, None, 3, 0.25)])
 
     def fits(cohort: Cohort, question: Question) -> bool:

@@ -67,14 +67,15 @@ def test_strict_counts_patients_of_pre_training_and_measures_without_them_beside
     )
     rows = rows_of(found)
     beside = {key: value for key, value in rows.items() if key[1].endswith(", unseen patients")}
-    expected = rows_of(evaluate(model_folder, without, None, question=STRICT, baseline_seeds=()))
+    expected = rows_of(evaluate(model_folder, without, None, question=STRICT, baselines=False))
     assert {
         (metric, finding.removesuffix(", unseen patients"), folds, model): value
         for (metric, finding, folds, model), value in beside.items()
         if model == "trained"
     } == expected
-    assert {key[:3] for key in beside if key[3] == "untrained"} == {key[:3] for key in beside if key[3] == "trained"}
-    whole = evaluate(model_folder, benchmark_cohort, None, question=STRICT, baseline_seeds=())
+    for baseline in ("untrained", "thumbnails", "current study alone"):
+        assert {key[:3] for key in beside if key[3] == baseline} == {key[:3] for key in beside if key[3] == "trained"}
+    whole = evaluate(model_folder, benchmark_cohort, None, question=STRICT, baselines=False)
     trained = {key: value for key, value in rows.items() if key not in beside and key[3] == "trained"}
     assert trained == rows_of(whole)
     assert not any("unseen" in finding for _, finding, *_ in rows_of(found, "temporal-text"))  # which names no patient

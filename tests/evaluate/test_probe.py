@@ -14,8 +14,8 @@ from medst.errors import MedstError
 from medst.evaluate import probe as module
 from medst.evaluate.classification import Classification, Split
 from medst.evaluate.probe import draw, probe
+from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import Outcome, Question
-from medst.use import Model
 
 STRICT = Question(protocol="strict")
 
@@ -24,34 +24,34 @@ def values(outcome: Outcome) -> dict[tuple[str, str], float]:
     return {(score.metric, score.finding): score.value for score in outcome.scores}
 
 
-def test_a_class_that_is_missing_is_named(loaded: Model, cohort: Cohort) -> None:
+def test_a_class_that_is_missing_is_named(subject: ModelSubject, cohort: Cohort) -> None:
     without = cohort.labelled.filter((pl.col("split") != "test") | (pl.col("label") == 0))
     with pytest.raises(MedstError, match="split 'test' has no Pneumonia"):
-        probe(loaded, replace(cohort, labelled=without))
+        probe(subject, replace(cohort, labelled=without))
 
 
 def test_patients_of_the_test_split_in_train_are_named_and_refused_in_strict(
-    loaded: Model, cohort: Cohort, seen: np.ndarray
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray
 ) -> None:
     ids = cohort.labelled["patient_id"].to_list()
     ids[40] = ids[3]
     leaky = replace(cohort, labelled=cohort.labelled.with_columns(patient_id=pl.Series(ids)))
-    assert "1 patients of the test split are also in train" in probe(loaded, leaky).warnings[0]
+    assert "1 patients of the test split are also in train" in probe(subject, leaky).warnings[0]
     with pytest.raises(MedstError, match=r"\(p3\); protocol strict does not measure that"):
-        probe(loaded, leaky, STRICT)
+        probe(subject, leaky, STRICT)
 
 
 def test_a_probe_learns_what_can_be_read_and_nothing_from_permuted_labels(
-    loaded: Model, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LINEAR", replace(module.LINEAR, lr=0.05))  # 24 rows are one step an epoch
     question = replace(STRICT, fractions=(1.0,))
-    assert values(probe(loaded, cohort, question))["auroc", "100 %"] > 0.7
+    assert values(probe(subject, cohort, question))["auroc", "100 %"] > 0.7
     areas = []
     for seed in range(8):
         labels = np.random.default_rng(seed).permutation(cohort.labelled["label"].to_numpy())
         permuted = replace(cohort, labelled=cohort.labelled.with_columns(label=labels))
-        areas.append(values(probe(loaded, permuted, replace(question, bootstrap=False)))["auroc", "100 %"])
+        areas.append(values(probe(subject, permuted, replace(question, bootstrap=False)))["auroc", "100 %"])
     assert 0.35 < np.mean(areas) < 0.65
 
 
@@ -62,31 +62,31 @@ def test_the_rows_of_a_share_are_the_released_ones() -> None:
         assert [golden["train"][row] for row in rows] == expected
 
 
-def test_a_share_with_one_class_is_left_out_by_name(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
-    outcome = probe(loaded, cohort, Question(fractions=(0.05, 1.0)))
+def test_a_share_with_one_class_is_left_out_by_name(subject: ModelSubject, cohort: Cohort, seen: np.ndarray) -> None:
+    outcome = probe(subject, cohort, Question(fractions=(0.05, 1.0)))
     assert [left.finding for left in outcome.left_out] == ["5 %"]
     assert {score.finding for score in outcome.scores} == {"100 %"}
     assert outcome.train_rows == {"100 %": 24}
 
 
 def test_a_share_with_one_row_of_a_class_says_how_many_rows_suffice(
-    loaded: Model, cohort: Cohort, seen: np.ndarray
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray
 ) -> None:
     label = cohort.labelled["label"].to_numpy()[:24]
     counts = {size: np.bincount(label[draw(24, size / 24, 42)], minlength=2) for size in range(25)}
     enough = min(size for size, held in counts.items() if held.min() >= 2)
-    outcome = probe(loaded, cohort, Question(fractions=((enough - 1) / 24,)))
+    outcome = probe(subject, cohort, Question(fractions=((enough - 1) / 24,)))
     assert not outcome.scores
     (left,) = outcome.left_out
     normal, pneumonia = counts[enough - 1]
     said = f"{enough - 1} of 24 training rows hold {normal} normal, {pneumonia} Pneumonia; 2 of each are needed: "
     assert left.reason.startswith(said + f"{enough} rows would suffice, --fractions ")
     advised = float(left.reason.rpartition(" ")[2])
-    assert probe(loaded, cohort, Question(fractions=(advised,))).train_rows == {f"{100 * advised:g} %": enough}
+    assert probe(subject, cohort, Question(fractions=(advised,))).train_rows == {f"{100 * advised:g} %": enough}
 
 
 def test_a_label_with_too_few_drawn_rows_is_left_out_and_so_is_the_mean(
-    loaded: Model, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = np.array([[1, 1], [0, 0]] * 20, dtype=np.float32)
     target[:, 1] = 0
@@ -99,10 +99,10 @@ def test_a_label_with_too_few_drawn_rows_is_left_out_and_so_is_the_mean(
         "13 rows would suffice, --fractions 0.325"
     }
     monkeypatch.setattr(module, "read_classification", lambda _: data)
-    few = probe(loaded, cohort, Question(fractions=(0.25,)))
+    few = probe(subject, cohort, Question(fractions=(0.25,)))
     assert [score.finding for score in few.scores] == ["25 % often"]
     assert [left.finding for left in few.left_out] == ["25 % seldom", "25 %"]
-    enough = probe(loaded, cohort, Question(fractions=(0.325,)))
+    enough = probe(subject, cohort, Question(fractions=(0.325,)))
     assert [score.finding for score in enough.scores] == ["32.5 %", "32.5 % often", "32.5 % seldom"]
     assert not enough.left_out
 
@@ -126,11 +126,11 @@ def test_early_stopping_keeps_the_best_weights() -> None:
 
 
 def test_a_probe_whose_validation_loss_is_never_finite_is_refused(
-    loaded: Model, cohort: Cohort, seen: np.ndarray
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray
 ) -> None:
     seen[24:36] = np.nan
     with pytest.raises(MedstError, match="validation loss is nan from the first epoch on"):
-        probe(loaded, cohort, Question(fractions=(1.0,)))
+        probe(subject, cohort, Question(fractions=(1.0,)))
 
 
 def test_a_probe_that_diverges_keeps_the_best_epoch_before() -> None:
@@ -144,8 +144,8 @@ def test_a_probe_that_diverges_keeps_the_best_epoch_before() -> None:
     assert best == 2
 
 
-def test_finetuning_trains_the_encoder_and_leaves_the_model_as_it_was(loaded: Model, cohort: Cohort) -> None:
-    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    outcome = probe(loaded, cohort, Question(fractions=(1.0,), finetune=True))
+def test_finetuning_trains_the_encoder_and_leaves_the_model_as_it_was(subject: ModelSubject, cohort: Cohort) -> None:
+    before = {name: value.clone() for name, value in subject.model.model.state_dict().items()}
+    outcome = probe(subject, cohort, Question(fractions=(1.0,), finetune=True))
     assert 0 <= values(outcome)["auroc", "100 %"] <= 1
-    assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in subject.model.model.state_dict().items())

@@ -13,8 +13,8 @@ from medst.cohort.store import open_cohort
 from medst.errors import MedstError
 from medst.evaluate import retrieval as module
 from medst.evaluate.retrieval import ranks, retrieval
+from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import Question
-from medst.use import Model
 
 
 def slow_ranks(queries: np.ndarray, targets: np.ndarray, report: np.ndarray, groups: np.ndarray) -> dict[int, int]:
@@ -56,7 +56,7 @@ def test_random_embeddings_reach_chance() -> None:
 
 
 def test_a_perfect_model_finds_everything(
-    loaded: Model, write_cohort: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, write_cohort: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = pl.DataFrame(
         {
@@ -71,20 +71,20 @@ def test_a_perfect_model_finds_everything(
     )
     cohort = open_cohort(write_cohort("perfect", "mimic-cxr", pairs=pairs))
     rows = np.eye(12, dtype=np.float32)
-    monkeypatch.setattr(module, "embed_texts", lambda loaded, texts: rows[[int(t.split()[1]) for t in texts]])
+    monkeypatch.setattr(ModelSubject, "texts", lambda self, texts: rows[[int(t.split()[1]) for t in texts]])
     features = type("F", (), {"of": lambda self, tokens: rows, "embedding": rows})()
-    monkeypatch.setattr(module, "image_features", lambda *given, **named: features)
-    outcome = retrieval(loaded, cohort, Question(protocol="strict"))
+    monkeypatch.setattr(ModelSubject, "images", lambda *given, **named: features)
+    outcome = retrieval(subject, cohort, Question(protocol="strict"))
     assert {score.value for score in outcome.scores} == {1.0}
     within = [score for score in outcome.scores if score.finding == "within a patient"]
     assert [score.chance for score in within] == pytest.approx([1 / 3, 1 / 3])
     assert all(score.interval == (1.0, 1.0) for score in outcome.scores)
     assert cohort.pairs is not None
     alone = replace(cohort, pairs=cohort.pairs.with_columns(patient_id=pl.col("study_id")))
-    (left,) = retrieval(loaded, alone).left_out
+    (left,) = retrieval(subject, alone).left_out
     assert (left.finding, left.reason) == ("within a patient", "no patient has two different reports")
 
 
-def test_a_cohort_without_test_pairs_is_refused(loaded: Model, write_cohort: Callable[..., Path]) -> None:
+def test_a_cohort_without_test_pairs_is_refused(subject: ModelSubject, write_cohort: Callable[..., Path]) -> None:
     with pytest.raises(MedstError, match="has no pairs"):
-        retrieval(loaded, open_cohort(write_cohort("none", "rsna")))
+        retrieval(subject, open_cohort(write_cohort("none", "rsna")))

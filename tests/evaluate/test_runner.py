@@ -17,10 +17,14 @@ from medst.evaluate import runner
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.results import read_results
 from medst.evaluate.runner import evaluate
+from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import Outcome, Question, Task
 from medst.evaluate.temporal_text import temporal_text
 from medst.files import claim, is_leftover
 from medst.use import Model
+
+SUBJECTS = {"temporal-image": 7, "temporal-text": 6}
+"""The model, its baselines, two of which are untrained models."""
 
 
 @pytest.fixture(scope="module")
@@ -53,25 +57,32 @@ def test_results_name_their_inputs_and_nothing_of_this_machine(
     assert str(benchmark_cohort.parent) not in text
 
 
-def test_every_trained_number_has_an_untrained_one_on_the_same_rows(results_file: Path) -> None:
+def test_every_trained_number_stands_beside_those_of_its_baselines_on_the_same_rows(results_file: Path) -> None:
     rows = json.loads(results_file.read_text())["results"]
+    models = {row["model"] for row in rows}
     of = {
         model: {(r["task"], r["metric"], r["finding"], r["folds"]): r for r in rows if r["model"] == model}
-        for model in ("trained", "untrained")
+        for model in models
     }
-    assert len(of["trained"]) + len(of["untrained"]) == len(rows)
-    assert of["trained"].keys() == of["untrained"].keys()
     assert {task for task, *_ in of["trained"]} == {"temporal-image", "temporal-text"}
-    for key, row in of["untrained"].items():
-        assert row["seeds"] == [0, 1]
-        assert (row["n"], row["chance"]) == (of["trained"][key]["n"], of["trained"][key]["chance"])
+    assert models == {"trained"}.union(*(BENCHMARKS[task].baselines for task, *_ in of["trained"]))
+    for model in models:
+        expected = [key for key in of["trained"] if model == "trained" or model in BENCHMARKS[key[0]].baselines]
+        assert list(of[model]) == expected
+        for key, row in of[model].items():
+            assert (row["n"], row["chance"]) == (of["trained"][key]["n"], of["trained"][key]["chance"])
+    assert all(row["seeds"] == [0, 1] for row in of["untrained"].values())
     assert any(row["value"] != of["trained"][key]["value"] for key, row in of["untrained"].items())
+    majority = of["majority answer"]["temporal-image", "macro accuracy", "average", 5]
+    assert (majority["value"], majority["std"]) == (pytest.approx(1 / 3, abs=1e-6), 0.0)
 
 
-def test_an_untrained_number_is_the_mean_over_its_models(results_file: Path, loaded: Model, benchmark: Cohort) -> None:
+def test_an_untrained_number_is_the_mean_over_its_models(
+    results_file: Path, subject: ModelSubject, benchmark: Cohort
+) -> None:
     values = [
         next(
-            s.value for s in temporal_text(loaded.untrained(seed), benchmark).scores if s.key == ("auroc", "all", None)
+            s.value for s in temporal_text(subject.untrained(seed), benchmark).scores if s.key == ("auroc", "all", None)
         )
         for seed in (0, 1)
     ]
@@ -92,7 +103,7 @@ def test_one_task_without_baselines_writes_nothing_when_not_asked(model_folder: 
         benchmark_cohort,
         None,
         tasks=("temporal-text",),
-        baseline_seeds=(),
+        baselines=False,
         progress=lambda done, total, note: said.append((done, total, note)),
     )
     assert {row["model"] for row in found["results"]} == {"trained"}
@@ -127,7 +138,7 @@ def test_a_file_is_added_to_and_never_mixed(model_folder: Path, benchmark_cohort
     out = tmp_path / "results.json"
 
     def add(task: str, **options: object) -> dict[str, list[dict[str, object]]]:
-        return evaluate(model_folder, benchmark_cohort, out, tasks=(task,), baseline_seeds=(), **options)  # type: ignore[arg-type]
+        return evaluate(model_folder, benchmark_cohort, out, tasks=(task,), baselines=False, **options)  # type: ignore[arg-type]
 
     text = add("temporal-text")["results"]
     both = add("temporal-image", keep=True)
@@ -176,27 +187,27 @@ def test_a_stopped_evaluation_resumes_and_writes_the_same_bytes(
             evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0, 1), keep=True)
     assert set(json.loads(out.read_text())["details"]) == {"temporal-image/ms-cxr-t"}
     (tmp_path / "results.json.1.part").write_text("{")
-    assert measured == ["temporal-image"] * 3
+    assert measured == ["temporal-image"] * SUBJECTS["temporal-image"]
     measured.clear()
-    for expected in (["temporal-text"] * 3, []):
+    for expected in (["temporal-text"] * SUBJECTS["temporal-text"], []):
         evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0, 1), keep=True)
         assert measured == expected
         assert out.read_bytes() == results_file.read_bytes()
         measured.clear()
-    evaluate(model_folder, benchmark_cohort, out, baseline_seeds=(0,), keep=True)
-    assert measured == ["temporal-image"] * 2 + ["temporal-text"] * 2
+    evaluate(model_folder, benchmark_cohort, out, baselines=False, keep=True)
+    assert measured == ["temporal-image", "temporal-text"]
     evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=(0,))
-    assert measured[4:] == ["temporal-text"] * 2
+    assert measured[2:] == ["temporal-text"] * (SUBJECTS["temporal-text"] - 1)
 
 
 def test_results_of_another_numerics_version_are_not_taken_for_results_of_this_one(
     model_folder: Path, benchmark_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "results.json"
-    evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=())
+    evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baselines=False)
     monkeypatch.setattr(runner, "NUMERICS", runner.NUMERICS + 1)
     with pytest.raises(MedstError, match=r"another version of medst's numerics; give another --out, or --replace"):
-        evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=(), keep=True)
+        evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baselines=False, keep=True)
 
 
 def test_what_can_not_be_measured_is_recorded_while_the_others_continue(
@@ -206,7 +217,7 @@ def test_what_can_not_be_measured_is_recorded_while_the_others_continue(
     few = write_cohort("few", "ms-cxr-t", comparisons=benchmark.comparisons, sentences=benchmark.sentences[:4])
     out = tmp_path / "results.json"
     for _ in range(2):
-        found = evaluate(model_folder, few, out, baseline_seeds=(), keep=True)
+        found = evaluate(model_folder, few, out, baselines=False, keep=True)
         assert json.loads(out.read_text()) == found
         assert {row["task"] for row in found["results"]} == {"temporal-image"}
         (left,) = (row for row in found["left_out"] if row["task"] == "temporal-text")
@@ -214,10 +225,10 @@ def test_what_can_not_be_measured_is_recorded_while_the_others_continue(
         assert left["reason"].startswith("few: too few sentences for temporal-text (10 folds need 10 pairs")
         assert str(tmp_path) not in out.read_text()
     with pytest.raises(MedstError, match="too few sentences"):
-        evaluate(model_folder, few, out, tasks=("temporal-text",), baseline_seeds=(), keep=True)
+        evaluate(model_folder, few, out, tasks=("temporal-text",), baselines=False, keep=True)
     nothing = write_cohort("nothing", "ms-cxr-t", sentences=benchmark.sentences[:4])
     with pytest.raises(MedstError, match=r"^Nothing could be measured \(temporal-text on ms-cxr-t: nothing: too few"):
-        evaluate(model_folder, nothing, tmp_path / "none.json", baseline_seeds=())
+        evaluate(model_folder, nothing, tmp_path / "none.json", baselines=False)
     assert json.loads((tmp_path / "none.json").read_text())["left_out"]
 
 
@@ -251,7 +262,7 @@ def test_the_terminal_names_what_was_not_measured_and_resumes(
 ) -> None:  # fmt: skip
     assert benchmark.sentences is not None
     few = write_cohort("few", "ms-cxr-t", comparisons=benchmark.comparisons, sentences=benchmark.sentences[:4])
-    words = ["evaluate", "all", str(model_folder), str(few), "--out", str(tmp_path / "r.json"), "--untrained", "0"]
+    words = ["evaluate", "all", str(model_folder), str(few), "--out", str(tmp_path / "r.json"), "--no-baselines"]
     main(words)
     said = capsys.readouterr().out
     assert "Not measured: temporal-text ms-cxr-t, all: few: too few sentences for temporal-text" in said
@@ -276,10 +287,11 @@ def test_the_page_on_results_json_has_a_line_for_every_key(
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     named = [set(re.findall(r"^\|.*?\|", part, re.MULTILINE)) for part in page.split("\n## ")[1:]]
-    head, rows, details = ({key for cell in cells for key in re.findall(r"`(\w+)`", cell)} for cells in named)
+    head, rows, leads, details = ({key for cell in cells for key in re.findall(r"`(\w+)`", cell)} for cells in named)
     question = Question(protocol="strict", fractions=(1.0,), bootstrap=False)
     found = evaluate(model_folder, [cohort.path, benchmark_cohort], None, question=question, baseline_seeds=(0,))
     assert {row["task"] for row in found["results"]} == {"zero-shot", "probe", "temporal-image", "temporal-text"}
     assert found.keys() == head
     assert all(row.keys() == rows for row in found["results"])
+    assert all(row.keys() == leads for row in found["leads"])
     assert set().union(*found["details"].values()) == details

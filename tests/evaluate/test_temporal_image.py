@@ -16,6 +16,7 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.encode import ImageFeatures
 from medst.errors import MedstError
 from medst.evaluate import temporal_image as module
+from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import Question
 from medst.evaluate.temporal_image import (
     PROGRESSIONS,
@@ -24,7 +25,6 @@ from medst.evaluate.temporal_image import (
     cross_validate_strictly,
     temporal_image,
 )
-from medst.use import Model
 
 STRICT = Question(protocol="strict")
 
@@ -74,14 +74,14 @@ def test_permuted_labels_give_about_chance() -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the model: a random embedding for each image."""
     world = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32)
-    seen = lambda loaded, cohort, rows, **_: ImageFeatures(*[world[np.asarray(rows)]] * 3)  # noqa: E731
-    monkeypatch.setattr(module, "image_features", seen)
+    seen = lambda self, cohort, rows, **_: ImageFeatures(*[world[np.asarray(rows)]] * 3)  # noqa: E731
+    monkeypatch.setattr(ModelSubject, "images", seen)
 
 
 def test_the_feature_is_the_current_embedding_then_the_previous_one(
-    loaded: Model, benchmark: Cohort, seen: None, monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, benchmark: Cohort, seen: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = module.image_features(loaded, benchmark, range(48)).embedding
+    world = subject.images(benchmark, range(48)).embedding
     given: list[np.ndarray] = []
 
     def spy(features: np.ndarray, classes: np.ndarray, folds: int, swapped: np.ndarray) -> module.CrossValidated:
@@ -89,15 +89,17 @@ def test_the_feature_is_the_current_embedding_then_the_previous_one(
         return cross_validate(features, classes, folds, SEEDS, swapped)
 
     monkeypatch.setattr(module, "cross_validate", spy)
-    temporal_image(loaded, benchmark)
+    temporal_image(subject, benchmark)
     edema = benchmark.comparisons.filter(finding="edema")
     np.testing.assert_array_equal(given[0][:, :5], world[edema["current"].to_numpy()])
     np.testing.assert_array_equal(given[0][:, 5:], world[edema["previous"].to_numpy()])
     np.testing.assert_array_equal(given[1], np.roll(given[0], 5, axis=1))
 
 
-def test_chance_average_confusion_and_predictions_belong_together(loaded: Model, benchmark: Cohort, seen: None) -> None:
-    outcome = temporal_image(loaded, benchmark)
+def test_chance_average_confusion_and_predictions_belong_together(
+    subject: ModelSubject, benchmark: Cohort, seen: None
+) -> None:
+    outcome = temporal_image(subject, benchmark)
     scores = by_key(outcome)
     assert scores["accuracy", "edema", 5].chance == 14 / 37
     assert scores["macro accuracy", "edema", 10].chance == pytest.approx(1 / 3)
@@ -118,10 +120,10 @@ def test_chance_average_confusion_and_predictions_belong_together(loaded: Model,
 
 
 def test_too_small_classes_leave_a_finding_out_by_name(
-    loaded: Model, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+    subject: ModelSubject, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
 ) -> None:
     table = make_comparisons(edema=(12, 12, 12), consolidation=(4, 20, 20), pneumonia=(7, 20, 20))
-    outcome = temporal_image(loaded, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)))
+    outcome = temporal_image(subject, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)))
     assert [(left.finding, left.folds) for left in outcome.left_out] == [
         ("consolidation", 5), ("consolidation", 10), ("pneumonia", 10)
     ]  # fmt: skip
@@ -134,17 +136,17 @@ def test_too_small_classes_leave_a_finding_out_by_name(
 
 
 def test_a_missing_class_in_every_finding_is_refused_with_its_counts(
-    loaded: Model, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+    subject: ModelSubject, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
 ) -> None:
     cohort = open_cohort(write_cohort("none", "ms-cxr-t", comparisons=make_comparisons(edema=(12, 0, 12))))
     with pytest.raises(MedstError, match=r"edema: 5 folds need 5 rows .* 12 improving, 0 stable, 12 worsening"):
-        temporal_image(loaded, cohort)
+        temporal_image(subject, cohort)
 
 
-def test_a_cohort_without_comparisons_is_refused(loaded: Model, benchmark: Cohort) -> None:
+def test_a_cohort_without_comparisons_is_refused(subject: ModelSubject, benchmark: Cohort) -> None:
     other = replace(benchmark, comparisons=None, meta=benchmark.meta | {"dataset": "mimic-cxr"})
     with pytest.raises(MedstError, match="no comparisons: it is a mimic-cxr cohort"):
-        temporal_image(loaded, other)
+        temporal_image(subject, other)
 
 
 def of_patients(rng: np.random.Generator, patients: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -177,19 +179,21 @@ def test_strict_learns_what_is_there_whatever_its_scale_and_swaps_it() -> None:
     assert (found.swapped == module.MIRROR[found.predicted]).mean() > 0.97
 
 
-def test_permuted_labels_give_chance_in_strict(loaded: Model, benchmark: Cohort, seen: None) -> None:
+def test_permuted_labels_give_chance_in_strict(subject: ModelSubject, benchmark: Cohort, seen: None) -> None:
     rng = np.random.default_rng(5)
     found = []
     for _ in range(4):
         order = rng.permutation(benchmark.comparisons["progression"].to_numpy())
         permuted = replace(benchmark, comparisons=benchmark.comparisons.with_columns(progression=pl.Series(order)))
-        outcome = temporal_image(loaded, permuted, Question(protocol="strict", bootstrap=False))
+        outcome = temporal_image(subject, permuted, Question(protocol="strict", bootstrap=False))
         found.append(by_key(outcome)["macro accuracy", "average", 5].value)
     assert 0.22 < np.mean(found) < 0.44
 
 
-def test_strict_reports_intervals_and_the_recall_of_each_class(loaded: Model, benchmark: Cohort, seen: None) -> None:
-    outcome = temporal_image(loaded, benchmark, Question(protocol="strict"))
+def test_strict_reports_intervals_and_the_recall_of_each_class(
+    subject: ModelSubject, benchmark: Cohort, seen: None
+) -> None:
+    outcome = temporal_image(subject, benchmark, Question(protocol="strict"))
     scores = by_key(outcome)
     for metric in ("accuracy", "macro accuracy", "swap consistency"):
         for finding in ("edema", "pneumothorax", "average"):
@@ -200,45 +204,47 @@ def test_strict_reports_intervals_and_the_recall_of_each_class(loaded: Model, be
 
 
 def test_strict_needs_as_many_patients_as_folds(
-    loaded: Model, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+    subject: ModelSubject, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
 ) -> None:
     table = make_comparisons(edema=(12, 12, 12), pneumonia=(12, 12, 12))
     one = pl.when((pl.col("finding") == "pneumonia") & (pl.col("progression") == "stable"))
     table = table.with_columns(patient_id=one.then(pl.lit("p0")).otherwise("patient_id"))
-    outcome = temporal_image(loaded, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)), STRICT)
+    outcome = temporal_image(subject, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)), STRICT)
     assert [left.finding for left in outcome.left_out] == ["pneumonia"]
     assert "patients of each progression" in outcome.left_out[0].reason
 
 
 @pytest.mark.parametrize(("features", "width"), [("concat", 16), ("difference", 8), ("both", 24)])
-def test_features_and_tokens_follow_the_question(features: str, width: int, loaded: Model, benchmark: Cohort) -> None:
+def test_features_and_tokens_follow_the_question(
+    features: str, width: int, subject: ModelSubject, benchmark: Cohort
+) -> None:
     table = benchmark.comparisons
     question = Question(features=features)  # type: ignore[arg-type]
-    now, swapped = module.features_of(loaded, benchmark, table, question)
+    now, swapped = module.features_of(subject, benchmark, table, question)
     assert now.shape == (table.height, width)
     if features == "difference":
         np.testing.assert_allclose(now, -swapped)
-    patches, _ = module.features_of(loaded, benchmark, table, replace(question, tokens="patches"))
+    patches, _ = module.features_of(subject, benchmark, table, replace(question, tokens="patches"))
     assert np.abs(patches - now).max() > 1e-3
-    assert module.features_of(loaded, benchmark, table, replace(question, tokens="both"))[0].shape[1] == 2 * width
+    assert module.features_of(subject, benchmark, table, replace(question, tokens="both"))[0].shape[1] == 2 * width
 
 
 def test_laterals_are_looked_up_in_the_cohort_with_pairs(
-    loaded: Model, benchmark: Cohort, benchmark_cohort: Path, phantom_cohort: Path, phantom_comparisons: Path
+    subject: ModelSubject, benchmark: Cohort, benchmark_cohort: Path, phantom_cohort: Path, phantom_comparisons: Path
 ) -> None:
     cohort, source = open_cohort(phantom_comparisons), open_cohort(phantom_cohort)
     assert cohort.comparisons is not None
     assert source.pairs is not None
     table, pairs = cohort.comparisons[:6], source.pairs
-    now, _ = module.features_of(loaded, cohort, table, Question(laterals=phantom_cohort))
+    now, _ = module.features_of(subject, cohort, table, Question(laterals=phantom_cohort))
     rows = [source.image_table["image_id"].to_list().index(cohort.image_table["image_id"][i]) for i in table["current"]]
     laterals = [pairs.filter(frontal=row)["lateral"][0] for row in rows]
     assert None in laterals
     assert any(lateral is not None for lateral in laterals)
     given = [-1 if lateral is None else lateral for lateral in laterals]
-    expected = module.image_features(loaded, source, rows, laterals=given).embedding
+    expected = subject.images(source, rows, laterals=given).embedding
     np.testing.assert_array_equal(now[:, : expected.shape[1]], expected)
     with pytest.raises(MedstError, match=r"does not have .* of the images of .*; give the cohort that the comparisons"):
-        module.features_of(loaded, benchmark, benchmark.comparisons[:3], Question(laterals=phantom_cohort))
+        module.features_of(subject, benchmark, benchmark.comparisons[:3], Question(laterals=phantom_cohort))
     with pytest.raises(MedstError, match="has no pairs: it is a ms-cxr-t cohort; the lateral views"):
-        module.features_of(loaded, cohort, table, Question(laterals=benchmark_cohort))
+        module.features_of(subject, cohort, table, Question(laterals=benchmark_cohort))

@@ -15,10 +15,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate import intervals
-from medst.evaluate import temporal_text as module
+from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import Question
 from medst.evaluate.temporal_text import best_threshold, clusters, temporal_text, thresholded
-from medst.use import Model
 
 
 @settings(max_examples=100, deadline=None)
@@ -52,21 +51,21 @@ def test_without_signal_the_released_threshold_is_above_chance_and_the_honest_on
 
 
 def test_identical_embeddings_give_an_area_of_one_half(
-    loaded: Model, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = np.random.default_rng(0).normal(size=8).astype(np.float32)
-    monkeypatch.setattr(module, "embed_texts", lambda loaded, texts: np.tile(same, (len(texts), 1)))
-    scores = {score.key: score for score in temporal_text(loaded, benchmark).scores}
+    monkeypatch.setattr(ModelSubject, "texts", lambda self, texts: np.tile(same, (len(texts), 1)))
+    scores = {score.key: score for score in temporal_text(subject, benchmark).scores}
     assert scores["auroc", "all", None].value == 0.5
 
 
 def test_the_area_is_that_of_the_cosine_with_paraphrases_on_top(
-    loaded: Model, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(2 * benchmark.sentences.height, 8)).astype(np.float32)
-    monkeypatch.setattr(module, "embed_texts", lambda loaded, texts: rows)
-    scores = {score.key: score for score in temporal_text(loaded, benchmark).scores}
+    monkeypatch.setattr(ModelSubject, "texts", lambda self, texts: rows)
+    scores = {score.key: score for score in temporal_text(subject, benchmark).scores}
     first, second = np.split(rows.astype(np.float64), 2)
     for subset in ("RadGraph", "swaps", "all"):
         among = [subset in ("all", name) for name in benchmark.sentences["subset"]]
@@ -78,17 +77,17 @@ def test_the_area_is_that_of_the_cosine_with_paraphrases_on_top(
 
 
 def test_sentences_are_cleaned_as_reports_are_but_single_words_stay(
-    loaded: Model, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[str] = []
 
-    def spy(loaded: Model, texts: list[str]) -> np.ndarray:
+    def spy(self: ModelSubject, texts: list[str]) -> np.ndarray:
         given.extend(texts)
         return np.ones((len(texts), 8), dtype=np.float32)
 
-    monkeypatch.setattr(module, "embed_texts", spy)
+    monkeypatch.setattr(ModelSubject, "texts", spy)
     texts = benchmark.sentences.with_columns(sentence_1=pl.lit("Edema. LARGER\neffusion, 2. Stable!"))
-    temporal_text(loaded, replace(benchmark, sentences=texts))
+    temporal_text(subject, replace(benchmark, sentences=texts))
     assert given[0] == "edema larger effusion stable"
     assert len(given) == 2 * texts.height
 
@@ -125,10 +124,10 @@ def in_squares(count: int, rng: np.random.Generator) -> tuple[pl.DataFrame, dict
 
 
 def test_pairs_that_share_sentences_are_drawn_and_dealt_out_together(
-    loaded: Model, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, benchmark: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, vectors = in_squares(30, np.random.default_rng(0))
-    monkeypatch.setattr(module, "embed_texts", lambda loaded, texts: np.stack([vectors[text] for text in texts]))
+    monkeypatch.setattr(ModelSubject, "texts", lambda self, texts: np.stack([vectors[text] for text in texts]))
     drawn, dealt = [], []
     monkeypatch.setattr(intervals, "bootstrap", lambda statistic, names: drawn.append(names.tolist()) or (0.0, 1.0))
     real = StratifiedGroupKFold.split
@@ -139,16 +138,16 @@ def test_pairs_that_share_sentences_are_drawn_and_dealt_out_together(
             yield train, test
 
     monkeypatch.setattr(StratifiedGroupKFold, "split", split)
-    outcome = temporal_text(loaded, replace(benchmark, sentences=table), Question(protocol="strict"))
+    outcome = temporal_text(subject, replace(benchmark, sentences=table), Question(protocol="strict"))
     assert drawn[0] == np.repeat(np.arange(30), 4).tolist()
     assert len(dealt) == 20  # ten folds for the subset, ten for all
     assert not any(train & test for train, test in dealt)
     assert {score.metric for score in outcome.scores} == {"auroc", "accuracy"}
 
 
-def test_too_few_clusters_leave_the_accuracy_out_but_not_the_area(loaded: Model, benchmark: Cohort) -> None:
+def test_too_few_clusters_leave_the_accuracy_out_but_not_the_area(subject: ModelSubject, benchmark: Cohort) -> None:
     shared = benchmark.sentences.with_columns(sentence_1=pl.lit("The same sentence for all."))
-    outcome = temporal_text(loaded, replace(benchmark, sentences=shared), Question(protocol="strict"))
+    outcome = temporal_text(subject, replace(benchmark, sentences=shared), Question(protocol="strict"))
     assert {score.metric for score in outcome.scores} == {"auroc"}
     assert all(score.interval is None for score in outcome.scores)
     assert "10 clusters of pairs that share sentences of each category, it has 1 with contradictions" in (
@@ -156,16 +155,16 @@ def test_too_few_clusters_leave_the_accuracy_out_but_not_the_area(loaded: Model,
     )
 
 
-def test_a_small_subset_is_left_out_by_name(loaded: Model, benchmark: Cohort) -> None:
+def test_a_small_subset_is_left_out_by_name(subject: ModelSubject, benchmark: Cohort) -> None:
     table = benchmark.sentences
     few = pl.concat([table.filter(subset="swaps"), table.filter(subset="RadGraph").head(12)])
-    outcome = temporal_text(loaded, replace(benchmark, sentences=few))
+    outcome = temporal_text(subject, replace(benchmark, sentences=few))
     assert [left.finding for left in outcome.left_out] == ["RadGraph"]
     assert {score.finding for score in outcome.scores} == {"swaps", "all"}
 
 
-def test_too_few_sentences_or_none_are_refused(loaded: Model, benchmark: Cohort) -> None:
+def test_too_few_sentences_or_none_are_refused(subject: ModelSubject, benchmark: Cohort) -> None:
     with pytest.raises(MedstError, match="too few sentences"):
-        temporal_text(loaded, replace(benchmark, sentences=benchmark.sentences.head(6)))
+        temporal_text(subject, replace(benchmark, sentences=benchmark.sentences.head(6)))
     with pytest.raises(MedstError, match="no sentences: it is a ms-cxr-t cohort"):
-        temporal_text(loaded, replace(benchmark, sentences=None))
+        temporal_text(subject, replace(benchmark, sentences=None))

@@ -16,9 +16,9 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate import zero_shot as module
 from medst.evaluate.runner import evaluate
+from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import Outcome, Question
 from medst.evaluate.zero_shot import balanced_threshold, calibration_error, perfect_calibration, zero_shot
-from medst.use import Model
 
 STRICT = Question(protocol="strict")
 
@@ -27,18 +27,22 @@ def values(outcome: Outcome) -> dict[tuple[str, str], float]:
     return {(score.metric, score.finding): score.value for score in outcome.scores}
 
 
-def test_zero_shot_as_released_agrees_with_scikit_learn(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
+def test_zero_shot_as_released_agrees_with_scikit_learn(
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray
+) -> None:
     label, score = cohort.labelled["label"].to_numpy()[36:], (seen[:, 0] - seen[:, 1])[36:]
-    found = values(zero_shot(loaded, cohort))
+    found = values(zero_shot(subject, cohort))
     assert found["accuracy", "all"] == pytest.approx(accuracy_score(label, score > 0))
     assert found["f1", "all"] == pytest.approx(f1_score(label, score > 0))
     assert found["auroc of decisions", "all"] == pytest.approx(roc_auc_score(label, score > 0))
     assert found["auroc", "all"] == pytest.approx(roc_auc_score(label, score))
 
 
-def test_strict_chooses_the_threshold_on_the_validation_split(loaded: Model, cohort: Cohort, seen: np.ndarray) -> None:
+def test_strict_chooses_the_threshold_on_the_validation_split(
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray
+) -> None:
     label, score = cohort.labelled["label"].to_numpy(), (seen[:, 0] - seen[:, 1]).astype(np.float64)
-    outcome = zero_shot(loaded, cohort, STRICT)
+    outcome = zero_shot(subject, cohort, STRICT)
     found = values(outcome)
     assert found["average precision", "all"] == pytest.approx(average_precision_score(label[36:], score[36:]))
     valid, valid_score = label[24:36], score[24:36]
@@ -53,7 +57,7 @@ def test_strict_chooses_the_threshold_on_the_validation_split(loaded: Model, coh
     flipped = cohort.labelled.with_columns(
         label=pl.when(pl.col("split") == "test").then(1 - pl.col("label")).otherwise("label")
     )
-    other = values(zero_shot(loaded, replace(cohort, labelled=flipped), STRICT))
+    other = values(zero_shot(subject, replace(cohort, labelled=flipped), STRICT))
     assert other["accuracy", "all"] == pytest.approx(1 - found["accuracy", "all"])
 
 
@@ -94,9 +98,9 @@ def test_a_perfect_model_has_the_calibration_error_that_its_rows_give_it() -> No
 
 
 def test_the_calibration_error_stands_beside_that_of_a_perfect_model(
-    loaded: Model, cohort: Cohort, seen: np.ndarray
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray
 ) -> None:
-    outcome = zero_shot(loaded, cohort, STRICT)
+    outcome = zero_shot(subject, cohort, STRICT)
     (score,) = [score for score in outcome.scores if score.metric == "calibration error"]
     mean, highest = outcome.perfect_calibration["all"]
     by_hand = sum(rows * abs(said - true) for said, true, rows in outcome.calibration["all"]) / 12
@@ -105,10 +109,10 @@ def test_the_calibration_error_stands_beside_that_of_a_perfect_model(
     assert 0 < mean < highest < 1
 
 
-def test_prompts_come_from_a_file_or_are_refused(loaded: Model, cohort: Cohort, tmp_path: Path) -> None:
+def test_prompts_come_from_a_file_or_are_refused(subject: ModelSubject, cohort: Cohort, tmp_path: Path) -> None:
     file = tmp_path / "prompts.json"
     file.write_text(json.dumps({"normal": ["clear lungs"], "Pneumonia": ["an opacity", "pneumonia"]}))
-    assert len(values(zero_shot(loaded, cohort, Question(prompts=file)))) == 4
+    assert len(values(zero_shot(subject, cohort, Question(prompts=file)))) == 4
     for content, said in (
         ('{"normal": ["x"]}', "no prompts for Pneumonia"),
         ('{"edema": ["x"]}', "no class edema"),
@@ -117,10 +121,10 @@ def test_prompts_come_from_a_file_or_are_refused(loaded: Model, cohort: Cohort, 
     ):
         file.write_text(content)
         with pytest.raises(MedstError, match=said):
-            zero_shot(loaded, cohort, Question(prompts=file))
+            zero_shot(subject, cohort, Question(prompts=file))
     three = replace(cohort, meta=cohort.meta | {"classes": ["a", "b", "c"]})
     with pytest.raises(MedstError, match="--prompts FILE"):
-        zero_shot(loaded, three)
+        zero_shot(subject, three)
 
 
 @pytest.mark.parametrize(
@@ -157,22 +161,22 @@ def test_a_bad_prompts_file_ends_every_evaluation_in_a_sentence(
     assert not (tmp_path / "results.json").exists()
 
 
-def test_a_class_that_is_missing_is_named(loaded: Model, cohort: Cohort) -> None:
+def test_a_class_that_is_missing_is_named(subject: ModelSubject, cohort: Cohort) -> None:
     without = cohort.labelled.filter((pl.col("split") != "test") | (pl.col("label") == 0))
     with pytest.raises(MedstError, match="split 'test' has no Pneumonia"):
-        zero_shot(loaded, replace(cohort, labelled=without))
+        zero_shot(subject, replace(cohort, labelled=without))
 
 
 def test_several_classes_are_decided_by_the_highest_score(
-    loaded: Model, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    subject: ModelSubject, cohort: Cohort, seen: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label = np.random.default_rng(5).integers(0, 3, 48)
     label[36:39] = (0, 1, 2)
     three = replace(cohort, labelled=cohort.labelled.with_columns(label=pl.Series(label)))
     three = replace(three, meta=cohort.meta | {"classes": ["a", "b", "c"]})
     monkeypatch.setattr(module, "prompts_for", lambda *_: {})
-    monkeypatch.setattr(module, "embed_prompts", lambda *_: np.eye(8, dtype=np.float32)[:3])
-    outcome = zero_shot(loaded, three)
+    monkeypatch.setattr(ModelSubject, "prompts", lambda *_: np.eye(8, dtype=np.float32)[:3])
+    outcome = zero_shot(subject, three)
     found, score = values(outcome), seen[36:, :3]
     assert found["accuracy", "all"] == pytest.approx(accuracy_score(label[36:], score.argmax(1)))
     assert found["macro accuracy", "all"] == pytest.approx(balanced_accuracy_score(label[36:], score.argmax(1)))

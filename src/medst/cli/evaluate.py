@@ -26,12 +26,13 @@ def evaluate(
     /,
     question: Annotated[Question, arg(name="")] = PAPER,
     untrained: int = 3,
+    baselines: bool = True,
     leaks: Literal["warn", "refuse"] = "warn",
     cache: bool = True,
     out: Path | None = None,
     replace_all: Annotated[bool, arg(name="replace")] = False,
 ) -> None:
-    """Measure a model, and untrained ones of its shape, on benchmarks.
+    """Measure a model, and the baselines that it has to beat, on benchmarks.
 
     Results are written after every benchmark, and the same command resumes: it does not repeat what the file holds. `all`
     runs every benchmark that the cohorts support; one that can't be measured is named, and the others continue.
@@ -41,7 +42,8 @@ def evaluate(
         model: folder of a model, for instance RUN/best.
         cohorts: one or several, one per data set.
         question: how to measure.
-        untrained: number of untrained models to measure too.
+        untrained: number of untrained models among the baselines.
+        baselines: measure what a model has to beat, on the same rows.
         leaks: if the model was pre-trained on patients of a benchmark: warn, and under protocol strict also report numbers
             without their rows; or refuse, also if nobody recorded whom the model was pre-trained on.
         cache: keep image features in the folder features next to MODEL, so that they are computed once.
@@ -69,6 +71,7 @@ def evaluate(
             out,
             tasks=None if task == "all" else (task,),
             question=replace(question, cache=model.parent / "features" if cache else None),
+            baselines=baselines,
             baseline_seeds=tuple(range(untrained)),
             keep=not replace_all,
             leaks=leaks,

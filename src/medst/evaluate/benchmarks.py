@@ -22,6 +22,7 @@ class Benchmark:
         asks: the question that it answers.
         headline: the metric that stands for it on pages and in the terminal.
         chance: what a guess reaches in that metric.
+        baselines: names of what stands beside a subject: of `subjects.BASELINES`, or of `leads.GUESSES`.
         switches: fields of `Question` that it alone depends on.
         names_patients: whether its rows name patients, who may have been in pre-training.
     """
@@ -31,6 +32,7 @@ class Benchmark:
     asks: str
     headline: str
     chance: str
+    baselines: tuple[str, ...] = ("untrained",)
     switches: tuple[str, ...] = ()
     names_patients: bool = True
 
@@ -54,6 +56,7 @@ _ALL = (
         asks="from two images of a patient: has a finding improved, stayed or worsened?",
         headline="macro accuracy",
         chance="1/3",
+        baselines=("majority answer", "thumbnails", "current study alone", "prior study alone", "untrained"),
         switches=("laterals",),
     ),
     Benchmark(
@@ -62,6 +65,7 @@ _ALL = (
         asks="do two sentences state the same change, or opposite ones?",
         headline="auroc",
         chance="0.5",
+        baselines=("majority answer", "token overlap", "tf-idf", "untrained"),
         names_patients=False,
     ),
     Benchmark(
@@ -70,6 +74,7 @@ _ALL = (
         asks="which class's prompts are nearest to the image?",
         headline="auroc",
         chance="0.5",
+        baselines=("chance", "untrained"),
     ),
     Benchmark(
         "probe",
@@ -77,6 +82,7 @@ _ALL = (
         asks="what do 1, 10 and 100 % of the labels teach a linear layer, or with `--finetune` the image encoder too?",
         headline="auroc",
         chance="0.5",
+        baselines=("majority answer", "thumbnails", "untrained"),
         switches=("fractions",),
     ),
     Benchmark(
@@ -85,6 +91,7 @@ _ALL = (
         asks="which report belongs to this image, among all and among this patient's, and the other way round?",
         headline="image to report R@1",
         chance="that of a random order",
+        baselines=("random order", "untrained"),
     ),
 )
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}

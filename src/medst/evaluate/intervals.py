@@ -40,9 +40,10 @@ def scored(
     """
     even = np.ones(len(np.asarray(drawn)))
     found = np.array([statistic(even) for statistic in statistics]) if values is None else np.asarray(values)
-    interval = bootstrap(mean_of(statistics), drawn) if question.intervals else None
-    std = deviation(found) if len(seeds) > 1 else None
-    return Score(metric, finding, float(found.mean()), std, n or len(even), chance, folds, tuple(seeds), interval)
+    mean = mean_of(statistics)
+    interval = bootstrap(mean, drawn) if question.intervals else None
+    std, counted = deviation(found) if len(seeds) > 1 else None, n or len(even)
+    return Score(metric, finding, float(found.mean()), std, counted, chance, folds, tuple(seeds), interval, mean, drawn)
 
 
 def deviation(values: ArrayLike) -> float:

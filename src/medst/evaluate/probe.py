@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from medst.batch import crop_and_scale
 from medst.cohort.store import Cohort
-from medst.encode import BATCH, centre_crop, image_features
+from medst.encode import BATCH, centre_crop
 from medst.errors import MedstError
 from medst.evaluate.classification import Classification, Split, read_classification
 from medst.evaluate.intervals import Ranked, Statistic, accuracy, macro_accuracy, mean_of, scored
 from medst.evaluate.leaks import shared_patients
+from medst.evaluate.subjects import ModelSubject, Subject
 from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
 from medst.use import Model
 
@@ -56,8 +57,8 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.labelled is not None or (pairs is not None and pairs["labels"].null_count() < pairs.height)
 
 
-def probe(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Measure a model. Findings are shares of the training rows, followed by the label where there are several.
+def probe(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a subject. Findings are shares of the training rows, followed by the label where there are several.
 
     Raises:
         MedstError: there are no labels, a split or class is missing, the validation loss is never finite, or, under
@@ -68,7 +69,9 @@ def probe(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
     outcome.warnings += shared_patients(cohort, ("train", "valid"), refuse=question.protocol == "strict")
     outcome.left_out += [LeftOut(name, 0, reason) for name, reason in data.left_out.items()]
     learn: Callable[[Split, int], np.ndarray] = (
-        partial(_finetuned, model, cohort, data) if question.finetune else _Linear(model, cohort, data, question)
+        partial(_finetuned, _model_of(subject), cohort, data)
+        if question.finetune
+        else _Linear(subject, cohort, data, question)
     )
     train_split, test, seeds = data.splits["train"], data.splits["test"], SEEDS[question.protocol]
     for fraction in question.fractions:
@@ -127,6 +130,12 @@ def _lacking(data: Classification, fraction: float, seeds: Sequence[int]) -> dic
     return lacking
 
 
+def _model_of(subject: Subject) -> Model:
+    if not isinstance(subject, ModelSubject):
+        raise MedstError("--finetune trains an image encoder, and only a model has one; leave it out.")
+    return subject.model
+
+
 def _share(fraction: float) -> str:
     return f"{100 * fraction:g} %"
 
@@ -134,11 +143,10 @@ def _share(fraction: float) -> str:
 class _Linear:
     """A linear layer on features that are computed once, at the centre of every image, for all shares and draws."""
 
-    def __init__(self, model: Model, cohort: Cohort, data: Classification, question: Question) -> None:
+    def __init__(self, subject: Subject, cohort: Cohort, data: Classification, question: Question) -> None:
         self.features = {}
         for name, split in data.splits.items():
-            found = image_features(model, cohort, split.image, precision=question.precision, cache=question.cache)
-            self.features[name] = torch.from_numpy(found.feature)
+            self.features[name] = torch.from_numpy(subject.images(cohort, split.image).feature)
         every = data.splits["train"].image
         self.place = dict(zip(every.tolist(), range(len(every)), strict=True))
         self.data, self.strict = data, question.protocol == "strict"

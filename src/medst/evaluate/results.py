@@ -1,12 +1,12 @@
 """The file results.json: written after every benchmark, and extended only with comparable numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from medst.errors import MedstError
-from medst.evaluate.task import Outcome, Score
+from medst.evaluate.task import Lead, Outcome, Score
 from medst.files import misfit, read_json, write_json
 
 SCHEMA = 2
@@ -23,6 +23,10 @@ _NUMBER, _MAYBE = (int, float), (int, float, type(None))
 _ROW = {
     "task": str, "dataset": str, "metric": str, "finding": str, "model": str, "value": _NUMBER, "std": _MAYBE,
     "low": _MAYBE, "high": _MAYBE, "n": int, "chance": _NUMBER, "folds": (int, type(None)), "seeds": [int],
+}  # fmt: skip
+_LEAD = {
+    "task": str, "dataset": str, "metric": str, "finding": str, "folds": (int, type(None)), "n": int, "baseline": str,
+    "value": _NUMBER, "low": _MAYBE, "high": _MAYBE,
 }  # fmt: skip
 _FORM = {
     "protocol": str,
@@ -48,10 +52,10 @@ def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any
         raise MedstError(f"{path} is not a results file; {made_by} writes one, results.json beside the model's folder.")
     if schema != SCHEMA:
         raise MedstError(f"{path} has results schema {schema}, this medst reads {SCHEMA}; {made_by} writes it again.")
-    wrong = misfit(found, _FORM)
+    wrong = misfit(found, _FORM | ({"leads": [_LEAD]} if "leads" in found else {}))
     if wrong:
         raise MedstError(f"{path} is damaged ({wrong}); {made_by} writes it.")
-    return {"numerics": 1, "leaks": {}} | found  # earlier versions did not write them
+    return {"numerics": 1, "leaks": {}, "leads": []} | found  # earlier versions did not write them
 
 
 class Results:
@@ -73,7 +77,7 @@ class Results:
     ) -> None:
         self.path, self.cohorts, self.leaks = path, cohorts, leaks
         empty: dict[str, Any] = {"cohorts": {}, "leaks": {}}
-        empty |= {"results": [], "left_out": [], "warnings": [], "details": {}}
+        empty |= {"results": [], "leads": [], "left_out": [], "warnings": [], "details": {}}
         before = empty
         if keep and path is not None and path.exists():
             before = read_results(path, "`medst evaluate --replace`")
@@ -99,12 +103,13 @@ class Results:
         task: str,
         dataset: str,
         outcome: Outcome,
-        untrained: Sequence[Score] = (),
+        baselines: Mapping[str, Sequence[Score]] | None = None,
+        leads: Sequence[Lead] = (),
         asked: dict[str, Any] | None = None,
     ) -> None:
         """Replace the numbers of a benchmark and data set, and write the file.
 
-        `outcome` is that of the trained model, `asked` how it was measured; None if nothing could be.
+        `outcome` and `leads` are those of the trained model, `asked` how it was measured; None if nothing could be.
         """
         key, old = f"{task}/{dataset}", self.content
         from_details = {warning for one in old["details"].values() for warning in one.get("warnings", ())}
@@ -116,8 +121,10 @@ class Results:
             details[key] = {"asked": asked} | {name: getattr(outcome, name) for name in _DETAILS}
             details[key] |= {"train_rows": outcome.train_rows} if outcome.train_rows else {}
         warnings += [warning for one in details.values() for warning in one.get("warnings", ())]
-        measured = [("trained", score) for score in outcome.scores] + [("untrained", score) for score in untrained]
+        every = {"trained": outcome.scores} | dict(baselines or {})
+        measured = [(model, score) for model, scores in every.items() for score in scores]
         rows = [{"task": task, "dataset": dataset} | _row(score, model) for model, score in measured]
+        ahead = [{"task": task, "dataset": dataset} | _lead(lead) for lead in leads]
         left_out = [{"task": task} | asdict(left) | {"dataset": dataset} for left in outcome.left_out]
         place = {name: number for number, name in enumerate(details)}
 
@@ -129,6 +136,7 @@ class Results:
             "cohorts": old["cohorts"] | {dataset: self.cohorts[dataset]},
             "leaks": old["leaks"] | {name: found for name, found in self.leaks.items() if name == dataset},
             "results": merged("results", rows),
+            "leads": merged("leads", ahead),
             "left_out": merged("left_out", left_out),
             "warnings": list(dict.fromkeys(warnings)),
             "details": details,
@@ -141,5 +149,14 @@ def _row(score: Score, model: str) -> dict[str, Any]:
     low, high = score.interval or (None, None)
     row = {"metric": score.metric, "finding": score.finding, "model": model, "value": score.value, "std": score.std}
     row |= {"low": low, "high": high, "n": score.n, "chance": score.chance, "folds": score.folds}
-    rounded = {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in row.items()}
-    return rounded | {"seeds": list(score.seeds)}
+    return _rounded(row) | {"seeds": list(score.seeds)}
+
+
+def _lead(lead: Lead) -> dict[str, Any]:
+    low, high = lead.interval or (None, None)
+    row = {"metric": lead.metric, "finding": lead.finding, "folds": lead.folds, "n": lead.n}
+    return _rounded(row | {"baseline": lead.baseline, "value": lead.value, "low": low, "high": high})
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in row.items()}

@@ -14,11 +14,10 @@ from jaxtyping import Float
 from scipy.stats import hypergeom
 
 from medst.cohort.store import Cohort
-from medst.encode import embed_texts, image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import accuracy, scored
+from medst.evaluate.subjects import Subject
 from medst.evaluate.task import ALL, PAPER, WITHIN, LeftOut, Outcome, Question
-from medst.use import Model
 
 AMONG = (1, 5, 10)
 BLOCK = 1024
@@ -30,8 +29,8 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.pairs is not None
 
 
-def retrieval(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Measure a model.
+def retrieval(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a subject.
 
     Images are encoded with their lateral views where they exist. `chance` is the result of a shuffled ranking.
 
@@ -42,11 +41,9 @@ def retrieval(model: Model, cohort: Cohort, question: Question = PAPER) -> Outco
     if table.height < 2:
         raise MedstError(f"{cohort.path}: {table.height} pairs in its test split, retrieval needs at least 2.")
     frontal, laterals = table["frontal"].to_numpy(), table["lateral"].cast(pl.Int64).fill_null(-1).to_numpy()
-    images = image_features(
-        model, cohort, frontal, laterals=laterals, precision=question.precision, cache=question.cache
-    ).embedding
+    images = subject.images(cohort, frontal, laterals=laterals).embedding
     _, report = np.unique(table["report"].to_numpy().astype(str), return_inverse=True)
-    texts = embed_texts(model, table["report"].to_list())
+    texts = subject.texts(table["report"].to_list())
     patients = table["patient_id"].to_numpy()
 
     outcome = Outcome()

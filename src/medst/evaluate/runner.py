@@ -1,24 +1,24 @@
-"""Measure a model on cohorts and write results.json, with the numbers of untrained models of the same shape.
+"""Measure a model on cohorts and write results.json, with the numbers of its baselines on the same rows.
 
 The file depends only on the model, the cohorts, the question and the seeds: it holds no clock time and no path.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
-
-import numpy as np
 
 from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS, Benchmark
-from medst.evaluate.intervals import deviation
+from medst.evaluate.leads import GUESSES, guesses, leads, mean_scores
 from medst.evaluate.leaks import Overlap, overlaps
 from medst.evaluate.prompts import read_prompts
 from medst.evaluate.results import SCHEMA, Results
+from medst.evaluate.subjects import BASELINES, ONE_STUDY, ModelSubject, Subject
 from medst.evaluate.task import ALL, PAPER, UNSEEN, LeftOut, Outcome, Question, Score
 from medst.files import claim
 from medst.progress import Progress
@@ -35,12 +35,13 @@ def evaluate(
     *,
     tasks: Sequence[str] | None = None,
     question: Question = PAPER,
+    baselines: bool = True,
     baseline_seeds: Sequence[int] = (0, 1, 2),
     keep: bool = False,
     leaks: Literal["warn", "refuse", "ignore"] = "warn",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure a model, and untrained ones of its shape, on benchmarks.
+    """Measure a model, and its baselines, on benchmarks.
 
     Args:
         model_folder: a model, for instance RUN/best.
@@ -49,14 +50,16 @@ def evaluate(
         tasks: names of `BENCHMARKS`, each measured on every cohort; None takes those that each cohort supports, records in
             `left_out` what can't be measured, and continues.
         question: protocol and switches.
+        baselines: whether to measure those that the registry names for a benchmark.
         baseline_seeds: one untrained model is drawn from each.
         keep: whether to add to the numbers in `out` and not to measure those again; False writes a new file.
         leaks: if the model was pre-trained on patients of a benchmark: warn, and under protocol `strict` also measure
             without them; refuse to measure anything; or ignore, which only warns.
-        progress: called with (models done, models in all, name of the current step).
+        progress: called with (subjects done, subjects in all, name of the current step).
 
     Returns:
-        The content of the file: `results`, one row per number; `details`, for each benchmark and data set the confusion
+        The content of the file: `results`, one row per number; `leads`, how far the model is ahead of its best baseline in
+        each headline number; `details`, for each benchmark and data set the confusion
         matrices, calibration and predictions of the trained model and how it was `asked`; `left_out`, what could not be
         measured, by name; `leaks`, for each data set that names patients how many of them were in pre-training, or
         "unknown"; `warnings`. In an untrained row `value` is the mean and `std` the standard deviation over the models of
@@ -72,6 +75,7 @@ def evaluate(
         named = f"There is no benchmark {', '.join(unknown)}" if unknown else "No benchmark is given"
         raise MedstError(f"{named}; choose from {', '.join(BENCHMARKS)}.")
     model, opened = load(model_folder, device="cpu"), _open(cohorts)
+    subject = ModelSubject(model, question.precision, question.cache)
     plan = [
         (BENCHMARKS[name], dataset)
         for dataset, cohort in opened.items()
@@ -80,35 +84,46 @@ def evaluate(
     if not plan:
         raise MedstError(f"There is no benchmark for a cohort of {', '.join(opened) or 'no data set'}.")
     seen = overlaps(model_folder, opened, refuse=leaks == "refuse")
-    models, left_out = 1 + len(baseline_seeds), list[str]()
+    jobs = [
+        _Job(
+            one,
+            opened[dataset],
+            seen.get(dataset) if one.names_patients else None,
+            question,
+            one.baselines if baselines else (),
+            tuple(baseline_seeds),
+            leaks != "ignore",
+        )
+        for one, dataset in plan
+    ]
+    done, total, left_out = 0, sum(job.subjects for job in jobs), list[str]()
 
-    def report_progress(done: int, note: str) -> None:
+    def report_progress(measured: int, note: str) -> None:
         if progress is not None:
-            progress(done, len(plan) * models, note)
+            progress(done + measured, total, note)
 
     with nullcontext() if out is None else claim(out):
         fingerprints = {dataset: cohort.fingerprint for dataset, cohort in opened.items()}
         known = {dataset: one.to_json() for dataset, one in seen.items()}
         results = Results(out, _head(model, question), fingerprints, known, keep)
-        for number, (benchmark, dataset) in enumerate(plan):
-            overlap = seen.get(dataset) if benchmark.names_patients else None
-            job = _Job(benchmark, opened[dataset], overlap, question, tuple(baseline_seeds), leaks != "ignore")
-            if results.holds(benchmark.name, dataset, job.asked()):
-                continue
-            try:
-                outcomes = job.outcomes(model, report_progress, number * models)
-            except MedstError as error:
-                if tasks is not None:
-                    raise
-                reason = _without_paths(str(error), opened[dataset], question)
-                left_out.append(f"{benchmark.name} on {dataset}: {reason}")
-                results.put(benchmark.name, dataset, Outcome(left_out=[LeftOut(ALL, 0, reason)]))
-            else:
-                untrained = _mean_scores(outcomes, job.seeds)
-                results.put(benchmark.name, dataset, outcomes[0], untrained, job.asked())
+        for job in jobs:
+            name, dataset = job.benchmark.name, job.cohort.dataset
+            if not results.holds(name, dataset, job.asked()):
+                try:
+                    outcome, beside = job.measure(subject, report_progress)
+                except MedstError as error:
+                    if tasks is not None:
+                        raise
+                    reason = _without_paths(str(error), job.cohort, question)
+                    left_out.append(f"{name} on {dataset}: {reason}")
+                    results.put(name, dataset, Outcome(left_out=[LeftOut(ALL, 0, reason)]))
+                else:
+                    ahead = leads(name, outcome, beside, question.intervals)
+                    results.put(name, dataset, outcome, beside, ahead, job.asked())
+            done += job.subjects
         if len(left_out) == len(plan):
             raise MedstError(f"Nothing could be measured ({'; '.join(left_out)}).")
-        report_progress(len(plan) * models, f"{len(results.content['results'])} numbers")
+        report_progress(0, f"{len(results.content['results'])} numbers")
     return results.content
 
 
@@ -128,6 +143,8 @@ class _Job:
 
     Attributes:
         overlap: the cohort's patients in pre-training; None where the benchmark names no patient.
+        baselines: names of what is measured beside the model.
+        seeds: those of the untrained models.
         measure_unseen: whether protocol `strict` also measures without these patients.
     """
 
@@ -135,12 +152,22 @@ class _Job:
     cohort: Cohort
     overlap: Overlap | None
     question: Question
+    baselines: tuple[str, ...]
     seeds: tuple[int, ...]
     measure_unseen: bool
 
+    @property
+    def subjects(self) -> int:
+        """How many subjects are measured."""
+        return 1 + sum(len(self._seeds(name)) for name in self.baselines if name not in GUESSES)
+
+    def _seeds(self, name: str) -> Sequence[int]:
+        return self.seeds if BASELINES[name].seeded else (0,)
+
     def asked(self) -> dict[str, Any]:
         """How the benchmark is measured, without the switches that all numbers of a file share; plain JSON."""
-        asked: dict[str, Any] = {"untrained": list(self.seeds), "intervals": self.question.intervals}
+        asked: dict[str, Any] = {"baselines": list(self.baselines), "untrained": list(self.seeds)}
+        asked["intervals"] = self.question.intervals
         for name in self.benchmark.switches:
             value = getattr(self.question, name)
             if isinstance(value, Path):
@@ -151,26 +178,52 @@ class _Job:
             asked["leaks"] = self.overlap.to_json() if self.measure_unseen else "ignored"
         return asked
 
-    def outcomes(self, model: Model, report_progress: Callable[[int, str], None], done: int) -> list[Outcome]:
-        """The model's outcome, then that of each untrained model; `done` models were measured before."""
-        task, strict, outcomes = self.benchmark.task(), self.question.protocol == "strict", []
-        unseen = self.overlap.unseen() if strict and self.measure_unseen and self.overlap is not None else None
-        for place, seed in enumerate((None, *self.seeds)):
-            name = self.benchmark.name
-            report_progress(done + place, name if seed is None else f"{name}, untrained {seed}")
-            measured = model if seed is None else model.untrained(seed)
-            question = self.question if seed is None else replace(self.question, cache=None, bootstrap=False)
-            outcomes.append(task(measured, self.cohort, question))
-            if unseen is None:
-                continue
+    def measure(
+        self, subject: Subject, report_progress: Callable[[int, str], None]
+    ) -> tuple[Outcome, dict[str, list[Score]]]:
+        """The subject's outcome, and the scores of each baseline on the same rows."""
+        with ExitStack() as stack:
+            if self.question.cache is None and isinstance(subject, ModelSubject) and self._features_are_reused:
+                cache = Path(stack.enter_context(TemporaryDirectory(prefix="medst-")))
+                subject = replace(subject, cache=cache)
+            report_progress(0, self.benchmark.name)
+            outcome, done = self._outcome(subject, self.question), 1
+            beside: dict[str, list[Score]] = {}
+            for name in self.baselines:
+                if name in GUESSES:
+                    beside[name] = guesses(outcome)
+                    continue
+                baseline, found = BASELINES[name], list[Outcome]()
+                question = replace(self.question, bootstrap=False, **baseline.changes)
+                for seed in self._seeds(name):
+                    report_progress(done, f"{self.benchmark.name}, {name}{f' {seed}' if baseline.seeded else ''}")
+                    measured = baseline.make(subject, seed)
+                    if measured is not None:
+                        found.append(self._outcome(measured, question))
+                    done += 1
+                if found:
+                    beside[name] = mean_scores(found, self.seeds) if baseline.seeded else found[0].scores
+        if self.overlap is not None:
+            outcome.warnings += self.overlap.warnings(self.question.protocol == "strict")
+        return outcome, beside
+
+    @property
+    def _features_are_reused(self) -> bool:
+        return any(name in ONE_STUDY for name in self.baselines)
+
+    def _outcome(self, subject: Subject, question: Question) -> Outcome:
+        """The outcome of a subject, with that on unseen patients."""
+        task = self.benchmark.task()
+        outcome = task(subject, self.cohort, question)
+        strict = question.protocol == "strict" and self.measure_unseen
+        unseen = self.overlap.unseen() if strict and self.overlap is not None else None
+        if unseen is not None:
             try:
-                outcomes[-1].add_unseen(task(measured, unseen, question))
+                outcome.add_unseen(task(subject, unseen, question))
             except MedstError as error:
                 reason = _without_paths(str(error), self.cohort, question)
-                outcomes[-1].left_out.append(LeftOut(ALL + UNSEEN, 0, reason))
-        if self.overlap is not None:
-            outcomes[0].warnings += self.overlap.warnings(strict)
-        return outcomes
+                outcome.left_out.append(LeftOut(ALL + UNSEEN, 0, reason))
+        return outcome
 
 
 def _head(model: Model, question: Question) -> dict[str, Any]:
@@ -194,15 +247,3 @@ def _without_paths(sentence: str, cohort: Cohort, question: Question) -> str:
         if path is not None:
             sentence = sentence.replace(str(path), name)
     return sentence.rstrip(".")
-
-
-def _mean_scores(outcomes: list[Outcome], seeds: tuple[int, ...]) -> list[Score]:
-    """The mean over the untrained models, `outcomes[1:]`, of each score of the trained one that all of them have."""
-    by_key = [{score.key: score.value for score in outcome.scores} for outcome in outcomes[1:]]
-    scores = []
-    for score in outcomes[0].scores:
-        if by_key and all(score.key in values for values in by_key):
-            values = np.array([values[score.key] for values in by_key])
-            mean, std = float(values.mean()), deviation(values) if len(values) > 1 else None
-            scores.append(replace(score, value=mean, std=std, seeds=seeds, interval=None))
-    return scores

@@ -9,7 +9,7 @@ from tyro.conf import Fixed, Suppress
 
 if TYPE_CHECKING:  # the command line reads this file before anything heavy is imported
     from medst.cohort.store import Cohort
-    from medst.use import Model
+    from medst.evaluate.subjects import Subject
 
 AVERAGE, ALL = "average", "all"
 """In place of a finding: the mean over all findings, and all subsets together."""
@@ -25,8 +25,9 @@ class Question:
 
     protocol: Literal["paper", "strict"] = "paper"
     """paper: as released; strict: nothing about a test row was used to choose anything."""
-    features: Literal["concat", "difference", "both"] = "concat"
-    """temporal-image: embeddings of the two studies side by side (as released), current minus previous, or both."""
+    features: Literal["concat", "difference", "both", "current", "prior"] = "concat"
+    """temporal-image: embeddings of the two studies side by side (as released), current minus previous, both, or one
+    study alone."""
     tokens: Literal["global", "patches", "both"] = "global"
     """temporal-image: an image's global embedding (as released), the mean of its patches' embeddings, or both."""
     laterals: Path | None = None
@@ -67,6 +68,8 @@ class Score:
         folds: folds of the cross-validation; None where there is none.
         seeds: seeds that shuffled or drew the rows.
         interval: 95 % interval of a bootstrap over patients, or clusters of sentences; None if not computed.
+        statistic: the number as a function of the rows' weights, and `drawn`, what the bootstrap draws, one name per row: to
+            compare with another subject on the same draws. Both are None for a number that is no function of rows.
     """
 
     metric: str
@@ -78,11 +81,33 @@ class Score:
     folds: int | None = None
     seeds: tuple[int, ...] = ()
     interval: tuple[float, float] | None = None
+    statistic: Callable[[Any], float] | None = field(default=None, repr=False, compare=False)
+    drawn: Any = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> tuple[str, str, int | None]:
         """Identifies a score among those of one model."""
         return self.metric, self.finding, self.folds
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far the model is ahead of its best baseline in one number; negative if it is behind.
+
+    Attributes:
+        metric, finding, folds, n: as in the model's `Score`.
+        baseline: name of the baseline with the highest value.
+        value: the model's value minus the baseline's.
+        interval: 95 % interval of that difference over the same draws of rows for both; None if not computed.
+    """
+
+    metric: str
+    finding: str
+    folds: int | None
+    n: int
+    baseline: str
+    value: float
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +130,7 @@ def is_summary(finding: str) -> bool:
 
 @dataclass
 class Outcome:
-    """The result of a benchmark for one model.
+    """The result of a benchmark for one subject.
 
     Attributes:
         scores: all its numbers.
@@ -138,5 +163,5 @@ class Outcome:
         self.perfect_calibration |= {finding + UNSEEN: pair for finding, pair in unseen.perfect_calibration.items()}
 
 
-Task = Callable[["Model", "Cohort", Question], Outcome]
+Task = Callable[["Subject", "Cohort", Question], Outcome]
 """The function of a benchmark."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float32, Int64
+from sklearn.dummy import DummyClassifier
 from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
@@ -26,11 +27,10 @@ from sklearn.svm import SVC
 
 from medst.cohort.ms_cxr_t import PROGRESSIONS
 from medst.cohort.store import Cohort, open_cohort
-from medst.encode import image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import Statistic, Weights, accuracy, deviation, macro_accuracy, mean_of, scored
+from medst.evaluate.subjects import Subject
 from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
-from medst.use import Model
 
 MIRROR = np.array([2, 1, 0])
 """What each class becomes when the two studies are swapped."""
@@ -95,8 +95,8 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.comparisons is not None
 
 
-def temporal_image(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Measure a model.
+def temporal_image(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a subject.
 
     `chance` is the share of the most frequent class for the accuracy, and 1/3 for the other metrics. Confusion matrices and
     predictions are those of 5 folds and the first seed. A finding is skipped for a number of folds, and
@@ -106,7 +106,7 @@ def temporal_image(model: Model, cohort: Cohort, question: Question = PAPER) -> 
         MedstError: the cohort has no comparisons, or every finding would be left out.
     """
     table, strict = checked_comparisons(cohort, question.protocol), question.protocol == "strict"
-    features, swapped = features_of(model, cohort, table, question)
+    features, swapped = features_of(subject, cohort, table, question)
     classes, patients = _classes(table), table["patient_id"].to_numpy()
     outcome = Outcome(classes=list(PROGRESSIONS))
     for folds in FOLDS[question.protocol]:
@@ -135,18 +135,14 @@ def temporal_image(model: Model, cohort: Cohort, question: Question = PAPER) -> 
 
 
 def features_of(
-    model: Model, cohort: Cohort, table: pl.DataFrame, question: Question
+    subject: Subject, cohort: Cohort, table: pl.DataFrame, question: Question
 ) -> tuple[Float32[np.ndarray, "row feature"], Float32[np.ndarray, "row feature"]]:
     """Compute the features of comparisons, and of the same with the two studies swapped."""
-    chosen: dict[str, Any] = {"precision": question.precision, "cache": question.cache}
     if question.laterals is None:
-        sides = [image_features(model, cohort, table[name], **chosen) for name in ("current", "previous")]
+        sides = [subject.images(cohort, table[name]) for name in ("current", "previous")]
     else:
         pairs = open_cohort(question.laterals)
-        sides = [
-            image_features(model, pairs, frontal, laterals=lateral, **chosen)
-            for frontal, lateral in _views(cohort, table, pairs)
-        ]
+        sides = [subject.images(pairs, frontal, laterals=lateral) for frontal, lateral in _views(cohort, table, pairs)]
     current, previous = (side.select(question.tokens) for side in sides)
     return _joined(current, previous, question.features), _joined(previous, current, question.features)
 
@@ -156,6 +152,8 @@ def _joined(current: np.ndarray, previous: np.ndarray, features: str) -> np.ndar
         "concat": [current, previous],
         "difference": [current - previous],
         "both": [current, previous, current - previous],
+        "current": [current],
+        "prior": [previous],
     }
     return np.concatenate(parts[features], axis=1)
 
@@ -192,7 +190,7 @@ def cross_validate(
         x, y = features[order], classes[order]
         correct = []
         for train, test in StratifiedKFold(folds).split(x, y):
-            svm = SVC(kernel="linear", C=1).fit(x[train], y[train])
+            svm = _classifier(x[train], SVC(kernel="linear", C=1)).fit(x[train], y[train])
             predicted[0, number, order[test]] = svm.predict(x[test])
             if swapped is not None:
                 predicted[1, number, order[test]] = svm.predict(swapped[order[test]])
@@ -224,10 +222,16 @@ def cross_validate_strictly(
                 {"svc__C": CHOICES_OF_C},
                 scoring="balanced_accuracy",
                 cv=inner.split(features[train], classes[train], patients[train]),
-            ).fit(features[train], classes[train])
+            )
+            search = _classifier(features[train], search).fit(features[train], classes[train])
             predicted[0, number, test] = search.predict(features[test])
             predicted[1, number, test] = search.predict(swapped[test])
     return CrossValidated((predicted[0] == classes).mean(1), classes, predicted[0], predicted[1])
+
+
+def _classifier(features: np.ndarray, otherwise: Any) -> Any:
+    """A classifier for these training rows; where all are alike, the one that gives the most frequent answer."""
+    return otherwise if np.ptp(features, axis=0).any() else DummyClassifier(strategy="most_frequent")
 
 
 def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, question: Question) -> list[Score]:

@@ -19,11 +19,10 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from medst.cohort.report_text import clean
 from medst.cohort.store import Cohort
-from medst.encode import embed_texts
 from medst.errors import MedstError
 from medst.evaluate.intervals import Ranked, accuracy, scored
+from medst.evaluate.subjects import Subject
 from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
-from medst.use import Model
 
 CATEGORIES = ("contradiction", "paraphrase")
 FOLDS = 10
@@ -34,8 +33,8 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.sentences is not None
 
 
-def temporal_text(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Measure a model on each subset of sentence pairs and on all of them, by the cosine of a pair's two embeddings.
+def temporal_text(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a subject on each subset of sentence pairs and on all of them, by the cosine of a pair's two embeddings.
 
     Sentences are cleaned like the reports of a cohort, but those of a single word are kept. A subset with fewer than 10
     paraphrases or contradictions is left out by name; under protocol `strict`, so is the accuracy of one with fewer than 10
@@ -46,7 +45,7 @@ def temporal_text(model: Model, cohort: Cohort, question: Question = PAPER) -> O
     """
     table = cohort.require("sentences", "temporal-text needs one made by `medst prepare ms-cxr-t`")
     sides = [[clean(text, fewest_words=1) for text in table[name]] for name in ("sentence_1", "sentence_2")]
-    rows = embed_texts(model, sides[0] + sides[1]).astype(np.float64)
+    rows = subject.texts(sides[0] + sides[1]).astype(np.float64)
     cosine = (rows[: table.height] * rows[table.height :]).sum(1)
     paraphrase, cluster = table["category"].to_numpy() == "paraphrase", clusters(*sides)
     outcome = Outcome()

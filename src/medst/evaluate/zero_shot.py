@@ -14,13 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from medst.cohort.store import Cohort
-from medst.encode import embed_prompts, image_features
 from medst.errors import MedstError
 from medst.evaluate.intervals import ROUNDS, Ranked, Statistic, accuracy, f1, macro_accuracy, scored
 from medst.evaluate.leaks import shared_patients
 from medst.evaluate.prompts import RELEASED, prompts_for
+from medst.evaluate.subjects import Subject
 from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
-from medst.use import Model
 
 BINS = 10
 REPORTED = {
@@ -39,8 +38,8 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return question.prompts is not None or (len(classes) == 2 and not RELEASED.keys().isdisjoint(classes))
 
 
-def zero_shot(model: Model, cohort: Cohort, question: Question = PAPER) -> Outcome:
-    """Measure a model.
+def zero_shot(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+    """Measure a subject.
 
     Raises:
         MedstError: the cohort has no classes, no test split (strict: no validation split either), too few classes in it,
@@ -48,7 +47,7 @@ def zero_shot(model: Model, cohort: Cohort, question: Question = PAPER) -> Outco
     """
     labelled = cohort.require("labelled", "zero-shot needs rsna or covidx")
     outcome = Outcome(classes=cohort.classes)
-    prompts, strict = embed_prompts(model, prompts_for(cohort, question.prompts)), question.protocol == "strict"
+    prompts, strict = subject.prompts(prompts_for(cohort, question.prompts)), question.protocol == "strict"
     scores, labels = {}, {}
     for split in ("valid", "test") if strict else ("test",):
         table = labelled.filter(split=split)
@@ -58,8 +57,7 @@ def zero_shot(model: Model, cohort: Cohort, question: Question = PAPER) -> Outco
             names = ", ".join(outcome.classes[i] for i in missing)
             raise MedstError(f"{cohort.path}: split '{split}' has no {names}; zero-shot can't be measured.")
         rows = table["image"].to_numpy()
-        features = image_features(model, cohort, rows, precision=question.precision, cache=question.cache)
-        scores[split] = features.embedding @ prompts.T
+        scores[split] = subject.images(cohort, rows).embedding @ prompts.T
     if strict:
         outcome.warnings += shared_patients(cohort, ("valid",), refuse=False)
     if len(outcome.classes) == 2:

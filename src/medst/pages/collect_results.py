@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.evaluate.summary import headline
 from medst.evaluate.task import PAPER, is_summary
-from medst.pages.wording import day_written, metric_format, metric_name
+from medst.pages.wording import day_written, difference_format, metric_format, metric_name
 
 DEFAULT_SWITCHES = {**vars(PAPER), "laterals": False, "prompts": "released"}
 """Switches as a results file has them when none was given."""
@@ -47,13 +47,20 @@ class Published:
 
 @dataclass
 class Line:
-    """One number of every run; None for a run that lacks it."""
+    """One number of every run; None for a run that lacks it.
+
+    Attributes:
+        trained: rows of results.json, one per run.
+        baselines: for each run, the rows of its baselines by name.
+        leads: for each run, its entry of `leads`.
+    """
 
     metric: str
     finding: str
     folds: int | None
     trained: list[dict[str, Any] | None]
-    untrained: list[dict[str, Any] | None]
+    baselines: list[dict[str, dict[str, Any]]]
+    leads: list[dict[str, Any] | None]
     published: list[Published] = field(default_factory=list)
 
     @property
@@ -91,9 +98,20 @@ class Line:
             return f"{self.written(row['low'])} to {self.written(row['high'])}"
         return f"± {self.written(row['std'])}" if row["std"] else ""
 
-    def runs(self) -> list[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
-        """The row of the trained and of the untrained model of every run."""
-        return list(zip(self.trained, self.untrained, strict=True))
+    def best_baseline(self, run: int) -> tuple[str, float] | None:
+        """Name and value of a run's best baseline; None if it has none."""
+        values = {name: row["value"] for name, row in self.baselines[run].items()}
+        return max(values.items(), key=itemgetter(1), default=None)
+
+    def runs(self) -> list[tuple[dict[str, Any] | None, dict[str, dict[str, Any]], dict[str, Any] | None]]:
+        """The row of the trained model of every run, those of its baselines by name, and its lead over the best."""
+        return list(zip(self.trained, self.baselines, self.leads, strict=True))
+
+    def lead_written(self, lead: dict[str, Any]) -> str:
+        """A lead over the best baseline as text."""
+        by = difference_format(self.metric)
+        interval = f" ({by(lead['low'])} to {by(lead['high'])})" if lead["low"] is not None else ""
+        return f"{by(lead['value'])}{interval} over {lead['baseline']}"
 
 
 @dataclass
@@ -200,12 +218,24 @@ def _benchmark(task: str, dataset: str, protocol: str, results_files: Sequence[R
         }
         for one in chosen
     ]
+    leads = [
+        {
+            (lead["metric"], lead["finding"], lead["folds"]): lead
+            for lead in one.results["leads"]
+            if (lead["task"], lead["dataset"]) == (task, dataset)
+        }
+        for one in chosen
+    ]
     keys = dict.fromkeys(key[:3] for found in rows for key in found if key[3] == "trained")
     lines = [
         Line(
             *key,
             trained=[found.get((*key, "trained")) for found in rows],
-            untrained=[found.get((*key, "untrained")) for found in rows],
+            baselines=[
+                {model: row for (*of, model), row in found.items() if tuple(of) == key and model != "trained"}
+                for found in rows
+            ],
+            leads=[found.get(key) for found in leads],
             published=[
                 number for wanted, number in published() if protocol == "paper" and wanted == (dataset, task, *key[:2])
             ],

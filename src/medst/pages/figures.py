@@ -72,7 +72,7 @@ def running_mean(values: Float[np.ndarray, " step"], window: int) -> Float[np.nd
 
 
 def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup:
-    """A number of every run with its interval, beside the untrained model, chance and published numbers.
+    """A number of every run with its interval, beside its best baseline, chance and published numbers.
 
     Args:
         lines: of one metric; each becomes a block with one mark per run.
@@ -84,9 +84,9 @@ def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup
     values: list[float] = []
     for number, line in enumerate(lines):
         top, bottom = number * block, number * block + len(names) * _RUN_HEIGHT
-        for run, (row, untrained) in enumerate(zip(line.trained, line.untrained, strict=True)):
+        for run, row in enumerate(line.trained):
             if row is not None:
-                values += _draw_run(axes, top + (run + 0.5) * _RUN_HEIGHT, run, row, untrained)
+                values += _draw_run(axes, top + (run + 0.5) * _RUN_HEIGHT, run, row, line.best_baseline(run))
         axes.plot([line.chance] * 2, [top, bottom], color=style.INK, linewidth=1.4, linestyle=(0, (1.5, 1)))
         for published in line.published:
             axes.plot(published.value, (top + bottom) / 2, marker="*", markersize=11, color=style.ACCENT)
@@ -110,17 +110,17 @@ def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup
     return style.to_svg(figure, alt.removesuffix(";") + ".")
 
 
-def _draw_run(axes: Axes, y: float, run: int, row: dict[str, Any], untrained: dict[str, Any] | None) -> list[float]:
-    """Draw one number, its interval and the untrained model's; returns the values that must fit in."""
+def _draw_run(axes: Axes, y: float, run: int, row: dict[str, Any], best: tuple[str, float] | None) -> list[float]:
+    """Draw one number, its interval and the best baseline's; returns the values that must fit in."""
     colour, marker = style.RUN_COLOURS[run % len(style.RUN_COLOURS)], style.RUN_MARKERS[run % len(style.RUN_MARKERS)]
     std = row["std"] or 0
     ends = (row["value"] - std, row["value"] + std) if row["low"] is None else (row["low"], row["high"])
     axes.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
     axes.plot(row["value"], y, marker=marker, markersize=7, color=colour)
-    if untrained is None:
+    if best is None:
         return [*ends]
-    axes.plot(untrained["value"], y, marker=marker, markersize=6, color=style.MUTED, markerfacecolor="none")
-    return [*ends, untrained["value"]]
+    axes.plot(best[1], y, marker=marker, markersize=6, color=style.MUTED, markerfacecolor="none")
+    return [*ends, best[1]]
 
 
 def calibration(bins: Sequence[tuple[float, float, int]], name: str) -> Markup:

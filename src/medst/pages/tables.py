@@ -35,15 +35,16 @@ def tables_of(runs: Sequence[Path], language: Literal["markdown", "latex"]) -> s
 
 
 def _cells(benchmark: BenchmarkResults) -> tuple[list[str], list[list[str]]]:
-    runs = [column for name in benchmark.names for column in (name, "untrained")]
+    beside = list(dict.fromkeys(name for line in benchmark.lines for rows in line.baselines for name in rows))
+    runs = [column for name in benchmark.names for column in (name, *beside)]
     head = ["Metric", "Finding", "n", "Chance", *runs, "Published"]
     body = []
     for line in benchmark.lines:
         cells: list[str] = []
-        for row, untrained in line.runs():
+        for row, baselines, _ in line.runs():
             spread = row and line.spread(row)
-            value = f"{line.written(row['value'])}{f' ({spread})' if spread else ''}" if row else ""
-            cells += [value, line.written(untrained["value"]) if row and untrained else ""]
+            cells.append(f"{line.written(row['value'])}{f' ({spread})' if spread else ''}" if row else "")
+            cells += [line.written(baselines[name]["value"]) if row and name in baselines else "" for name in beside]
         published = "; ".join(f"{line.written(one.value)} ({one.system})" for one in line.published)
         body.append([line.name, readable(line.finding), line.n, line.chance_written, *cells, published])
     if not any(line[-1] for line in body):

@@ -32,6 +32,15 @@ def metric_format(metric: str) -> Callable[[float], str]:
     return "{:.3f}".format if metric.startswith(UNSCALED) else percent
 
 
+def difference_format(metric: str) -> Callable[[float], str]:
+    """The function that writes differences of a metric.
+
+    >>> difference_format("macro accuracy")(-0.0124), difference_format("auroc")(0.0124)
+    ('-1.2 points', '+0.012')
+    """
+    return "{:+.3f}".format if metric.startswith(UNSCALED) else lambda value: f"{100 * value:+.1f} points"
+
+
 def metric_name(metric: str, folds: int | None = None) -> str:
     """The name of a metric, with its number of folds.
 
