@@ -22,24 +22,32 @@ def words(line: str) -> str:
     return " ".join(line.split())
 
 
-def test_one_line_per_number_with_interval_untrained_chance_and_rows() -> None:
+def test_one_line_per_number_with_its_lead_over_the_best_baseline() -> None:
     rows = [
-        row("temporal-image", "a", "macro accuracy", "edema", 0.4, folds=5, low=0.3, high=0.5),
-        row("temporal-image", "a", "macro accuracy", "average", 0.6, folds=5, std=0.01),
+        row("temporal-image", "a", "macro accuracy", "edema", 0.4, folds=5),
+        row("temporal-image", "a", "macro accuracy", "average", 0.6, folds=5),
         row("temporal-image", "a", "macro accuracy", "average", 0.9, folds=10),
         row("temporal-image", "a", "accuracy", "average", 0.9, folds=5),
         row("temporal-image", "a", "macro accuracy", "average", 0.35, folds=5, model="untrained"),
+        row("temporal-image", "a", "macro accuracy", "average", 0.58, folds=5, model="thumbnails"),
         row("probe", "b", "auroc", "10 %"),
     ]
+    of_edema = {"task": "temporal-image", "dataset": "a", "metric": "macro accuracy", "folds": 5, "finding": "edema"}
+    of_edema |= {"baseline": "current study alone", "value": -0.1, "low": -0.2, "high": 0.01, "n": 7}
+    average = of_edema | {"finding": "average", "baseline": "thumbnails", "value": 0.02, "low": None, "high": None}
     details = {"temporal-image/a": {}, "probe/b": {"train_rows": {"10 %": 42}}}
-    head, image, average, edema, on_b, probe = printed({"results": rows, "details": details})
-    assert words(head) == "value untrained chance n"
-    assert (image, on_b) == ("temporal-image on a: macro accuracy, 5 folds", "probe on b: auroc")
-    assert words(average) == "average 0.600 ± 0.010 0.350 0.250 7"
-    assert words(edema) == "edema 0.400 0.300 to 0.500 0.250 7"
-    assert words(probe) == "10 % (42 rows) 0.500 0.250 7"
-    assert average.index("0.600") == edema.index("0.400") == probe.index("0.500")
-    assert max(map(len, (average, edema, probe))) <= 80
+    lines = printed({"results": rows, "leads": [of_edema, average], "details": details})
+    assert [words(line) for line in lines] == [
+        "value lead 95 % interval over n",
+        "temporal-image on a: macro accuracy, 5 folds",
+        "average 0.600 +0.020 thumbnails 7",
+        "edema 0.400 -0.100 -0.200 to +0.010 current study alone 7",
+        "average: untrained 0.350, thumbnails 0.580, chance 0.250",
+        "probe on b: auroc",
+        "10 % (42 rows) 0.500 +0.250 chance 7",
+    ]
+    assert lines[2].index("0.600") == lines[3].index("0.400") == lines[6].index("0.500")
+    assert max(map(len, lines)) <= 80
 
 
 def test_only_what_this_call_asked_for_is_shown() -> None:

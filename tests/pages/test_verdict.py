@@ -14,11 +14,13 @@ def row(value: float, interval: tuple[float, float] | None = None, n: int = 90) 
 
 
 def measured(
-    *rows: dict[str, Any], untrained: float | None = 0.5, protocol: str = "strict", cohorts: str = "aaaa"
-) -> BenchmarkResults:
-    """A benchmark with AUROC of runs called a, b and so on."""
-    beside = [None if untrained is None else row(untrained)] * len(rows)
-    line = Line("auroc", "all", None, list(rows), beside)
+    *rows: dict[str, Any], lead: tuple[float, float, float] | None = None, baseline: float = 0.5, protocol: str = "strict",
+    cohorts: str = "aaaa",
+) -> BenchmarkResults:  # fmt: skip
+    """A benchmark with AUROC of runs called a, b and so on, and the lead with its interval of the first."""
+    beside = [{"thumbnails": row(baseline), "untrained": row(0.3)}] * len(rows)
+    leads = [lead and {"baseline": "thumbnails", "value": lead[0], "low": lead[1], "high": lead[2]}] * len(rows)
+    line = Line("auroc", "all", None, list(rows), beside, leads)
     names = list("abcd"[: len(rows)])
     return BenchmarkResults("temporal-text", "ms-cxr-t", protocol, names, [line], [], list(cohorts[: len(rows)]))
 
@@ -26,38 +28,38 @@ def measured(
 @pytest.mark.parametrize(
     ("benchmark", "expected"),
     [
-        (
-            measured(row(0.7, (0.6, 0.8))),
-            "Better than chance and better than an untrained model: temporal-text on ms-cxr",
-        ),
-        (measured(row(0.7, (0.6, 0.8)), untrained=0.65), "Better than chance but not better than an untrained model: "),
-        (measured(row(0.7, (0.6, 0.8)), untrained=None), "Better than chance: "),
-        (measured(row(0.52, (0.48, 0.56))), "No different from chance: "),
-        (measured(row(0.3, (0.2, 0.4))), "Worse than chance: "),
-        (measured(row(0.7), protocol="paper"), "Above chance and above an untrained model: "),
-        (measured(row(0.5), protocol="paper"), "About chance: "),
-        (measured(row(0.51), protocol="paper"), "About chance: "),
-        (measured(row(0.9, (0.8, 1.0), n=19)), "Too few rows to tell: "),
-        (measured(row(0.7), untrained=0.69, protocol="paper"), "Above chance but not above an untrained model: "),
+        (measured(row(0.7), lead=(0.2, 0.1, 0.3)), "Better than the best baseline: temporal-text on ms-cxr-t (AUROC "),
+        (measured(row(0.7), lead=(0.2, -0.1, 0.3)), "No lead over the best baseline: "),
+        (measured(row(0.3), lead=(-0.2, -0.3, -0.1)), "Worse than the best baseline: "),
+        (measured(row(0.7), protocol="paper"), "Better than the best baseline: "),
+        (measured(row(0.51), protocol="paper"), "No lead over the best baseline: "),
+        (measured(row(0.47), protocol="paper"), "Worse than the best baseline: "),
+        (measured(row(0.9, n=19), lead=(0.2, 0.1, 0.3)), "Too few rows to tell: "),
     ],
 )
-def test_one_run_against_chance_and_the_untrained_model(benchmark: BenchmarkResults, expected: str) -> None:
+def test_one_run_against_its_best_baseline(benchmark: BenchmarkResults, expected: str) -> None:
     found = verdict([benchmark])
     assert found.startswith(expected)
     assert (NO_INTERVALS in found) == (benchmark.protocol == "paper")
-    assert f"AUROC {benchmark.lines[0].trained[0]['value']:.3f}" in found  # type: ignore[index]
+    assert f": {benchmark.lines[0].trained[0]['value']:.3f} against 0.500" in found  # type: ignore[index]
+    assert ", 95 % interval " in found or benchmark.protocol == "paper"
 
 
 def test_the_finding_is_named_unless_it_stands_for_all() -> None:
-    benchmark = measured(row(0.7, (0.6, 0.8)))
+    benchmark = measured(row(0.7), lead=(0.2, 0.1, 0.3))
     benchmark.lines[0].finding = "pneumonia"
-    assert "(Pneumonia: AUROC 0.700, 95 % interval 0.600 to 0.800, chance 0.500, untrained 0.500)" in verdict(
-        [benchmark]
-    )
+    said = "(Pneumonia: AUROC +0.200 over thumbnails, 95 % interval +0.100 to +0.300: 0.700 against 0.500)"
+    assert said in verdict([benchmark])
+
+
+def test_a_file_without_baselines_has_a_lead_over_chance() -> None:
+    benchmark = measured(row(0.7))
+    benchmark.lines[0].baselines = [{}]
+    assert "(AUROC +0.200 over chance: 0.700 against 0.500)" in verdict([benchmark])
 
 
 def test_the_strict_protocol_is_preferred() -> None:
-    paper, strict = measured(row(0.9), protocol="paper"), measured(row(0.52, (0.48, 0.56)))
+    paper, strict = measured(row(0.9), protocol="paper"), measured(row(0.52), lead=(0.02, -0.02, 0.06))
     assert verdict([paper, strict]) == verdict([strict])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, groupby
 from operator import itemgetter
+from textwrap import wrap
 from typing import Any, TypeVar
 
 from medst.evaluate.benchmarks import BENCHMARKS
@@ -46,21 +47,26 @@ def headline_rows(results: dict[str, Any], tasks: Collection[str], datasets: Col
 
 
 def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> str:
-    """One line per headline number: its value with interval or standard deviation, the untrained models', chance and n.
+    """One line per headline number: the model's value, and its lead over the best baseline with the interval.
 
-    Task, data set and metric stand once above their lines, so that the table fits into 80 columns.
+    Task, data set and metric stand once above their lines, and below them what each baseline reaches in the first, so that
+    the table fits into 80 columns. A file without baselines has a lead over chance.
     """
-    untrained = {_key(row): row["value"] for row in results["results"] if row["model"] == "untrained"}
-    head = ("", "value", "", "untrained", "chance", "n")
+    leads = {_key(lead): lead for lead in results["leads"]}
+    head = ("", "value", "lead", "95 % interval", "over", "n")
     groups: dict[str, list[tuple[str, ...]]] = {}
+    notes: dict[str, str] = {}
     for row in headline_rows(results, tasks, datasets):
         folds = f", {row['folds']} folds" if row["folds"] else ""
         learnt = results["details"][f"{row['task']}/{row['dataset']}"].get("train_rows", {}).get(row["finding"])
         finding = f"  {row['finding']}" + (f" ({learnt} rows)" if learnt else "")
-        baseline = untrained.get(_key(row))
-        cells = (finding, f"{row['value']:.3f}", _spread(row), "" if baseline is None else f"{baseline:.3f}")
+        lead = leads.get(_key(row), {"value": row["value"] - row["chance"], "low": None, "baseline": "chance"})
+        interval = "" if lead["low"] is None else f"{lead['low']:+.3f} to {lead['high']:+.3f}"
         title = f"{row['task']} on {row['dataset']}: {row['metric']}{folds}"
-        groups.setdefault(title, []).append((*cells, f"{row['chance']:.3f}", str(row["n"])))
+        if title not in groups:
+            notes[title] = _baselines(results, row)
+        cells = (finding, f"{row['value']:.3f}", f"{lead['value']:+.3f}", interval, lead["baseline"], str(row["n"]))
+        groups.setdefault(title, []).append(cells)
     widths = [max(map(len, column)) for column in zip(head, *chain(*groups.values()), strict=True)]
 
     def line(cells: tuple[str, ...]) -> str:
@@ -69,8 +75,15 @@ def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Col
 
     lines = [line(head)]
     for title, rows in groups.items():
-        lines += [title, *map(line, rows)]
+        lines += [title, *map(line, rows), *wrap(notes[title], 80, initial_indent="  ", subsequent_indent="  ")]
     return "\n".join(lines)
+
+
+def _baselines(results: dict[str, Any], row: Row) -> str:
+    """What each baseline reaches in a number of the model; empty if none was measured."""
+    found = [one for one in results["results"] if _key(one) == _key(row) and one["model"] != "trained"]
+    reached = ", ".join(f"{one['model']} {one['value']:.3f}" for one in found)
+    return f"{row['finding']}: {reached}, chance {row['chance']:.3f}" if found else ""
 
 
 def not_measured(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> Iterator[str]:
@@ -85,9 +98,3 @@ def not_measured(results: dict[str, Any], tasks: Collection[str], datasets: Coll
 
 def _key(row: Row) -> tuple[Any, ...]:
     return row["task"], row["dataset"], row["metric"], row["finding"], row["folds"]
-
-
-def _spread(row: Row) -> str:
-    if row["low"] is not None:
-        return f"{row['low']:.3f} to {row['high']:.3f}"
-    return "" if row["std"] is None else f"± {row['std']:.3f}"

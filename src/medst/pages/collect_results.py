@@ -110,8 +110,11 @@ class Line:
     def lead_written(self, lead: dict[str, Any]) -> str:
         """A lead over the best baseline as text."""
         by = difference_format(self.metric)
-        interval = f" ({by(lead['low'])} to {by(lead['high'])})" if lead["low"] is not None else ""
-        return f"{by(lead['value'])}{interval} over {lead['baseline']}"
+        written = f"{by(lead['value'])} over {lead['baseline']}"
+        if lead["low"] is not None:
+            low, high = (by(lead[end]).removesuffix(" points") for end in ("low", "high"))
+            written += f", 95 % interval {low} to {high}"
+        return written
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The page of one or more runs: every number that was measured, and for one run its learning curves and patients.
 
-Every number stands beside chance, its baselines and published numbers of the same protocol. Nothing was selected by how good it looks.
+Every number stands beside chance, its baselines and published numbers of the same protocol. Nothing was selected
+by how good it looks.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The verdict of a results page: one sentence about the headline numbers.
 
-A difference counts only if an interval supports it. The `paper` protocol gives no intervals: the sentence says so, and a
-difference has to reach `LEAST_DIFFERENCE`.
+What counts is the lead over the best baseline, and only if its interval supports it. The `paper` protocol gives no
+intervals: the sentence says so, and a difference has to reach `LEAST_DIFFERENCE`.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ LEAST_ROWS = 20
 
 
 def verdict(benchmarks: Sequence[BenchmarkResults]) -> str:
-    """Compare the headline numbers of one run with chance and untrained models, or those of several runs."""
+    """Compare the headline numbers of one run with its best baselines, or those of several runs."""
     names = {name for benchmark in benchmarks for name in benchmark.names}
-    compare = _with_chance if len(names) == 1 else _between_runs
+    compare = _with_baselines if len(names) == 1 else _between_runs
     chosen = _one_protocol([one for one in benchmarks if len(names) == 1 or len(one.names) > 1])
     if not chosen:
         return (
@@ -46,32 +46,26 @@ def _one_protocol(benchmarks: Sequence[BenchmarkResults]) -> list[BenchmarkResul
     return list(chosen.values())
 
 
-def _with_chance(benchmark: BenchmarkResults) -> tuple[str, str]:
-    """The outcome of a run against chance and untrained models, and its numbers."""
+def _with_baselines(benchmark: BenchmarkResults) -> tuple[str, str]:
+    """The outcome of a run against its best baseline, and the numbers."""
     line = benchmark.headline()[0]
-    row, untrained = line.runs()[0]
+    row, _, lead = line.runs()[0]
     assert row is not None
-    has_interval = row["low"] is not None
+    # A file of an earlier version has no leads, and one without baselines has only chance.
+    name, value = line.best_baseline(0) or ("chance", line.chance)
+    if lead is None:
+        lead = {"baseline": name, "value": row["value"] - value, "low": None, "high": None}
     margin = LEAST_DIFFERENCE
-    low, high = (row["low"], row["high"]) if has_interval else (row["value"] - margin, row["value"] + margin)
-    better = "better than" if has_interval else "above"
+    has_interval = lead["low"] is not None
+    low, high = (lead["low"], lead["high"]) if has_interval else (lead["value"] - margin, lead["value"] + margin)
     if row["n"] < LEAST_ROWS:
         outcome = "too few rows to tell"
-    elif low > line.chance:
-        outcome = f"{better} chance"
-        if untrained is not None:
-            beats = low > untrained["value"]
-            outcome += f" and {better} an untrained model" if beats else f" but not {better} an untrained model"
-    elif high < line.chance:
-        outcome = "worse than chance" if has_interval else "below chance"
+    elif low > 0:
+        outcome = "better than the best baseline"
     else:
-        outcome = "no different from chance" if has_interval else "about chance"
-    written = line.written
-    numbers = [f"{_subject(line)} {written(row['value'])}"]
-    numbers += [f"95 % interval {written(low)} to {written(high)}"] if has_interval else []
-    numbers += [f"chance {written(line.chance)}"]
-    numbers += [] if untrained is None else [f"untrained {written(untrained['value'])}"]
-    return outcome, ", ".join(numbers)
+        outcome = "worse than the best baseline" if high < 0 else "no lead over the best baseline"
+    values = f"{line.written(row['value'])} against {line.written(value)}"
+    return outcome, f"{_subject(line)} {line.lead_written(lead)}: {values}"
 
 
 def _subject(line: Line) -> str:
