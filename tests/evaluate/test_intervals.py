@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import sem, t
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from medst.evaluate.intervals import Ranked, accuracy, bootstrap, f1, macro_accuracy, scored
+from medst.evaluate.intervals import Ranked, accuracy, bootstrap, f1, macro_accuracy, over_runs, scored
 from medst.evaluate.task import PAPER
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)), min_size=2, max_size=30)
@@ -71,6 +72,33 @@ def test_the_deviation_over_seeds_divides_by_one_less() -> None:
     assert score.value == pytest.approx(0.4)
     assert score.std == pytest.approx(statistics.stdev(values))
     assert score.std == pytest.approx(0.3)
+
+
+def test_over_runs_agrees_with_scipy_and_with_a_calculation_by_hand() -> None:
+    values, intervals = [0.40, 0.50, 0.45], [(0.37, 0.44), (0.46, 0.54), (0.42, 0.48)]
+    found = over_runs(values, intervals)
+    assert (found.mean, found.std) == pytest.approx((0.45, 0.05))
+    assert found.runs == pytest.approx(t.interval(0.95, 2, 0.45, sem(values)))
+    assert found.patients == pytest.approx((0.45 - 0.1 / 3, 0.45 + 0.11 / 3))
+    half = 4.302653 * 0.05 / 3**0.5
+    assert found.both == pytest.approx((0.45 - (half**2 + 0.01 / 9) ** 0.5, 0.45 + (half**2 + 0.0121 / 9) ** 0.5))
+    alone = over_runs(values, [(0.37, 0.44), None, (0.42, 0.48)])
+    assert (alone.patients, alone.both) == (None, None)
+    assert alone.runs == found.runs
+
+
+def test_the_interval_over_seeds_and_patients_holds_what_fixed_predictions_miss() -> None:
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(400):  # 3 runs; standard errors of 0.03 over patients and 0.03 over runs; the truth is 0.5
+        values = 0.5 + rng.normal(0, 0.03) + rng.normal(0, 0.03, 3)
+        found = over_runs(values.tolist(), [(value - 0.0588, value + 0.0588) for value in values])
+        one = (values[0] - 0.0588, values[0] + 0.0588)
+        held.append([low < 0.5 < high for low, high in (found.both, found.runs, one)])
+    both, runs, fixed = np.mean(held, axis=0)
+    assert 0.93 < both < 0.995
+    assert runs < 0.9
+    assert fixed < 0.9
 
 
 def test_there_is_no_interval_if_half_of_the_draws_give_nan() -> None:

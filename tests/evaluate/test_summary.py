@@ -50,6 +50,35 @@ def test_one_line_per_number_with_its_lead_over_the_best_baseline() -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_a_wide_interval_is_replaced_by_too_few_rows() -> None:
+    rows = [
+        row("probe", "a", "auroc", "1 %", low=0.2, high=0.71),
+        row("probe", "a", "auroc", "10 %", low=0.2, high=0.7),
+        row("probe", "a", "auroc", "100 %", low=0.4, high=0.6),
+    ]
+    lead = {
+        "task": "probe",
+        "dataset": "a",
+        "metric": "auroc",
+        "folds": None,
+        "baseline": "untrained",
+        "value": 0.1,
+        "n": 7,
+    }
+    leads = [
+        lead | {"finding": "1 %", "low": -0.1, "high": 0.3},
+        lead | {"finding": "10 %", "low": -0.1, "high": 0.3},
+        lead | {"finding": "100 %", "low": -0.2, "high": 0.4},
+    ]
+    lines = printed({"results": rows, "leads": leads, "details": {"probe/a": {}}})
+    assert [("too few rows" in line, "-0.100 to +0.300" in line) for line in lines[2:5]] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+    assert max(map(len, lines)) <= 80
+
+
 def test_only_what_this_call_asked_for_is_shown() -> None:
     rows = [
         row("temporal-text", "a", "auroc", "all"),

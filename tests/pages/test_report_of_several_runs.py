@@ -81,6 +81,66 @@ def test_runs_on_different_copies_of_a_benchmark_are_not_compared(runs: list[Pat
     assert "can’t be compared" not in report(out=tmp_path / "page.html", runs=runs).read_text()
 
 
+@pytest.fixture
+def seeds(runs: list[Path], tmp_path: Path) -> list[Path]:
+    """Three runs of one recipe, one of another recipe, and one whose settings are not known."""
+    strict = json.loads((runs[0] / "results-strict.json").read_text())
+    folders = []
+    for number, name in enumerate(("one", "two", "three", "other", "unknown")):
+        (tmp_path / name).mkdir()
+        for row in strict["results"]:
+            row["value"] = row["low"] = row["high"] = round(0.4 + 0.05 * number, 6)
+            row["high"] += 0.1
+            row["low"] -= 0.6 if row["finding"] == "edema" else 0.1
+        for lead in strict["leads"]:
+            lead |= {"value": 0.01 * number, "low": 0.01 * number - 0.03, "high": 0.01 * number + 0.03}
+        (tmp_path / name / "results.json").write_text(json.dumps(strict))
+        recipe = {
+            "optimiser": {"lr": 1.0 if name == "other" else 2.0},
+            "run": {"seed": number, "loader_workers": number},
+        }
+        settings = {"medst_version": "0", "recipe": recipe, "cohort": {"dataset": "mimic-cxr", "fingerprint": "f"}}
+        if name != "unknown":
+            (tmp_path / name / "settings.json").write_text(json.dumps(settings))
+        folders.append(tmp_path / name)
+    return folders
+
+
+def test_runs_of_one_recipe_stand_together_with_each_kind_of_interval(seeds: list[Path], tmp_path: Path) -> None:
+    benchmark = next(one for one in collect(read_results_files(seeds)) if one.task == "temporal-image")
+    (group,) = benchmark.seeds
+    assert group.places == (0, 1, 2)
+    line = next(one for one in benchmark.lines if (one.metric, one.finding) == ("macro accuracy", "average"))
+    mean, both, alone, patients, lead = line.seeds_written(group)
+    assert mean == "45.0 % ± 5.0 %"
+    half = 4.302653 * 0.05 / 3**0.5
+    assert alone == f"seeds alone {100 * (0.45 - half):.1f} % to {100 * (0.45 + half):.1f} %"
+    assert patients == "patients alone 35.0 % to 55.0 %"
+    wide = (half**2 + 0.01) ** 0.5
+    assert both == f"seeds and patients {100 * (0.45 - wide):.1f} % to {100 * (0.45 + wide):.1f} %"
+    far = ((4.302653 * 0.01) ** 2 / 3 + 0.03**2) ** 0.5
+    expected = f"{100 * (0.01 - far):+.1f} to {100 * (0.01 + far):+.1f} points"
+    assert lead == f"lead over the best baseline +1.0 points, seeds and patients {expected}"
+    read = Reader(report(out=tmp_path / "page.html", runs=seeds).read_text(encoding="utf-8"))
+    text = " ".join(" ".join(read.text).split())
+    assert "3 seeds of" in text
+    assert "the one to quote" in text
+    for said in (mean, both, alone, patients, lead):
+        assert said in text
+        assert said in tables_of(seeds, "markdown")
+    assert not any(one.seeds for one in collect(read_results_files(seeds[2:])))
+
+
+def test_an_interval_over_half_the_range_says_too_few_rows(seeds: list[Path], tmp_path: Path) -> None:
+    benchmark = next(one for one in collect(read_results_files(seeds[:1])) if one.task == "temporal-image")
+    written = {line.finding: line.spread(row) for line in benchmark.lines if (row := line.trained[0])}
+    assert written["edema"].endswith("too few rows")
+    assert "too few" not in written["average"]
+    file = seeds[0] / "results.json"
+    assert "too few rows" in report(out=tmp_path / "page.html", runs=[file]).read_text(encoding="utf-8")
+    assert "too few rows" in tables_of([file], "latex")
+
+
 def test_published_numbers_have_a_source() -> None:
     assert published()
     for _, number in published():

@@ -4,10 +4,12 @@ A draw of the bootstrap weights each row by the number of times its patient was 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
+from scipy.stats import t as student
 
 from medst.evaluate.task import Question, Score
 
@@ -73,6 +75,43 @@ def bootstrap(
         return None
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class OverRuns:
+    """A number of several runs of one recipe with different seeds, measured on the same rows.
+
+    Attributes:
+        mean: over the runs.
+        std: standard deviation over the runs, with n - 1.
+        runs: 95 % interval of the mean over other seeds, on these patients.
+        patients: 95 % interval over other patients, for the predictions of these runs; None without intervals.
+        both: 95 % interval over other seeds and other patients; None without intervals.
+    """
+
+    mean: float
+    std: float
+    runs: tuple[float, float]
+    patients: tuple[float, float] | None
+    both: tuple[float, float] | None
+
+
+def over_runs(values: Sequence[float], intervals: Sequence[tuple[float, float] | None]) -> OverRuns:
+    """Summarise a number of at least two runs.
+
+    `runs` is Student's interval. `patients` has the mean distances of the runs' own intervals from their values. Seeds and
+    patients vary independently, so the distances of `both` are the roots of the sums of their squares, as of standard
+    errors. `benchmarks/coverage.py` measures how often each holds the true value.
+    """
+    mean, std, count = float(np.mean(values)), deviation(values), len(values)
+    half = float(student.ppf(0.975, count - 1)) * std / count**0.5
+    known = [interval for interval in intervals if interval is not None]
+    if len(known) < count:
+        return OverRuns(mean, std, (mean - half, mean + half), None, None)
+    below = mean - float(np.mean([low for low, _ in known]))
+    above = float(np.mean([high for _, high in known])) - mean
+    both = mean - float(np.hypot(half, below)), mean + float(np.hypot(half, above))
+    return OverRuns(mean, std, (mean - half, mean + half), (mean - below, mean + above), both)
 
 
 def too_wide(low: float | None, high: float | None, span: float = 1.0) -> bool:

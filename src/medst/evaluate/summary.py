@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any, TypeVar
 
 from medst.evaluate.benchmarks import BENCHMARKS
+from medst.evaluate.intervals import too_wide
 from medst.evaluate.task import is_summary
 
 MOST_ROWS = 20
@@ -50,7 +51,8 @@ def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Col
     """One line per headline number: the model's value, and its lead over the best baseline with the interval.
 
     Task, data set and metric stand once above their lines, and below them what each baseline reaches in the first, so that
-    the table fits into 80 columns. A file without baselines has a lead over chance.
+    the table fits into 80 columns. A file without baselines has a lead over chance. In place of an interval that spans more
+    than half of the metric's range, the table says that there are too few rows.
     """
     leads = {_key(lead): lead for lead in results["leads"]}
     head = ("", "value", "lead", "95 % interval", "over", "n")
@@ -62,6 +64,8 @@ def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Col
         finding = f"  {row['finding']}" + (f" ({learnt} rows)" if learnt else "")
         lead = leads.get(_key(row), {"value": row["value"] - row["chance"], "low": None, "baseline": "chance"})
         interval = "" if lead["low"] is None else f"{lead['low']:+.3f} to {lead['high']:+.3f}"
+        if too_wide(lead["low"], lead.get("high")) or too_wide(row["low"], row["high"]):
+            interval = "too few rows"
         title = f"{row['task']} on {row['dataset']}: {row['metric']}{folds}"
         if title not in groups:
             notes[title] = _baselines(results, row)

@@ -1,6 +1,7 @@
 """Results of any number of runs, collected by benchmark and protocol, with one line per number."""
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from medst.errors import MedstError
+from medst.evaluate.intervals import OverRuns, over_runs, too_wide
 from medst.evaluate.results import read_results
 from medst.evaluate.summary import headline
 from medst.evaluate.task import PAPER, is_summary
+from medst.files import read_json
 from medst.pages.wording import day_written, difference_format, metric_format, metric_name
+from medst.pretrain.checkpoint import SETTINGS
 
 DEFAULT_SWITCHES = {**vars(PAPER), "laterals": False, "prompts": "released"}
 """Switches as a results file has them when none was given."""
@@ -28,11 +32,27 @@ class ResultsFile:
         name: distinguishes it from the others on the page.
         results: its content.
         measured: the day when the file was written, yyyy-mm-dd in UTC.
+        settings: of its run, as in settings.json beside it; empty if there is none.
     """
 
     name: str
     results: dict[str, Any]
     measured: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> str:
+        """What runs that differ in their seed alone have in common; empty if the settings are not known."""
+        if not self.settings:
+            return ""
+        recipe = {name: part for name, part in self.settings["recipe"].items() if name != "run"}
+        return json.dumps([recipe, self.settings["cohort"], self.results["switches"]], sort_keys=True)
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of its run."""
+        found: int | None = self.settings.get("recipe", {}).get("run", {}).get("seed")
+        return found
 
 
 @dataclass(frozen=True)
@@ -70,8 +90,10 @@ class Line:
 
     @property
     def chance_written(self) -> str:
-        """Chance as text; a dash for the calibration error, which is 0 for a perfect model and not for a guess."""
-        return "–" if self.metric == "calibration error" else self.written(self.chance)
+        """Chance as text; for the calibration error, what a perfect model has on these rows (0 in earlier files)."""
+        if self.metric == "calibration error":
+            return f"{self.written(self.chance)} if perfect" if self.chance else "–"
+        return self.written(self.chance)
 
     @property
     def is_summary(self) -> bool:
@@ -95,8 +117,34 @@ class Line:
     def spread(self, row: dict[str, Any]) -> str:
         """The interval of a row, or its standard deviation; empty if it has neither."""
         if row["low"] is not None:
-            return f"{self.written(row['low'])} to {self.written(row['high'])}"
+            return self.interval_written((row["low"], row["high"]))
         return f"± {self.written(row['std'])}" if row["std"] else ""
+
+    def interval_written(self, interval: tuple[float, float], of: str = "rows") -> str:
+        """An interval as text, and that there are too few `of` if it spans more than half of the metric's range."""
+        low, high = interval
+        return f"{self.written(low)} to {self.written(high)}" + (f", too few {of}" if too_wide(low, high) else "")
+
+    def seeds_written(self, seeds: "Seeds") -> list[str]:
+        """The number over the runs of one recipe: the mean with its standard deviation, each interval with what it allows
+        for, and the lead over the best baseline; empty if a run lacks the number."""
+        found = _over_seeds([self.trained[place] for place in seeds.places])
+        if found is None:
+            return []
+        named = [
+            ("seeds and patients", found.both, "rows or seeds"),
+            ("seeds alone", found.runs, "seeds"),
+            ("patients alone", found.patients, "rows"),
+        ]
+        written = [f"{self.written(found.mean)} ± {self.written(found.std)}"]
+        written += [f"{name} {self.interval_written(one, of)}" for name, one, of in named if one is not None]
+        lead = _over_seeds([self.leads[place] for place in seeds.places])
+        if lead is not None:
+            by, (low, high) = difference_format(self.metric), lead.both or lead.runs
+            allows = "seeds and patients" if lead.both else "seeds alone"
+            ends = f"{by(low).removesuffix(' points')} to {by(high)}"
+            written.append(f"lead over the best baseline {by(lead.mean)}, {allows} {ends}")
+        return written
 
     def best_baseline(self, run: int) -> tuple[str, float] | None:
         """Name and value of a run's best baseline; None if it has none."""
@@ -114,7 +162,29 @@ class Line:
         if lead["low"] is not None:
             low, high = (by(lead[end]).removesuffix(" points") for end in ("low", "high"))
             written += f", 95 % interval {low} to {high}"
+            written += ", too few rows" if too_wide(lead["low"], lead["high"]) else ""
         return written
+
+
+def _over_seeds(rows: Sequence[dict[str, Any] | None]) -> OverRuns | None:
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows):
+        return None
+    intervals = [None if row["low"] is None else (row["low"], row["high"]) for row in known]
+    return over_runs([row["value"] for row in known], intervals)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        name: their number and recipe.
+        places: of the runs among those of the page.
+    """
+
+    name: str
+    places: tuple[int, ...]
 
 
 @dataclass
@@ -129,6 +199,7 @@ class BenchmarkResults:
         lines: one per number; the rows of each are in the order of `names`.
         details: of each run, as in results.json.
         fingerprints: of the cohort of each run.
+        seeds: groups of at least two runs that differ in their seed alone.
     """
 
     task: str
@@ -138,6 +209,7 @@ class BenchmarkResults:
     lines: list[Line]
     details: list[dict[str, Any]]
     fingerprints: list[str]
+    seeds: list[Seeds] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -170,13 +242,36 @@ def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
         found += files_here
     contents = [read_results(file, "`medst evaluate all MODEL COHORT`") for file in found]
     results_files = [
-        ResultsFile(" ".join([name, *_switches(content["switches"])]), content, day_written(file))
+        ResultsFile(" ".join([name, *_switches(content["switches"])]), content, day_written(file), _settings(file))
         for file, name, content in zip(found, _names(found), contents, strict=True)
     ]
     for (name, protocol), count in Counter((one.name, one.results["protocol"]) for one in results_files).items():
         if count > 1:
             raise MedstError(f"{name} is given twice with protocol {protocol}; give each results file once.")
     return results_files
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    settings = file.absolute().parent / "settings.json"
+    if not settings.is_file():
+        return {}
+    return read_json(settings, "give the folder of a run", SETTINGS)
+
+
+def _seeds(runs: Sequence[ResultsFile], fingerprints: Sequence[str]) -> list[Seeds]:
+    """The groups of runs of one recipe that were measured on one copy of a data set."""
+    groups: dict[tuple[str, str], dict[int | None, int]] = {}
+    for place, (one, fingerprint) in enumerate(zip(runs, fingerprints, strict=True)):
+        if one.recipe:
+            groups.setdefault((one.recipe, fingerprint), {}).setdefault(one.seed, place)
+    return [
+        Seeds(
+            f"{len(places)} seeds of {runs[next(iter(places.values()))].results['model']['recipe']}",
+            tuple(places.values()),
+        )
+        for places in groups.values()
+        if len(places) > 1
+    ]
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -245,6 +340,7 @@ def _benchmark(task: str, dataset: str, protocol: str, results_files: Sequence[R
         )
         for key in keys
     ]
+    fingerprints = [one.results["cohorts"][dataset] for one in chosen]
     return BenchmarkResults(
         task,
         dataset,
@@ -252,7 +348,8 @@ def _benchmark(task: str, dataset: str, protocol: str, results_files: Sequence[R
         names=[one.name for one in chosen],
         lines=lines,
         details=[one.results["details"][name] for one in chosen],
-        fingerprints=[one.results["cohorts"][dataset] for one in chosen],
+        fingerprints=fingerprints,
+        seeds=_seeds(chosen, fingerprints),
     )
 
 

@@ -21,16 +21,25 @@ from medst.pages.inputs import PatientInputs, RunInputs, read_patient_inputs, re
 from medst.pages.patients import ShownPatient, read_patients
 from medst.pages.tables import csv_of
 from medst.pages.verdict import verdict
-from medst.pages.wording import readable
+from medst.pages.wording import percent, readable
 from medst.progress import Progress
 
 MOST_DRAWN = 10
 """Findings in one figure; the others are in the table."""
 PROTOCOL_NOTES = {
-    "paper": "as released, to compare with numbers in papers; ± is the standard deviation over seeds",
-    "strict": "nothing about a test row was used to choose anything; intervals hold 95 % of a bootstrap over patients",
+    "paper": "as released, to compare with numbers in papers; ± is the standard deviation over seeds, with n - 1",
+    "strict": "nothing about a test row was used to choose anything; a run’s interval holds 95 % of a bootstrap over "
+    "patients, or over clusters of sentences, for its predictions as they are",
 }
+SEEDS_NOTE = (
+    "Runs that differ in their seed alone also stand together: their mean, ± the standard deviation over the seeds (with "
+    "n - 1). The interval of seeds alone is Student’s, for other seeds on these patients; that of patients alone is the "
+    "mean of the runs’ own, for other patients and the predictions as they are; that of seeds and patients adds the squares "
+    "of both distances, and is the one to quote."
+)
 METRIC_NOTES = {
+    "calibration error": "The calibration error of a perfect model is not 0 on so few rows: its labels are random too. Its "
+    "mean stands in place of chance.",
     "accuracy at released threshold": "Accuracy at released threshold picks the threshold by test accuracy, as the released "
     "code does, and so lies above chance where there is no signal.",
     "swap consistency": "Swap consistency is the share of pairs whose prediction reverses when the two studies are "
@@ -177,7 +186,8 @@ def _benchmark(one: BenchmarkResults) -> dict[str, Any]:
         "protocol": one.protocol,
         "question": asks[:1].upper() + asks[1:],
         "meaning": PROTOCOL_NOTES[one.protocol],
-        "notes": [note for metric, note in METRIC_NOTES.items() if metric in metrics],
+        "notes": [note for metric, note in METRIC_NOTES.items() if metric in metrics] + [SEEDS_NOTE] * bool(one.seeds),
+        "seeds": one.seeds,
         "metric": drawn[0].name if drawn else "",
         "figure": figures.intervals(drawn, one.names, title) if drawn else "",
         "more": len(one.headline()) - len(drawn),
@@ -198,12 +208,20 @@ def _errors(details: dict[str, Any], name: str) -> list[tuple[str, str, Markup]]
         (finding, "", figures.confusion(np.array(matrix), details["classes"], finding, f"{readable(finding)}, {name}"))
         for finding, matrix in details["confusion"].items()
     ]
+    perfect = details.get("perfect_calibration", {})
     curves = [
-        (finding, "calibration", figures.calibration(bins, f"{readable(finding)}, {name}"))
+        (finding, _calibration_caption(perfect.get(finding)), figures.calibration(bins, f"{readable(finding)}, {name}"))
         for finding, bins in details["calibration"].items()
         if bins
     ]
     return matrices + curves
+
+
+def _calibration_caption(perfect: Sequence[float] | None) -> str:
+    if perfect is None:
+        return "calibration"
+    mean, highest = map(percent, perfect)
+    return f"calibration; of a perfect model, the error is {mean} in the mean and below {highest} in 95 %"
 
 
 def _patients(inputs: PatientInputs, count: int) -> dict[str, Any]:

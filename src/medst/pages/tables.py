@@ -37,7 +37,7 @@ def tables_of(runs: Sequence[Path], language: Literal["markdown", "latex"]) -> s
 def _cells(benchmark: BenchmarkResults) -> tuple[list[str], list[list[str]]]:
     beside = list(dict.fromkeys(name for line in benchmark.lines for rows in line.baselines for name in rows))
     runs = [column for name in benchmark.names for column in (name, *beside)]
-    head = ["Metric", "Finding", "n", "Chance", *runs, "Published"]
+    head = ["Metric", "Finding", "n", "Chance", *runs, *(seeds.name for seeds in benchmark.seeds), "Published"]
     body = []
     for line in benchmark.lines:
         cells: list[str] = []
@@ -45,6 +45,7 @@ def _cells(benchmark: BenchmarkResults) -> tuple[list[str], list[list[str]]]:
             spread = row and line.spread(row)
             cells.append(f"{line.written(row['value'])}{f' ({spread})' if spread else ''}" if row else "")
             cells += [line.written(baselines[name]["value"]) if row and name in baselines else "" for name in beside]
+        cells += ["; ".join(line.seeds_written(seeds)) for seeds in benchmark.seeds]
         published = "; ".join(f"{line.written(one.value)} ({one.system})" for one in line.published)
         body.append([line.name, readable(line.finding), line.n, line.chance_written, *cells, published])
     if not any(line[-1] for line in body):
