@@ -70,7 +70,9 @@ def test_every_trained_number_stands_beside_those_of_its_baselines_on_the_same_r
         expected = [key for key in of["trained"] if model == "trained" or model in BENCHMARKS[key[0]].baselines]
         assert list(of[model]) == expected
         for key, row in of[model].items():
-            assert (row["n"], row["chance"]) == (of["trained"][key]["n"], of["trained"][key]["chance"])
+            assert row["n"] == of["trained"][key]["n"]
+            if key[1] != "swap consistency":  # whose chance follows from the subject's own answers
+                assert row["chance"] == of["trained"][key]["chance"]
     assert all(row["seeds"] == [0, 1] for row in of["untrained"].values())
     assert any(row["value"] != of["trained"][key]["value"] for key, row in of["untrained"].items())
     majority = of["majority answer"]["temporal-image", "macro accuracy", "average", 5]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, recall_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import SVC
 from sklearn.utils import shuffle
@@ -199,8 +199,42 @@ def test_strict_reports_intervals_and_the_recall_of_each_class(
         for finding in ("edema", "pneumothorax", "average"):
             low, high = scores[metric, finding, 5].interval or (1, 0)
             assert low <= scores[metric, finding, 5].value <= high
-    recalls = [scores[f"recall of {name}", "edema", 5].value for name in PROGRESSIONS]
-    assert scores["macro accuracy", "edema", 5].value == pytest.approx(np.mean(recalls))
+    recalls = [scores[f"recall of {name}", "edema", 5] for name in PROGRESSIONS]
+    assert scores["macro accuracy", "edema", 5].value == pytest.approx(np.mean([score.value for score in recalls]))
+    for score in recalls:
+        low, high = score.interval or (1, 0)
+        assert low < score.value < high
+        assert (score.chance, score.n) == (
+            pytest.approx(1 / 3),
+            {"improving": 12, "stable": 14}.get(score.metric[10:], 11),
+        )
+
+
+def test_recalls_agree_with_scikit_learn_for_any_weights() -> None:
+    rng = np.random.default_rng(2)
+    classes, predicted, weights = rng.integers(0, 3, 60), rng.integers(0, 3, (3, 60)), rng.integers(0, 4, 60) * 1.0
+    found = module.CrossValidated(np.zeros(3), classes, predicted, predicted)
+    for place, name in enumerate(PROGRESSIONS):
+        expected = [
+            recall_score(classes, one, labels=[place], average=None, sample_weight=weights)[0] for one in predicted
+        ]
+        assert [statistic(weights) for statistic in found.statistics(f"recall of {name}")] == pytest.approx(expected)
+
+
+def test_chance_of_the_swap_consistency_is_that_of_independent_answers() -> None:
+    rng = np.random.default_rng(3)
+    predicted = rng.choice(3, (2, 3000), p=[0.2, 0.7, 0.1])
+    swapped = rng.choice(3, (2, 3000), p=[0.3, 0.5, 0.2])
+    found = module.CrossValidated(np.zeros(2), np.zeros(3000, dtype=np.int64), predicted, swapped)
+    by_permuting = []
+    for _ in range(50):
+        shuffled = rng.permuted(swapped, axis=1)
+        by_permuting += [(shuffled[seed] == np.array([2, 1, 0])[predicted[seed]]).mean() for seed in range(2)]
+    assert found.chance("swap consistency") == pytest.approx(np.mean(by_permuting), abs=0.002)
+    assert found.chance("swap consistency") == pytest.approx(0.2 * 0.2 + 0.7 * 0.5 + 0.1 * 0.3, abs=0.02)
+    # One answer to everything is consistent, and no achievement.
+    always = np.ones((2, 30), dtype=np.int64)
+    assert module.CrossValidated(np.zeros(2), always[0], always, always).chance("swap consistency") == 1.0
 
 
 def test_strict_needs_as_many_patients_as_folds(

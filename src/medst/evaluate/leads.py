@@ -37,7 +37,9 @@ def mean_scores(outcomes: Sequence[Outcome], seeds: Sequence[int]) -> list[Score
         statistics = [score.statistic for score in every if score.statistic is not None]
         mean, std = float(np.mean(values)), deviation(values) if len(values) > 1 else None
         statistic = mean_of(statistics) if statistics else None
-        scores.append(replace(first, value=mean, std=std, seeds=tuple(seeds), interval=None, statistic=statistic))
+        chance = float(np.mean([score.chance for score in every]))
+        first = replace(first, value=mean, std=std, chance=chance, seeds=tuple(seeds))
+        scores.append(replace(first, interval=None, statistic=statistic))
     return scores
 
 

@@ -28,12 +28,14 @@ from sklearn.svm import SVC
 from medst.cohort.ms_cxr_t import PROGRESSIONS
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.evaluate.intervals import Statistic, Weights, accuracy, deviation, macro_accuracy, mean_of, scored
+from medst.evaluate.intervals import Statistic, Weights, accuracy, macro_accuracy, mean_of, scored
 from medst.evaluate.subjects import Subject
 from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
 
 MIRROR = np.array([2, 1, 0])
 """What each class becomes when the two studies are swapped."""
+RECALL = "recall of "
+"""Begins the name of a class's recall."""
 SEEDS = (42, 100, 666)
 FOLDS = {"paper": (5, 10), "strict": (5,)}
 CHOICES_OF_C = (0.001, 0.01, 0.1, 1.0)
@@ -63,6 +65,9 @@ class CrossValidated:
         hits = self.predicted == self.classes
         if metric == "accuracy":
             return [partial(accuracy, hit) for hit in hits]
+        if metric.startswith(RECALL):
+            among = np.flatnonzero(self.classes == PROGRESSIONS.index(metric.removeprefix(RECALL)))
+            return [partial(_of_rows, among, partial(accuracy, hit[among])) for hit in hits]
         return [partial(macro_accuracy, hit, self.classes) for hit in hits]
 
     def values(self, metric: str) -> np.ndarray:
@@ -70,6 +75,24 @@ class CrossValidated:
         if metric == "accuracy":  # as released: the mean over the folds
             return self.accuracy
         return np.array([statistic(np.ones(len(self.classes))) for statistic in self.statistics(metric)])
+
+    def chance(self, metric: str) -> float:
+        """What a guess reaches: the share of the most frequent class for the accuracy, 1/3 for macro accuracy and recall.
+
+        Of the swap consistency, what these answers reach if each swapped pair is answered without regard to the answer to
+        the pair itself: with shares p_c of the answers c and q_c of the answers to swapped pairs,
+
+            p_improving q_worsening + p_stable q_stable + p_worsening q_improving
+
+        as the expected agreement in Cohen's kappa; the mean over the seeds.
+        """
+        if metric == "accuracy":
+            return float(np.bincount(self.classes).max() / len(self.classes))
+        if metric != "swap consistency":
+            return 1 / len(PROGRESSIONS)
+        every = np.arange(len(PROGRESSIONS))[:, None]
+        given = [(answers[:, None] == every).mean(-1) for answers in (self.predicted, self.swapped)]  # (seed, class)
+        return float((given[0] * given[1][:, MIRROR]).sum(1).mean())
 
 
 def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
@@ -98,9 +121,9 @@ def fits(cohort: Cohort, question: Question) -> bool:
 def temporal_image(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
     """Measure a subject.
 
-    `chance` is the share of the most frequent class for the accuracy, and 1/3 for the other metrics. Confusion matrices and
-    predictions are those of 5 folds and the first seed. A finding is skipped for a number of folds, and
-    listed in `left_out`, if a class has fewer rows (strict: patients) than folds.
+    See `CrossValidated.chance` for what a guess reaches. Confusion matrices and predictions are those of 5 folds and the
+    first seed. A finding is skipped for a number of folds, and listed in `left_out`, if a class has fewer rows (strict:
+    patients) than folds.
 
     Raises:
         MedstError: the cohort has no comparisons, or every finding would be left out.
@@ -238,14 +261,13 @@ def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, que
     """The scores of each finding with its patients, and of their average."""
     if not found:
         return []
-    scores, third = [], 1 / len(PROGRESSIONS)
+    scores = []
     patients = np.concatenate([own for _, own in found.values()])
     ends = np.cumsum([0, *(len(own) for _, own in found.values())])
     rows = [slice(start, end) for start, end in pairwise(ends)]
-    majorities = [float(np.bincount(one.classes).max() / len(one.classes)) for one, _ in found.values()]
     common: dict[str, Any] = {"question": question, "folds": folds, "seeds": SEEDS}
     for metric in ("accuracy", "macro accuracy", "swap consistency"):
-        chances = majorities if metric == "accuracy" else [third] * len(found)
+        chances = [one.chance(metric) for one, _ in found.values()]
         for (finding, (one, own)), chance in zip(found.items(), chances, strict=True):
             scores.append(
                 scored(metric, finding, one.statistics(metric), own, chance, values=one.values(metric), **common)
@@ -256,15 +278,14 @@ def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, que
         statistics = [mean_of([partial(_of_rows, *pair) for pair in zip(rows, seed, strict=True)]) for seed in by_seed]
         scores.append(scored(metric, AVERAGE, statistics, patients, float(np.mean(chances)), values=values, **common))
     if question.protocol == "strict":
-        for finding, (one, _) in found.items():
-            for place, name in enumerate(PROGRESSIONS):
-                hit = (one.predicted == one.classes)[:, one.classes == place]
-                value, std, n = float(hit.mean()), deviation(hit.mean(1)), hit.shape[1]
-                scores.append(Score(f"recall of {name}", finding, value, std, n, third, folds, SEEDS))
+        for finding, (one, own) in found.items():
+            for place, metric in enumerate(RECALL + name for name in PROGRESSIONS):
+                n = int((one.classes == place).sum())
+                scores.append(scored(metric, finding, one.statistics(metric), own, one.chance(metric), n=n, **common))
     return scores
 
 
-def _of_rows(rows: slice, statistic: Statistic, weights: Weights) -> float:
+def _of_rows(rows: slice | np.ndarray, statistic: Statistic, weights: Weights) -> float:
     return statistic(weights[rows])
 
 
