@@ -11,6 +11,7 @@ from medst.evaluate.task import Question
 from medst.pages.collect_results import collect, published, read_results_files
 from medst.pages.report import report
 from medst.pages.tables import tables_of
+from medst.pages.verdict import verdict
 from medst.pages.wording import metric_format
 
 from .page_reader import Reader
@@ -129,6 +130,12 @@ def test_runs_of_one_recipe_stand_together_with_each_kind_of_interval(seeds: lis
         assert said in text
         assert said in tables_of(seeds, "markdown")
     assert not any(one.seeds for one in collect(read_results_files(seeds[2:])))
+    sentence = verdict(collect(read_results_files(seeds[:3])))
+    assert sentence.startswith(
+        f"No lead over the best baseline: temporal-image on ms-cxr-t (macro accuracy of {group.name}"
+    )
+    assert f"{mean}; {lead}" in sentence
+    assert "ahead" not in sentence
 
 
 def test_an_interval_over_half_the_range_says_too_few_rows(seeds: list[Path], tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def measured(
         (measured(row(0.51), protocol="paper"), "No lead over the best baseline: "),
         (measured(row(0.47), protocol="paper"), "Worse than the best baseline: "),
         (measured(row(0.9, n=19), lead=(0.2, 0.1, 0.3)), "Too few rows to tell: "),
+        (measured(row(0.7, (0.3, 0.81)), lead=(0.2, 0.1, 0.3)), "Too few rows to tell: "),
     ],
 )
 def test_one_run_against_its_best_baseline(benchmark: BenchmarkResults, expected: str) -> None:

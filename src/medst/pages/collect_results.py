@@ -125,10 +125,15 @@ class Line:
         low, high = interval
         return f"{self.written(low)} to {self.written(high)}" + (f", too few {of}" if too_wide(low, high) else "")
 
+    def over_seeds(self, seeds: "Seeds") -> tuple[OverRuns | None, OverRuns | None]:
+        """The number and its lead over the runs of one recipe; None where a run lacks them."""
+        trained, leads = ([rows[place] for place in seeds.places] for rows in (self.trained, self.leads))
+        return _over_runs(trained), _over_runs(leads)
+
     def seeds_written(self, seeds: "Seeds") -> list[str]:
         """The number over the runs of one recipe: the mean with its standard deviation, each interval with what it allows
         for, and the lead over the best baseline; empty if a run lacks the number."""
-        found = _over_seeds([self.trained[place] for place in seeds.places])
+        found, lead = self.over_seeds(seeds)
         if found is None:
             return []
         named = [
@@ -138,13 +143,14 @@ class Line:
         ]
         written = [f"{self.written(found.mean)} ± {self.written(found.std)}"]
         written += [f"{name} {self.interval_written(one, of)}" for name, one, of in named if one is not None]
-        lead = _over_seeds([self.leads[place] for place in seeds.places])
-        if lead is not None:
-            by, (low, high) = difference_format(self.metric), lead.both or lead.runs
-            allows = "seeds and patients" if lead.both else "seeds alone"
-            ends = f"{by(low).removesuffix(' points')} to {by(high)}"
-            written.append(f"lead over the best baseline {by(lead.mean)}, {allows} {ends}")
-        return written
+        return [*written, self.lead_over_seeds(lead)] if lead is not None else written
+
+    def lead_over_seeds(self, lead: OverRuns) -> str:
+        """The lead over the best baseline of the runs of one recipe, as text."""
+        by, (low, high) = difference_format(self.metric), lead.both or lead.runs
+        allows = "seeds and patients" if lead.both else "seeds alone"
+        ends = f"{by(low).removesuffix(' points')} to {by(high)}"
+        return f"lead over the best baseline {by(lead.mean)}, {allows} {ends}"
 
     def best_baseline(self, run: int) -> tuple[str, float] | None:
         """Name and value of a run's best baseline; None if it has none."""
@@ -166,7 +172,7 @@ class Line:
         return written
 
 
-def _over_seeds(rows: Sequence[dict[str, Any] | None]) -> OverRuns | None:
+def _over_runs(rows: Sequence[dict[str, Any] | None]) -> OverRuns | None:
     known = [row for row in rows if row is not None]
     if len(known) < len(rows):
         return None

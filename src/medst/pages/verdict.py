@@ -6,6 +6,7 @@ intervals: the sentence says so, and a difference has to reach `LEAST_DIFFERENCE
 
 from collections.abc import Sequence
 
+from medst.evaluate.intervals import OverRuns, too_wide
 from medst.evaluate.task import ALL, AVERAGE
 from medst.pages.collect_results import BenchmarkResults, Line
 from medst.pages.wording import readable
@@ -18,7 +19,7 @@ LEAST_ROWS = 20
 
 
 def verdict(benchmarks: Sequence[BenchmarkResults]) -> str:
-    """Compare the headline numbers of one run with its best baselines, or those of several runs."""
+    """Compare the headline numbers of a run, or of a recipe's seeds, with the best baselines, or those of several runs."""
     names = {name for benchmark in benchmarks for name in benchmark.names}
     compare = _with_baselines if len(names) == 1 else _between_runs
     chosen = _one_protocol([one for one in benchmarks if len(names) == 1 or len(one.names) > 1])
@@ -58,7 +59,7 @@ def _with_baselines(benchmark: BenchmarkResults) -> tuple[str, str]:
     margin = LEAST_DIFFERENCE
     has_interval = lead["low"] is not None
     low, high = (lead["low"], lead["high"]) if has_interval else (lead["value"] - margin, lead["value"] + margin)
-    if row["n"] < LEAST_ROWS:
+    if row["n"] < LEAST_ROWS or too_wide(row["low"], row["high"]) or too_wide(lead["low"], lead["high"]):
         outcome = "too few rows to tell"
     elif low > 0:
         outcome = "better than the best baseline"
@@ -77,6 +78,10 @@ def _subject(line: Line) -> str:
 def _between_runs(benchmark: BenchmarkResults) -> tuple[str, str]:
     """Which run leads, and the numbers of the first two."""
     line = benchmark.headline()[0]
+    if [seeds.places for seeds in benchmark.seeds] == [tuple(range(len(benchmark.names)))]:
+        found, lead = line.over_seeds(benchmark.seeds[0])
+        if found is not None and lead is not None:
+            return _of_one_recipe(benchmark.seeds[0].name, line, found, lead)
     rows = [(row, name) for row, name in zip(line.trained, benchmark.names, strict=True) if row is not None]
     (first, leader), *others = sorted(rows, key=lambda pair: -pair[0]["value"])
     if not others:
@@ -91,3 +96,11 @@ def _between_runs(benchmark: BenchmarkResults) -> tuple[str, str]:
     if first["low"] > second["high"]:
         return f"run {leader} is clearly ahead", numbers
     return "no clear difference, because the intervals overlap", numbers
+
+
+def _of_one_recipe(name: str, line: Line, found: OverRuns, lead: OverRuns) -> tuple[str, str]:
+    """The outcome of a recipe's seeds against their best baselines, and the numbers."""
+    low, high = lead.both or lead.runs
+    outcome = "better than" if low > 0 else "worse than" if high < 0 else "no lead over"
+    numbers = f"{_subject(line)} of {name} {line.written(found.mean)} ± {line.written(found.std)}"
+    return f"{outcome} the best baseline", f"{numbers}; {line.lead_over_seeds(lead)}"
