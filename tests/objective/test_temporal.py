@@ -1,5 +1,6 @@
 """Cycle consistency, compared with a loop over sequences and with numbers recorded from the released code."""
 
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,51 @@ def test_padding_after_a_sequence_does_not_matter(form: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["released", "bounded"])
-def test_regression_does_not_see_order_and_classification_does(form: Any) -> None:
-    """A property of the method, entry 5 of the page on differences: nearest neighbours return from any position."""
+def test_reports_in_reverse_cost_the_classification_and_not_the_regression(form: Any) -> None:
+    """Nearest neighbours return from any position: the regression does not even see which report belongs to an image."""
     u = unit_rows(1, 4, 16, seed=0)
     v = F.normalize(u + 0.1 * unit_rows(1, 4, 16, seed=1), dim=-1)
     right = mapping_losses(u, v, full(u), regression=form)
     reversed_ = mapping_losses(u, v.flip(1), full(u), regression=form)
     torch.testing.assert_close(right[1], reversed_[1])
     assert reversed_[0] > right[0] + 5
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_classification_is_the_same_for_every_joint_order_of_the_studies(seed: int) -> None:
+    """Entry 5 of the page on differences: images and reports in any of 24 orders have one loss, and the same gradients."""
+    u, v = (unit_rows(1, 4, 8, seed=seed + i).requires_grad_() for i in (0, 1000))
+    loss = mapping_losses(u, v, full(u))[0]
+    gradients = torch.autograd.grad(loss, (u, v))
+    for order in map(list, permutations(range(4))):
+        again = mapping_losses(u[:, order], v[:, order], full(u))[0]
+        torch.testing.assert_close(again, loss)
+        for one, other in zip(torch.autograd.grad(again, (u, v)), gradients, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("form", ["released", "bounded"])
+@settings(max_examples=10, deadline=None)
+@given(count=st.integers(2, 6), by_days=st.booleans(), seed=st.integers(0, 999))
+def test_regression_is_the_same_when_time_runs_backwards(form: Any, count: int, by_days: bool, seed: int) -> None:
+    """A patient who worsens and one who improves through the same studies have one loss, and the same gradients."""
+    u, v = (unit_rows(1, count, 8, seed=seed + i).requires_grad_() for i in (0, 1000))
+    gaps = torch.rand(1, count - 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    days = F.pad((30 * gaps).cumsum(1), (1, 0))
+    forth, back = (time_of_steps(full(u), one if by_days else None) for one in (days, days.amax() - days.flip(1)))
+    loss = mapping_losses(u, v, full(u), forth, regression=form)[1]
+    again = mapping_losses(u.flip(1), v.flip(1), full(u), back, regression=form)[1]
+    torch.testing.assert_close(again, loss, rtol=1e-6, atol=1e-9)
+    for one, other in zip(torch.autograd.grad(again, (u, v)), torch.autograd.grad(loss, (u, v)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_regression_tells_some_joint_orders_apart() -> None:
+    u, v = unit_rows(1, 4, 8, seed=0), unit_rows(1, 4, 8, seed=1)
+    order = [1, 0, 2, 3]
+    found = [mapping_losses(a, b, full(u))[1] for a, b in ((u, v), (u[:, order], v[:, order]))]
+    assert not torch.isclose(*found, rtol=1e-3)
 
 
 @pytest.mark.parametrize("form", ["released", "bounded"])

@@ -1,8 +1,8 @@
 """Retrieval on the test split of a cohort with pairs: from image to report and back, among all and within a patient.
 
-"Which of this patient's reports belongs to this image?" can only be answered by a model of time, because all of them
-describe the same body. Both protocols measure the same. Reports with the same words count as one report: finding any of them
-is right.
+"Which of this patient's reports belongs to this image?" needs a model that tells one patient's studies apart, because all of
+them describe the same body. It needs no sense of time: the answer is the same in any order of the studies. Both protocols
+measure the same. Reports with the same words count as one report: finding any of them is right.
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,8 @@
 """Cross-modal bidirectional cycle consistency over a patient's studies (paper, section 3.4, equations 7 to 13).
 
+It teaches which report belongs to which image of a patient, and not the direction of a change: the classification is the
+same for every joint order of the studies, the regression when time runs backwards (docs/method.md).
+
 All sequences of a batch, of any length, are computed at once under a mask. The regression term has two forms. The released
 one, e^2 / var, has no upper limit: a sequence of four nearly equal reports can make it two million. The bounded one is the
 same up to a ratio of `KNEE` and flattens beyond it; docs/method.md derives it.
