@@ -116,12 +116,12 @@ def test_runs_of_one_recipe_stand_together_with_each_kind_of_interval(seeds: lis
     assert mean == "45.0 % ± 5.0 %"
     half = 4.302653 * 0.05 / 3**0.5
     assert alone == f"seeds alone {100 * (0.45 - half):.1f} % to {100 * (0.45 + half):.1f} %"
-    assert patients == "patients alone 35.0 % to 55.0 %"
+    assert patients == "test data alone 35.0 % to 55.0 %"
     wide = (half**2 + 0.01) ** 0.5
-    assert both == f"seeds and patients {100 * (0.45 - wide):.1f} % to {100 * (0.45 + wide):.1f} %"
+    assert both == f"seeds and test data {100 * (0.45 - wide):.1f} % to {100 * (0.45 + wide):.1f} %"
     far = ((4.302653 * 0.01) ** 2 / 3 + 0.03**2) ** 0.5
     expected = f"{100 * (0.01 - far):+.1f} to {100 * (0.01 + far):+.1f} points"
-    assert lead == f"lead over the best baseline +1.0 points, seeds and patients {expected}"
+    assert lead == f"lead over the best baseline +1.0 points, seeds and test data {expected}"
     read = Reader(report(out=tmp_path / "page.html", runs=seeds).read_text(encoding="utf-8"))
     text = " ".join(" ".join(read.text).split())
     assert "3 seeds of" in text

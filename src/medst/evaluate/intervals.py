@@ -79,7 +79,7 @@ def bootstrap(
 
 @dataclass(frozen=True)
 class OverRuns:
-    """A number of several runs of one recipe with different seeds, measured on the same rows.
+    """A number of several runs of one recipe with different seeds, measured on the same rows of patients or sentences.
 
     Attributes:
         mean: over the runs.

@@ -137,9 +137,9 @@ class Line:
         if found is None:
             return []
         named = [
-            ("seeds and patients", found.both, "rows or seeds"),
+            ("seeds and test data", found.both, "rows or seeds"),
             ("seeds alone", found.runs, "seeds"),
-            ("patients alone", found.patients, "rows"),
+            ("test data alone", found.patients, "rows"),
         ]
         written = [f"{self.written(found.mean)} ± {self.written(found.std)}"]
         written += [f"{name} {self.interval_written(one, of)}" for name, one, of in named if one is not None]
@@ -148,7 +148,7 @@ class Line:
     def lead_over_seeds(self, lead: OverRuns) -> str:
         """The lead over the best baseline of the runs of one recipe, as text."""
         by, (low, high) = difference_format(self.metric), lead.both or lead.runs
-        allows = "seeds and patients" if lead.both else "seeds alone"
+        allows = "seeds and test data" if lead.both else "seeds alone"
         ends = f"{by(low).removesuffix(' points')} to {by(high)}"
         return f"lead over the best baseline {by(lead.mean)}, {allows} {ends}"
 
