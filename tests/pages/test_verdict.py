@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from medst.pages.collect_results import BenchmarkResults, Line
+from medst.pages.collect_results import BenchmarkResults
+from medst.pages.line import Line
 from medst.pages.verdict import NO_INTERVALS, verdict
 
 

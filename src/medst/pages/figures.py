@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from medst.pages import figure_style as style
-from medst.pages.collect_results import Line
+from medst.pages.line import Line
 from medst.pages.wording import metric_format, metric_name, readable
 from medst.recipes.objective import TERMS
 

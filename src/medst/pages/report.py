@@ -33,9 +33,9 @@ PROTOCOL_NOTES = {
 }
 SEEDS_NOTE = (
     "Runs that differ in their seed alone also stand together: their mean, ± the standard deviation over the seeds (with "
-    "n - 1). The interval of seeds alone is Student’s, for other seeds on this test data; that of test data alone is the mean "
-    "of the runs’ own, for other patients or sentences and the predictions as they are; that of seeds and test data adds the "
-    "squares of both distances, and is the one to quote."
+    "n - 1). The interval of seeds alone is Student’s, for other seeds on this test data; that of test data alone is the "
+    "mean of the runs’ own, for other patients or sentences and the predictions as they are; that of seeds and test data "
+    "adds the squares of both distances, and is the one to quote."
 )
 METRIC_NOTES = {
     "calibration error": "The calibration error of a perfect model is not 0 on so few rows: its labels are random too. Its "

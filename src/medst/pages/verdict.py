@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from medst.evaluate.intervals import OverRuns, too_wide
 from medst.evaluate.task import ALL, AVERAGE
-from medst.pages.collect_results import BenchmarkResults, Line
+from medst.pages.collect_results import BenchmarkResults
+from medst.pages.line import Line
 from medst.pages.wording import readable
 
 NO_INTERVALS = "protocol paper gives no intervals, so part of a difference may be chance"
