@@ -258,6 +258,20 @@ def test_damaged_results_are_refused_in_a_sentence(
     assert read_results(out)["numerics"] == 1
 
 
+def test_deviations_of_earlier_files_are_converted_to_n_minus_1(results_file: Path, tmp_path: Path) -> None:
+    now = json.loads(results_file.read_text())
+    before = json.loads(results_file.read_text())
+    del before["leads"]
+    for row in before["results"]:
+        if row["std"] is not None:
+            row["std"] *= ((len(row["seeds"]) - 1) / len(row["seeds"])) ** 0.5
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    read = read_results(tmp_path / "results.json")["results"]
+    assert [row["std"] for row in read] == pytest.approx([row["std"] for row in now["results"]], abs=2e-6)
+    assert any(row["std"] for row in read)
+    assert read_results(results_file)["results"] == now["results"]
+
+
 def test_the_terminal_names_what_was_not_measured_and_resumes(
     model_folder: Path, write_cohort: Callable[..., Path], benchmark: Cohort, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], measured: list[str],

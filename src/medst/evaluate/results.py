@@ -41,7 +41,7 @@ _FORM = {
 
 
 def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any]:
-    """Read a results.json.
+    """Read a results.json. Deviations over seeds of earlier versions, which divided by n, are converted to n - 1.
 
     Raises:
         MedstError: it is missing, damaged or has another schema.
@@ -55,6 +55,11 @@ def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any
     wrong = misfit(found, _FORM | ({"leads": [_LEAD]} if "leads" in found else {}))
     if wrong:
         raise MedstError(f"{path} is damaged ({wrong}); {made_by} writes it.")
+    if "leads" not in found:
+        for row in found["results"]:
+            count = len(row["seeds"])
+            if row["std"] is not None and count > 1:
+                row["std"] = round(row["std"] * (count / (count - 1)) ** 0.5, DIGITS)
     return {"numerics": 1, "leaks": {}, "leads": []} | found  # earlier versions did not write them
 
 
