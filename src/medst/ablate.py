@@ -303,7 +303,7 @@ def _carry_out(run: _Run, threads: int) -> str | None:
         trained = pretrain(run.measured[0].path, run.folder, run.recipe)
         if trained.get("interrupted") or not trained["finished"]:
             return None
-        strict = Question(protocol="strict", bootstrap=False)  # the interval is over seeds, not over patients
+        strict = Question(bootstrap=False)  # the interval is over seeds, not over patients
         # Leaked patients do not matter here, because all runs have seen the same ones.
         measure = partial(evaluate, baselines=False, keep=True, question=strict, leaks="ignore")
         for one in run.measured:

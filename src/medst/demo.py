@@ -49,6 +49,8 @@ def run_demo(out: Path, *, patients: int, seed: int, epochs: int, workers: int) 
         if trained.get("interrupted") or not trained["finished"]:  # Ctrl-C in the last step counts too
             return None
         # Not `best`: with so few patients the lowest validation loss comes early, long before findings are told apart.
-        results = evaluate(run / "last", comparisons, run / "results.json", progress=display.stage("evaluate"))
+        results = evaluate(
+            run / "last", comparisons, run / "results.json", keep=True, progress=display.stage("evaluate")
+        )
         report([run], page, cohort=cohort, comparisons=comparisons, synthetic=True, progress=display.stage("report"))
     return results

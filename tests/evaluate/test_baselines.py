@@ -19,11 +19,9 @@ from medst.evaluate.leads import GUESSES, guesses, leads, mean_scores
 from medst.evaluate.probe import probe
 from medst.evaluate.runner import evaluate
 from medst.evaluate.subjects import BASELINES, ModelSubject, Nothing, Thumbnails, Words
-from medst.evaluate.task import Outcome, Question, Score
+from medst.evaluate.task import STRICT, Outcome, Question, Score
 from medst.evaluate.temporal_image import cross_validate, cross_validate_strictly, features_of
 from medst.evaluate.temporal_text import temporal_text
-
-STRICT = Question(protocol="strict")
 
 
 def test_every_baseline_of_the_registry_exists() -> None:
@@ -61,7 +59,9 @@ def test_who_sees_nothing_gives_the_most_frequent_answer_of_the_training_rows(
     assert (cross_validate_strictly(features, features, classes, np.arange(100) // 2, 5).predicted == 1).all()
     text = {score.key: score.value for score in temporal_text(Nothing(), benchmark).scores}
     assert text["auroc", "all", None] == 0.5
-    probed = {(s.metric, s.finding): s for s in probe(Nothing(), cohort, Question(fractions=(1.0,))).scores}
+    probed = {
+        (s.metric, s.finding): s for s in probe(Nothing(), cohort, Question(protocol="paper", fractions=(1.0,))).scores
+    }
     assert probed["auroc", "100 %"].value == 0.5
     majority = np.bincount(cohort.labelled["label"].to_numpy()[:24]).argmax()
     assert probed["accuracy", "100 %"].value == (cohort.labelled["label"].to_numpy()[36:] == majority).mean()
@@ -86,7 +86,7 @@ def test_only_a_model_has_untrained_ones_and_can_be_fine_tuned(cohort: Cohort, s
     assert isinstance(other, ModelSubject)
     assert other.model.fingerprint == "untrained-4"
     with pytest.raises(MedstError, match="--finetune trains an image encoder, and only a model has one"):
-        probe(Thumbnails(), cohort, Question(finetune=True))
+        probe(Thumbnails(), cohort, Question(protocol="paper", finetune=True))
     assert not any(BASELINES[name].changes["finetune"] for name in ("majority answer", "thumbnails"))
 
 

@@ -34,7 +34,7 @@ def test_a_new_benchmark_is_one_module_and_one_entry(
     vars(module).update(constant=constant, fits=fits)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(BENCHMARKS, "constant", Benchmark("constant", "any", "half?", "share", "0.25"))
-    found = evaluate(model_folder, benchmark_cohort, None, baseline_seeds=(0,))
-    assert [row["task"] for row in found["results"]][-2:] == ["constant", "constant"]
+    found = evaluate(model_folder, benchmark_cohort, None, tasks=("constant",), baseline_seeds=(0,))
+    assert [row["task"] for row in found["results"]] == ["constant", "constant"]
     [row] = headline_rows(found, ["constant"], ["ms-cxr-t"])
     assert (row["model"], row["value"], row["chance"]) == ("trained", 0.5, 0.25)

@@ -13,10 +13,10 @@ from medst.errors import MedstError
 from medst.evaluate import temporal_image
 from medst.evaluate.leaks import overlap
 from medst.evaluate.runner import evaluate
-from medst.evaluate.task import Question
+from medst.evaluate.task import PAPER, Question
 from medst.weights.trained_on import note_patients, read_trained_on
 
-STRICT = Question(protocol="strict", bootstrap=False)
+STRICT = Question(bootstrap=False)
 
 
 def trained_on(folder: Path, dataset: str = "mimic-cxr", complete: bool = True, **splits: list[str]) -> None:
@@ -82,8 +82,8 @@ def test_strict_counts_patients_of_pre_training_and_measures_without_them_beside
 
 
 def test_paper_warns_and_changes_no_number(leaky: Path, benchmark_cohort: Path, model_folder: Path) -> None:
-    found = evaluate(leaky, benchmark_cohort, None, tasks=("temporal-image",), baseline_seeds=())
-    plain = evaluate(model_folder, benchmark_cohort, None, tasks=("temporal-image",), baseline_seeds=())
+    found = evaluate(leaky, benchmark_cohort, None, tasks=("temporal-image",), question=PAPER, baselines=False)
+    plain = evaluate(model_folder, benchmark_cohort, None, tasks=("temporal-image",), question=PAPER, baselines=False)
     assert found["results"] == plain["results"]
     assert found["leaks"]["ms-cxr-t"]["in_training"] == 2
     assert "pre-trained on 2 of" in found["warnings"][0]
@@ -91,16 +91,14 @@ def test_paper_warns_and_changes_no_number(leaky: Path, benchmark_cohort: Path, 
 
 
 def test_unknown_patients_are_reported_as_unknown(model_folder: Path, benchmark_cohort: Path, leaky: Path) -> None:
-    found = evaluate(
-        model_folder, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baseline_seeds=()
-    )
+    found = evaluate(model_folder, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baselines=False)
     assert found["leaks"] == {"ms-cxr-t": "unknown"}
     assert found["warnings"] == [
         "benchmark: whether the model was pre-trained on these patients is unknown; it has no trained_on.json."
     ]
     (leaky / "trained_on.json").unlink()
     trained_on(leaky, train=["someone else"], complete=False)
-    found = evaluate(leaky, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baseline_seeds=())
+    found = evaluate(leaky, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baselines=False)
     assert (found["leaks"]["ms-cxr-t"]["in_training"], found["leaks"]["ms-cxr-t"]["complete"]) == (0, False)
     assert "the checkpoint that training began with was trained on is unknown" in found["warnings"][0]
     assert not any("unseen" in row["finding"] for row in found["results"])
@@ -128,12 +126,12 @@ def test_a_benchmark_of_seen_patients_alone_says_that_nothing_is_left(
     shutil.copytree(model_folder, folder)
     assert benchmark.comparisons is not None
     trained_on(folder, train=benchmark.comparisons["patient_id"].to_list())
-    found = evaluate(folder, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baseline_seeds=())
+    found = evaluate(folder, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baselines=False)
     (left,) = found["left_out"]
     assert left["finding"] == "all, unseen patients"
     assert left["reason"].startswith("benchmark: no finding has enough rows")
     ignored = evaluate(
-        folder, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baseline_seeds=(), leaks="ignore"
+        folder, benchmark_cohort, None, tasks=("temporal-image",), question=STRICT, baselines=False, leaks="ignore"
     )
     assert ignored["results"] == found["results"]
     assert ignored["left_out"] == []

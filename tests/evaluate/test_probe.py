@@ -15,9 +15,7 @@ from medst.evaluate import probe as module
 from medst.evaluate.classification import Classification, Split
 from medst.evaluate.probe import draw, probe
 from medst.evaluate.subjects import ModelSubject
-from medst.evaluate.task import Outcome, Question
-
-STRICT = Question(protocol="strict")
+from medst.evaluate.task import PAPER, STRICT, Outcome, Question
 
 
 def values(outcome: Outcome) -> dict[tuple[str, str], float]:
@@ -36,7 +34,7 @@ def test_patients_of_the_test_split_in_train_are_named_and_refused_in_strict(
     ids = cohort.labelled["patient_id"].to_list()
     ids[40] = ids[3]
     leaky = replace(cohort, labelled=cohort.labelled.with_columns(patient_id=pl.Series(ids)))
-    assert "1 patients of the test split are also in train" in probe(subject, leaky).warnings[0]
+    assert "1 patients of the test split are also in train" in probe(subject, leaky, PAPER).warnings[0]
     with pytest.raises(MedstError, match=r"\(p3\); protocol strict does not measure that"):
         probe(subject, leaky, STRICT)
 
@@ -63,7 +61,7 @@ def test_the_rows_of_a_share_are_the_released_ones() -> None:
 
 
 def test_a_share_with_one_class_is_left_out_by_name(subject: ModelSubject, cohort: Cohort, seen: np.ndarray) -> None:
-    outcome = probe(subject, cohort, Question(fractions=(0.05, 1.0)))
+    outcome = probe(subject, cohort, Question(protocol="paper", fractions=(0.05, 1.0)))
     assert [left.finding for left in outcome.left_out] == ["5 %"]
     assert {score.finding for score in outcome.scores} == {"100 %"}
     assert outcome.train_rows == {"100 %": 24}
@@ -75,14 +73,16 @@ def test_a_share_with_one_row_of_a_class_says_how_many_rows_suffice(
     label = cohort.labelled["label"].to_numpy()[:24]
     counts = {size: np.bincount(label[draw(24, size / 24, 42)], minlength=2) for size in range(25)}
     enough = min(size for size, held in counts.items() if held.min() >= 2)
-    outcome = probe(subject, cohort, Question(fractions=((enough - 1) / 24,)))
+    outcome = probe(subject, cohort, Question(protocol="paper", fractions=((enough - 1) / 24,)))
     assert not outcome.scores
     (left,) = outcome.left_out
     normal, pneumonia = counts[enough - 1]
     said = f"{enough - 1} of 24 training rows hold {normal} normal, {pneumonia} Pneumonia; 2 of each are needed: "
     assert left.reason.startswith(said + f"{enough} rows would suffice, --fractions ")
     advised = float(left.reason.rpartition(" ")[2])
-    assert probe(subject, cohort, Question(fractions=(advised,))).train_rows == {f"{100 * advised:g} %": enough}
+    assert probe(subject, cohort, Question(protocol="paper", fractions=(advised,))).train_rows == {
+        f"{100 * advised:g} %": enough
+    }
 
 
 def test_a_label_with_too_few_drawn_rows_is_left_out_and_so_is_the_mean(
@@ -99,10 +99,10 @@ def test_a_label_with_too_few_drawn_rows_is_left_out_and_so_is_the_mean(
         "13 rows would suffice, --fractions 0.325"
     }
     monkeypatch.setattr(module, "read_classification", lambda _: data)
-    few = probe(subject, cohort, Question(fractions=(0.25,)))
+    few = probe(subject, cohort, Question(protocol="paper", fractions=(0.25,)))
     assert [score.finding for score in few.scores] == ["25 % often"]
     assert [left.finding for left in few.left_out] == ["25 % seldom", "25 %"]
-    enough = probe(subject, cohort, Question(fractions=(0.325,)))
+    enough = probe(subject, cohort, Question(protocol="paper", fractions=(0.325,)))
     assert [score.finding for score in enough.scores] == ["32.5 %", "32.5 % often", "32.5 % seldom"]
     assert not enough.left_out
 
@@ -130,7 +130,7 @@ def test_a_probe_whose_validation_loss_is_never_finite_is_refused(
 ) -> None:
     seen[24:36] = np.nan
     with pytest.raises(MedstError, match="validation loss is nan from the first epoch on"):
-        probe(subject, cohort, Question(fractions=(1.0,)))
+        probe(subject, cohort, Question(protocol="paper", fractions=(1.0,)))
 
 
 def test_a_probe_that_diverges_keeps_the_best_epoch_before() -> None:
@@ -146,6 +146,6 @@ def test_a_probe_that_diverges_keeps_the_best_epoch_before() -> None:
 
 def test_finetuning_trains_the_encoder_and_leaves_the_model_as_it_was(subject: ModelSubject, cohort: Cohort) -> None:
     before = {name: value.clone() for name, value in subject.model.model.state_dict().items()}
-    outcome = probe(subject, cohort, Question(fractions=(1.0,), finetune=True))
+    outcome = probe(subject, cohort, Question(protocol="paper", fractions=(1.0,), finetune=True))
     assert 0 <= values(outcome)["auroc", "100 %"] <= 1
     assert all(torch.equal(value, before[name]) for name, value in subject.model.model.state_dict().items())

@@ -74,7 +74,7 @@ def test_a_perfect_model_finds_everything(
     monkeypatch.setattr(ModelSubject, "texts", lambda self, texts: rows[[int(t.split()[1]) for t in texts]])
     features = type("F", (), {"of": lambda self, tokens: rows, "embedding": rows})()
     monkeypatch.setattr(ModelSubject, "images", lambda *given, **named: features)
-    outcome = retrieval(subject, cohort, Question(protocol="strict"))
+    outcome = retrieval(subject, cohort, Question())
     assert {score.value for score in outcome.scores} == {1.0}
     within = [score for score in outcome.scores if score.finding == "within a patient"]
     assert [score.chance for score in within] == pytest.approx([1 / 3, 1 / 3])

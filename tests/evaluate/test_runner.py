@@ -3,7 +3,9 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,13 @@ from medst.errors import MedstError
 from medst.evaluate import runner
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.results import read_results
-from medst.evaluate.runner import evaluate
 from medst.evaluate.subjects import ModelSubject
-from medst.evaluate.task import Outcome, Question, Task
+from medst.evaluate.task import PAPER, STRICT, Outcome, Question, Task
 from medst.evaluate.temporal_text import temporal_text
 from medst.files import claim, is_leftover
 from medst.use import Model
 
+evaluate = partial(runner.evaluate, question=PAPER)  # quicker than strict, which test_baselines.py takes
 SUBJECTS = {"temporal-image": 7, "temporal-text": 6}
 """The model, its baselines, two of which are untrained models."""
 
@@ -149,9 +151,13 @@ def test_a_file_is_added_to_and_never_mixed(model_folder: Path, benchmark_cohort
     assert len(add("temporal-text", keep=True)["results"]) == len(both["results"])
     before = out.read_bytes()
     with pytest.raises(MedstError, match="numbers of other switches; give another --out, or --replace"):
-        add("temporal-image", keep=True, question=Question(features="difference"))
-    with pytest.raises(MedstError, match="numbers of another protocol"):
-        add("temporal-image", keep=True, question=Question(protocol="strict"))
+        add("temporal-image", keep=True, question=replace(PAPER, features="difference"))
+    # What an earlier version wrote as results.json, when paper was the default, stays as it is.
+    with pytest.raises(
+        MedstError, match=r"holds numbers of protocol paper, .* strict; rename it to results-paper\.json"
+    ):
+        add("temporal-image", keep=True, question=STRICT)
+    assert out.read_bytes() == before
     other = json.loads(before)
     other["cohorts"]["ms-cxr-t"] = "another"
     out.write_text(json.dumps(other))
@@ -278,10 +284,21 @@ def test_the_terminal_names_what_was_not_measured_and_resumes(
 ) -> None:  # fmt: skip
     assert benchmark.sentences is not None
     few = write_cohort("few", "ms-cxr-t", comparisons=benchmark.comparisons, sentences=benchmark.sentences[:4])
-    words = ["evaluate", "all", str(model_folder), str(few), "--out", str(tmp_path / "r.json"), "--no-baselines"]
+    words = [
+        "evaluate",
+        "all",
+        str(model_folder),
+        str(few),
+        "--out",
+        str(tmp_path / "r.json"),
+        "--no-baselines",
+        "--protocol",
+        "paper",
+    ]
     main(words)
     said = capsys.readouterr().out
     assert "Not measured: temporal-text ms-cxr-t, all: few: too few sentences for temporal-text" in said
+    assert "The folds of temporal-image share patients" in said
     measured.clear()
     main(words)
     assert measured == ["temporal-text"]
@@ -304,7 +321,7 @@ def test_the_page_on_results_json_has_a_line_for_every_key(
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     named = [set(re.findall(r"^\|.*?\|", part, re.MULTILINE)) for part in page.split("\n## ")[1:]]
     head, rows, leads, details = ({key for cell in cells for key in re.findall(r"`(\w+)`", cell)} for cells in named)
-    question = Question(protocol="strict", fractions=(1.0,), bootstrap=False)
+    question = Question(fractions=(1.0,), bootstrap=False)
     found = evaluate(model_folder, [cohort.path, benchmark_cohort], None, question=question, baseline_seeds=(0,))
     assert {row["task"] for row in found["results"]} == {"zero-shot", "probe", "temporal-image", "temporal-text"}
     assert found.keys() == head

@@ -17,7 +17,7 @@ from medst.encode import ImageFeatures
 from medst.errors import MedstError
 from medst.evaluate import temporal_image as module
 from medst.evaluate.subjects import ModelSubject
-from medst.evaluate.task import Question
+from medst.evaluate.task import PAPER, STRICT, Question
 from medst.evaluate.temporal_image import (
     PROGRESSIONS,
     SEEDS,
@@ -25,8 +25,6 @@ from medst.evaluate.temporal_image import (
     cross_validate_strictly,
     temporal_image,
 )
-
-STRICT = Question(protocol="strict")
 
 
 def by_key(outcome: module.Outcome) -> dict[tuple[str, str, int | None], module.Score]:
@@ -89,7 +87,7 @@ def test_the_feature_is_the_current_embedding_then_the_previous_one(
         return cross_validate(features, classes, folds, SEEDS, swapped)
 
     monkeypatch.setattr(module, "cross_validate", spy)
-    temporal_image(subject, benchmark)
+    temporal_image(subject, benchmark, PAPER)
     edema = benchmark.comparisons.filter(finding="edema")
     np.testing.assert_array_equal(given[0][:, :5], world[edema["current"].to_numpy()])
     np.testing.assert_array_equal(given[0][:, 5:], world[edema["previous"].to_numpy()])
@@ -99,7 +97,7 @@ def test_the_feature_is_the_current_embedding_then_the_previous_one(
 def test_chance_average_confusion_and_predictions_belong_together(
     subject: ModelSubject, benchmark: Cohort, seen: None
 ) -> None:
-    outcome = temporal_image(subject, benchmark)
+    outcome = temporal_image(subject, benchmark, PAPER)
     scores = by_key(outcome)
     assert scores["accuracy", "edema", 5].chance == 14 / 37
     assert scores["macro accuracy", "edema", 10].chance == pytest.approx(1 / 3)
@@ -123,7 +121,7 @@ def test_too_small_classes_leave_a_finding_out_by_name(
     subject: ModelSubject, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
 ) -> None:
     table = make_comparisons(edema=(12, 12, 12), consolidation=(4, 20, 20), pneumonia=(7, 20, 20))
-    outcome = temporal_image(subject, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)))
+    outcome = temporal_image(subject, open_cohort(write_cohort("few", "ms-cxr-t", comparisons=table)), PAPER)
     assert [(left.finding, left.folds) for left in outcome.left_out] == [
         ("consolidation", 5), ("consolidation", 10), ("pneumonia", 10)
     ]  # fmt: skip
@@ -140,13 +138,13 @@ def test_a_missing_class_in_every_finding_is_refused_with_its_counts(
 ) -> None:
     cohort = open_cohort(write_cohort("none", "ms-cxr-t", comparisons=make_comparisons(edema=(12, 0, 12))))
     with pytest.raises(MedstError, match=r"edema: 5 folds need 5 rows .* 12 improving, 0 stable, 12 worsening"):
-        temporal_image(subject, cohort)
+        temporal_image(subject, cohort, PAPER)
 
 
 def test_a_cohort_without_comparisons_is_refused(subject: ModelSubject, benchmark: Cohort) -> None:
     other = replace(benchmark, comparisons=None, meta=benchmark.meta | {"dataset": "mimic-cxr"})
     with pytest.raises(MedstError, match="no comparisons: it is a mimic-cxr cohort"):
-        temporal_image(subject, other)
+        temporal_image(subject, other, PAPER)
 
 
 def of_patients(rng: np.random.Generator, patients: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,7 +183,7 @@ def test_permuted_labels_give_chance_in_strict(subject: ModelSubject, benchmark:
     for _ in range(4):
         order = rng.permutation(benchmark.comparisons["progression"].to_numpy())
         permuted = replace(benchmark, comparisons=benchmark.comparisons.with_columns(progression=pl.Series(order)))
-        outcome = temporal_image(subject, permuted, Question(protocol="strict", bootstrap=False))
+        outcome = temporal_image(subject, permuted, Question(bootstrap=False))
         found.append(by_key(outcome)["macro accuracy", "average", 5].value)
     assert 0.22 < np.mean(found) < 0.44
 
@@ -193,7 +191,7 @@ def test_permuted_labels_give_chance_in_strict(subject: ModelSubject, benchmark:
 def test_strict_reports_intervals_and_the_recall_of_each_class(
     subject: ModelSubject, benchmark: Cohort, seen: None
 ) -> None:
-    outcome = temporal_image(subject, benchmark, Question(protocol="strict"))
+    outcome = temporal_image(subject, benchmark, STRICT)
     scores = by_key(outcome)
     for metric in ("accuracy", "macro accuracy", "swap consistency"):
         for finding in ("edema", "pneumothorax", "average"):

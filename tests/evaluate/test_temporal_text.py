@@ -16,7 +16,7 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate import intervals
 from medst.evaluate.subjects import ModelSubject
-from medst.evaluate.task import Question
+from medst.evaluate.task import PAPER, Question
 from medst.evaluate.temporal_text import best_threshold, clusters, temporal_text, thresholded
 
 
@@ -55,7 +55,7 @@ def test_identical_embeddings_give_an_area_of_one_half(
 ) -> None:
     same = np.random.default_rng(0).normal(size=8).astype(np.float32)
     monkeypatch.setattr(ModelSubject, "texts", lambda self, texts: np.tile(same, (len(texts), 1)))
-    scores = {score.key: score for score in temporal_text(subject, benchmark).scores}
+    scores = {score.key: score for score in temporal_text(subject, benchmark, PAPER).scores}
     assert scores["auroc", "all", None].value == 0.5
 
 
@@ -65,7 +65,7 @@ def test_the_area_is_that_of_the_cosine_with_paraphrases_on_top(
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(2 * benchmark.sentences.height, 8)).astype(np.float32)
     monkeypatch.setattr(ModelSubject, "texts", lambda self, texts: rows)
-    scores = {score.key: score for score in temporal_text(subject, benchmark).scores}
+    scores = {score.key: score for score in temporal_text(subject, benchmark, PAPER).scores}
     first, second = np.split(rows.astype(np.float64), 2)
     for subset in ("RadGraph", "swaps", "all"):
         among = [subset in ("all", name) for name in benchmark.sentences["subset"]]
@@ -138,7 +138,7 @@ def test_pairs_that_share_sentences_are_drawn_and_dealt_out_together(
             yield train, test
 
     monkeypatch.setattr(StratifiedGroupKFold, "split", split)
-    outcome = temporal_text(subject, replace(benchmark, sentences=table), Question(protocol="strict"))
+    outcome = temporal_text(subject, replace(benchmark, sentences=table), Question())
     assert drawn[0] == np.repeat(np.arange(30), 4).tolist()
     assert len(dealt) == 20  # ten folds for the subset, ten for all
     assert not any(train & test for train, test in dealt)
@@ -147,7 +147,7 @@ def test_pairs_that_share_sentences_are_drawn_and_dealt_out_together(
 
 def test_too_few_clusters_leave_the_accuracy_out_but_not_the_area(subject: ModelSubject, benchmark: Cohort) -> None:
     shared = benchmark.sentences.with_columns(sentence_1=pl.lit("The same sentence for all."))
-    outcome = temporal_text(subject, replace(benchmark, sentences=shared), Question(protocol="strict"))
+    outcome = temporal_text(subject, replace(benchmark, sentences=shared), Question())
     assert {score.metric for score in outcome.scores} == {"auroc"}
     assert all(score.interval is None for score in outcome.scores)
     assert "10 clusters of pairs that share sentences of each category, it has 1 with contradictions" in (
@@ -158,7 +158,7 @@ def test_too_few_clusters_leave_the_accuracy_out_but_not_the_area(subject: Model
 def test_a_small_subset_is_left_out_by_name(subject: ModelSubject, benchmark: Cohort) -> None:
     table = benchmark.sentences
     few = pl.concat([table.filter(subset="swaps"), table.filter(subset="RadGraph").head(12)])
-    outcome = temporal_text(subject, replace(benchmark, sentences=few))
+    outcome = temporal_text(subject, replace(benchmark, sentences=few), PAPER)
     assert [left.finding for left in outcome.left_out] == ["RadGraph"]
     assert {score.finding for score in outcome.scores} == {"swaps", "all"}
 

@@ -17,10 +17,8 @@ from medst.errors import MedstError
 from medst.evaluate import zero_shot as module
 from medst.evaluate.runner import evaluate
 from medst.evaluate.subjects import ModelSubject
-from medst.evaluate.task import Outcome, Question
+from medst.evaluate.task import PAPER, STRICT, Outcome, Question
 from medst.evaluate.zero_shot import balanced_threshold, calibration_error, perfect_calibration, zero_shot
-
-STRICT = Question(protocol="strict")
 
 
 def values(outcome: Outcome) -> dict[tuple[str, str], float]:
@@ -31,7 +29,7 @@ def test_zero_shot_as_released_agrees_with_scikit_learn(
     subject: ModelSubject, cohort: Cohort, seen: np.ndarray
 ) -> None:
     label, score = cohort.labelled["label"].to_numpy()[36:], (seen[:, 0] - seen[:, 1])[36:]
-    found = values(zero_shot(subject, cohort))
+    found = values(zero_shot(subject, cohort, PAPER))
     assert found["accuracy", "all"] == pytest.approx(accuracy_score(label, score > 0))
     assert found["f1", "all"] == pytest.approx(f1_score(label, score > 0))
     assert found["auroc of decisions", "all"] == pytest.approx(roc_auc_score(label, score > 0))
@@ -112,7 +110,7 @@ def test_the_calibration_error_stands_beside_that_of_a_perfect_model(
 def test_prompts_come_from_a_file_or_are_refused(subject: ModelSubject, cohort: Cohort, tmp_path: Path) -> None:
     file = tmp_path / "prompts.json"
     file.write_text(json.dumps({"normal": ["clear lungs"], "Pneumonia": ["an opacity", "pneumonia"]}))
-    assert len(values(zero_shot(subject, cohort, Question(prompts=file)))) == 4
+    assert len(values(zero_shot(subject, cohort, Question(protocol="paper", prompts=file)))) == 4
     for content, said in (
         ('{"normal": ["x"]}', "no prompts for Pneumonia"),
         ('{"edema": ["x"]}', "no class edema"),
@@ -121,7 +119,7 @@ def test_prompts_come_from_a_file_or_are_refused(subject: ModelSubject, cohort: 
     ):
         file.write_text(content)
         with pytest.raises(MedstError, match=said):
-            zero_shot(subject, cohort, Question(prompts=file))
+            zero_shot(subject, cohort, Question(protocol="paper", prompts=file))
     three = replace(cohort, meta=cohort.meta | {"classes": ["a", "b", "c"]})
     with pytest.raises(MedstError, match="--prompts FILE"):
         zero_shot(subject, three)

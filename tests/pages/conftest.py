@@ -13,6 +13,7 @@ import torch
 
 from medst import weights
 from medst.evaluate.runner import evaluate
+from medst.evaluate.task import PAPER
 from medst.pretrain.checkpoint import RunFolder
 from medst.pretrain.metrics import COLUMNS
 from medst.recipes.settings import DataSettings, ModelSettings, Recipe, TextSettings, VisionSettings
@@ -142,5 +143,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made_up")
     cohort, comparisons = write_cohorts(folder, 40)
     write_run(folder / "run", cohort)
-    evaluate(folder / "run" / "best", comparisons, folder / "run" / "results.json", baseline_seeds=(0, 1))
+    evaluate(
+        folder / "run" / "best", comparisons, folder / "run" / "results.json", question=PAPER, baseline_seeds=(0, 1)
+    )
     return folder

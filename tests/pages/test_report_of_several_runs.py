@@ -29,7 +29,7 @@ def runs(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         made_up / "run" / "best",
         made_up / "comparisons",
         strict,
-        question=Question(protocol="strict"),
+        question=Question(),
         baseline_seeds=(0,),
     )
     (folder / "second").mkdir()

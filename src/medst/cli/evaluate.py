@@ -11,7 +11,7 @@ from medst.cli.arguments import Cohorts, Model
 from medst.cli.results import print_results
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS
-from medst.evaluate.task import PAPER, Question
+from medst.evaluate.task import STRICT, Question
 
 if TYPE_CHECKING:
     Task = str
@@ -24,7 +24,7 @@ def evaluate(
     model: Model,
     cohorts: Cohorts,
     /,
-    question: Annotated[Question, arg(name="")] = PAPER,
+    question: Annotated[Question, arg(name="")] = STRICT,
     untrained: int = 3,
     baselines: bool = True,
     leaks: Literal["warn", "refuse"] = "warn",
@@ -47,7 +47,7 @@ def evaluate(
         leaks: if the model was pre-trained on patients of a benchmark: warn, and under protocol strict also report numbers
             without their rows; or refuse, also if nobody recorded whom the model was pre-trained on.
         cache: keep image features in the folder features next to MODEL, so that they are computed once.
-        out: file for the results; results.json next to MODEL if not given, results-strict.json for protocol strict.
+        out: file for the results; results.json next to MODEL if not given, results-paper.json for protocol paper.
         replace_all: measure everything again and write a new file; the numbers of the old one are lost.
     """
     from medst.hub import check_name
@@ -63,7 +63,7 @@ def evaluate(
     from medst.evaluate.runner import evaluate as run
     from medst.progress import Display
 
-    out = out or model.parent / ("results.json" if question.protocol == "paper" else "results-strict.json")
+    out = out or model.parent / ("results.json" if question.protocol == "strict" else "results-paper.json")
     with Display(["evaluate"]) as display:
         results = run(
             model,

@@ -17,6 +17,11 @@ def print_results(results: dict[str, Any], file: Path, tasks: Collection[str], d
     from medst.evaluate.summary import not_measured, summary_table
 
     print(summary_table(results, tasks, datasets))
+    if results["protocol"] == "paper":
+        print(
+            "Protocol paper is for comparison with publications. The folds of temporal-image share patients, whom a "
+            "model may recognise instead of the change, and no number has an interval."
+        )
     for sentence in not_measured(results, tasks, datasets):
         print(sentence)
     for warning in results["warnings"]:

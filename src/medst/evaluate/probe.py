@@ -28,7 +28,7 @@ from medst.evaluate.classification import Classification, Split, read_classifica
 from medst.evaluate.intervals import Ranked, Statistic, accuracy, macro_accuracy, mean_of, scored
 from medst.evaluate.leaks import shared_patients
 from medst.evaluate.subjects import ModelSubject, Subject
-from medst.evaluate.task import PAPER, LeftOut, Outcome, Question, Score
+from medst.evaluate.task import STRICT, LeftOut, Outcome, Question, Score
 from medst.use import Model
 
 SEEDS = {"paper": (42,), "strict": (42, 100, 666)}
@@ -57,7 +57,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.labelled is not None or (pairs is not None and pairs["labels"].null_count() < pairs.height)
 
 
-def probe(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def probe(subject: Subject, cohort: Cohort, question: Question = STRICT) -> Outcome:
     """Measure a subject. Findings are shares of the training rows, followed by the label where there are several.
 
     Raises:

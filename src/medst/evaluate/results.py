@@ -15,7 +15,6 @@ DIGITS = 6
 _DETAILS = ("classes", "confusion", "calibration", "perfect_calibration", "predictions", "warnings")
 _SAME = {
     "model": "another model",
-    "protocol": "another protocol",
     "switches": "other switches",
     "numerics": "another version of medst's numerics",
 }
@@ -90,6 +89,11 @@ class Results:
         self.content = head | {name: before[name] for name in empty}
 
     def _check(self, head: dict[str, Any], before: dict[str, Any]) -> None:
+        if before["protocol"] != head["protocol"]:
+            raise MedstError(
+                f"{self.path} holds numbers of protocol {before['protocol']}, these are of protocol {head['protocol']}; "
+                f"rename it to results-{before['protocol']}.json to keep it, give another --out, or --replace to lose them."
+            )
         other = [difference for name, difference in _SAME.items() if before[name] != head[name]]
         other += [
             f"another {dataset} cohort"

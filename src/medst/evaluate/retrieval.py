@@ -17,7 +17,7 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.intervals import accuracy, scored
 from medst.evaluate.subjects import Subject
-from medst.evaluate.task import ALL, PAPER, WITHIN, LeftOut, Outcome, Question
+from medst.evaluate.task import ALL, STRICT, WITHIN, LeftOut, Outcome, Question
 
 AMONG = (1, 5, 10)
 BLOCK = 1024
@@ -29,7 +29,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.pairs is not None
 
 
-def retrieval(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def retrieval(subject: Subject, cohort: Cohort, question: Question = STRICT) -> Outcome:
     """Measure a subject.
 
     Images are encoded with their lateral views where they exist. `chance` is the result of a shuffled ranking.

@@ -19,7 +19,7 @@ from medst.evaluate.leaks import Overlap, overlaps
 from medst.evaluate.prompts import read_prompts
 from medst.evaluate.results import SCHEMA, Results
 from medst.evaluate.subjects import BASELINES, ONE_STUDY, ModelSubject, Subject
-from medst.evaluate.task import ALL, PAPER, UNSEEN, LeftOut, Outcome, Question, Score
+from medst.evaluate.task import ALL, STRICT, UNSEEN, LeftOut, Outcome, Question, Score
 from medst.files import claim
 from medst.progress import Progress
 from medst.use import Model, load
@@ -34,7 +34,7 @@ def evaluate(
     out: Path | None,
     *,
     tasks: Sequence[str] | None = None,
-    question: Question = PAPER,
+    question: Question = STRICT,
     baselines: bool = True,
     baseline_seeds: Sequence[int] = (0, 1, 2),
     keep: bool = False,

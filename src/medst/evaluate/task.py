@@ -23,8 +23,8 @@ WITHIN = "within a patient"
 class Question:
     """How a benchmark is measured. Most fields are flags of `medst evaluate`."""
 
-    protocol: Literal["paper", "strict"] = "paper"
-    """paper: as released; strict: nothing about a test row was used to choose anything."""
+    protocol: Literal["strict", "paper"] = "strict"
+    """strict: nothing about a test row was used to choose anything; paper: as released, to compare with publications."""
     features: Literal["concat", "difference", "both", "current", "prior"] = "concat"
     """temporal-image: embeddings of the two studies side by side (as released), current minus previous, both, or one
     study alone."""
@@ -51,7 +51,8 @@ class Question:
         return self.bootstrap and self.protocol == "strict"
 
 
-PAPER = Question()
+STRICT = Question()
+PAPER = Question(protocol="paper")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.intervals import Statistic, Weights, accuracy, macro_accuracy, mean_of, scored
 from medst.evaluate.subjects import Subject
-from medst.evaluate.task import AVERAGE, PAPER, LeftOut, Outcome, Question, Score
+from medst.evaluate.task import AVERAGE, STRICT, LeftOut, Outcome, Question, Score
 
 MIRROR = np.array([2, 1, 0])
 """What each class becomes when the two studies are swapped."""
@@ -118,7 +118,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.comparisons is not None
 
 
-def temporal_image(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT) -> Outcome:
     """Measure a subject.
 
     See `CrossValidated.chance` for what a guess reaches. Confusion matrices and predictions are those of 5 folds and the

@@ -22,7 +22,7 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.intervals import Ranked, accuracy, scored
 from medst.evaluate.subjects import Subject
-from medst.evaluate.task import ALL, PAPER, LeftOut, Outcome, Question, Score
+from medst.evaluate.task import ALL, STRICT, LeftOut, Outcome, Question, Score
 
 CATEGORIES = ("contradiction", "paraphrase")
 FOLDS = 10
@@ -33,7 +33,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return cohort.sentences is not None
 
 
-def temporal_text(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def temporal_text(subject: Subject, cohort: Cohort, question: Question = STRICT) -> Outcome:
     """Measure a subject on each subset of sentence pairs and on all of them, by the cosine of a pair's two embeddings.
 
     Sentences are cleaned like the reports of a cohort, but those of a single word are kept. A subset with fewer than 10

@@ -19,7 +19,7 @@ from medst.evaluate.intervals import ROUNDS, Ranked, Statistic, accuracy, f1, ma
 from medst.evaluate.leaks import shared_patients
 from medst.evaluate.prompts import RELEASED, prompts_for
 from medst.evaluate.subjects import Subject
-from medst.evaluate.task import ALL, PAPER, Outcome, Question, Score
+from medst.evaluate.task import ALL, STRICT, Outcome, Question, Score
 
 BINS = 10
 REPORTED = {
@@ -38,7 +38,7 @@ def fits(cohort: Cohort, question: Question) -> bool:
     return question.prompts is not None or (len(classes) == 2 and not RELEASED.keys().isdisjoint(classes))
 
 
-def zero_shot(subject: Subject, cohort: Cohort, question: Question = PAPER) -> Outcome:
+def zero_shot(subject: Subject, cohort: Cohort, question: Question = STRICT) -> Outcome:
     """Measure a subject.
 
     Raises:

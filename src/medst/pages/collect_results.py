@@ -14,13 +14,13 @@ from typing import Any
 from medst.errors import MedstError
 from medst.evaluate.results import read_results
 from medst.evaluate.summary import headline
-from medst.evaluate.task import PAPER
+from medst.evaluate.task import STRICT
 from medst.files import read_json
 from medst.pages.line import Line, Published, Seeds
 from medst.pages.wording import day_written
 from medst.pretrain.checkpoint import SETTINGS
 
-DEFAULT_SWITCHES = {**vars(PAPER), "laterals": False, "prompts": "released"}
+DEFAULT_SWITCHES = {**vars(STRICT), "laterals": False, "prompts": "released"}
 """Switches as a results file has them when none was given."""
 
 
@@ -149,7 +149,7 @@ def _names(paths: list[Path]) -> list[str]:
     while len({folder.parts[-depth:] for folder in folders}) < len(set(folders)):
         depth += 1
     names = ["/".join(folder.parts[-depth:]) for folder in folders]
-    usual = ("results", "results-strict")
+    usual = ("results", "results-paper", "results-strict")  # the last one was written by earlier versions
     return [name if path.stem in usual else f"{name}/{path.stem}" for name, path in zip(names, paths, strict=True)]
 
 
