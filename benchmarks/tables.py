@@ -28,6 +28,7 @@ from medst.cohort.report_text import report_text
 from medst.cohort.sequences import cut_sequences
 from medst.cohort.writer import Writer
 from medst.jobs import Workers
+from medst_phantom.anatomy import sample_anatomy
 from medst_phantom.background import sample_background
 from medst_phantom.reports import write_report
 from medst_phantom.trajectory import sample_trajectory
@@ -97,7 +98,7 @@ def phantom_reports(count: int) -> list[str]:
     seed = 0
     while len(found) < count:
         rng = np.random.default_rng(seed)
-        background = sample_background(rng, large_heart=seed % 5 == 0)
+        background = sample_background(rng, sample_anatomy(rng))
         found += [write_report(study, background, rng).text for study in sample_trajectory(rng)]
         seed += 1
     return found[:count]

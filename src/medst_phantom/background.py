@@ -1,102 +1,23 @@
 """Everything in a report besides the findings: the patient, tubes and lines, heart, bones, technique.
 
-These sentences do not depend on the findings and, except for the size of the heart, are not drawn. They are distractors
-that a model must learn to ignore, and have CheXpert labels of their own.
+Devices, and the size of heart, aorta and mediastinum, are told as they are drawn. The other sentences are not drawn: they
+are distractors that a model must learn to ignore.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from medst_phantom import background_phrases as phrases
+from medst_phantom.anatomy import Anatomy
+from medst_phantom.findings import BELOW_THE_IMAGE, CARDIOMEGALY_FROM, Device, heart_severity
 from medst_phantom.sentences import Statement, pick, sentence
 from medst_phantom.trajectory import StudyTruth
 
-# A sentence with the CheXpert labels it sets.
-_Labelled = tuple[str, tuple[tuple[str, float], ...]]
-
 _DEVICE = (("Support Devices", 1.0),)
-_IMPLANTS = (
-    "a left-sided pacemaker is present with leads in the right atrium and right ventricle",
-    "dual-lead pacemaker leads are in standard position",
-    "right-sided port terminates in the low SVC",
-    "left chest wall port catheter tip projects over the cavoatrial junction",
-)
-_REMNANTS = (
-    "median sternotomy wires are intact",
-    "surgical clips project over the right upper quadrant",
-    "surgical clips are noted in the left axilla",
-    "mediastinal clips and sternal wires are noted",
-)
-_BONES: tuple[_Labelled, ...] = (
-    ("degenerative changes are seen in the thoracic spine", ()),
-    ("mild degenerative changes of the spine are noted", ()),
-    ("multilevel degenerative changes of the thoracic spine without compression deformity", ()),
-    ("old healed right rib fractures are noted", (("Fracture", 1.0),)),
-    ("a healed left clavicular fracture is present", (("Fracture", 1.0),)),
-    ("there is mild dextroscoliosis of the thoracic spine", ()),
-)
-_NORMAL_BONES = (
-    "the osseous structures are unremarkable",
-    "no acute osseous abnormality",
-    "visualized bony structures are intact",
-    "no displaced rib fracture is seen",
-    "the upper abdomen is unremarkable",
-    "no free air below the right hemidiaphragm",
-)
-_NORMAL_HEART: tuple[_Labelled, ...] = (
-    ("the cardiomediastinal silhouette is unremarkable", (("Enlarged Cardiomediastinum", 0.0),)),
-    ("cardiomediastinal silhouette is within normal limits", (("Enlarged Cardiomediastinum", 0.0),)),
-    ("heart size is normal", (("Cardiomegaly", 0.0),)),
-    ("the heart is normal in size", (("Cardiomegaly", 0.0),)),
-    ("the cardiac and mediastinal contours are normal", (("Enlarged Cardiomediastinum", 0.0),)),
-    ("the cardiac silhouette is not enlarged", (("Cardiomegaly", 0.0),)),
-)
-_LARGE_HEART: tuple[_Labelled, ...] = (
-    ("the heart is mildly enlarged", (("Cardiomegaly", 1.0),)),
-    ("mild cardiomegaly is present", (("Cardiomegaly", 1.0),)),
-    ("the cardiac silhouette is enlarged", (("Cardiomegaly", 1.0),)),
-    ("cardiomegaly is noted", (("Cardiomegaly", 1.0),)),
-)
-_VESSELS = (
-    "the aorta is tortuous",
-    "the aorta is calcified",
-    "atherosclerotic calcifications are seen at the aortic knob",
-    "hilar contours are normal",
-    "the hila are unremarkable",
-)
-_TUBES = (
-    "the endotracheal tube terminates {cm} cm above the carina",
-    "the tip of the endotracheal tube is {cm} cm above the carina",
-    "an enteric tube courses below the diaphragm, tip not included",
-    "nasogastric tube ends in the stomach",
-    "right internal jugular central venous catheter ends in the mid SVC",
-    "a right PICC line terminates in the low SVC",
-    "left PICC tip projects over the cavoatrial junction",
-    "monitoring and support devices are in standard position",
-)
-_COMPLAINTS = (
-    "cough",
-    "shortness of breath",
-    "fever",
-    "chest pain",
-    "hypoxia",
-    "altered mental status",
-    "weakness",
-    "dyspnea on exertion",
-    "recent fall",
-    "leukocytosis",
-    "respiratory failure",
-    "syncope",
-)
-_QUESTIONS = (
-    "eval for pneumonia",
-    "evaluate for acute process",
-    "interval change",
-    "r/o effusion",
-    "please assess for edema",
-    "eval for pneumothorax",
-    "assess for infiltrate",
-)
+_BORDERLINE = 0.03  # a heart this near to `CARDIOMEGALY_FROM` may be called either way
+_WIDE_MEDIASTINUM, _LARGE_KNOB = 3.2, 2.35  # cm
 
 
 @dataclass(frozen=True)
@@ -105,97 +26,153 @@ class Background:
 
     Attributes:
         sex: 'man' or 'woman'.
-        large_heart: whether reports call the heart enlarged.
-        implant, remnant, vessels: sentences, or '' if there is none.
-        bones: index into the bone sentences, or -1 for unremarkable bones.
+        heart: size of the heart, as `Anatomy.heart`.
+        wide_mediastinum, large_knob: whether the upper mediastinum, or the aortic arch, is drawn wide.
+        remnant, vessels: sentences, or '' if there is none.
+        bones, lungs: index into the sentences on bones and on old changes of the lungs, or -1 for unremarkable ones.
     """
 
     sex: str
-    large_heart: bool
-    implant: str
+    heart: float
+    wide_mediastinum: bool
+    large_knob: bool
     remnant: str
     vessels: str
     bones: int
+    lungs: int
+
+    @property
+    def cardiomegaly(self) -> float:
+        """Severity of cardiomegaly, 0 to 1."""
+        return heart_severity(self.heart)
+
+    @property
+    def borderline(self) -> bool:
+        """Whether a careful reader could be uncertain about the size of the heart."""
+        return abs(self.heart - CARDIOMEGALY_FROM) < _BORDERLINE
 
 
-def sample_background(rng: np.random.Generator, *, large_heart: bool = False) -> Background:
-    """Draw a patient; the size of the heart is given because it shows in the images."""
+def sample_background(rng: np.random.Generator, anatomy: Anatomy) -> Background:
+    """Draw a patient with this body."""
     return Background(
-        sex=pick(("man", "woman"), rng),
-        large_heart=large_heart,
-        implant=pick(_IMPLANTS, rng) if rng.random() < 0.12 else "",
-        remnant=pick(_REMNANTS, rng) if rng.random() < 0.15 else "",
-        vessels=pick(_VESSELS, rng) if rng.random() < 0.35 else "",
-        bones=int(rng.integers(len(_BONES))) if rng.random() < 0.35 else -1,
+        sex="woman" if anatomy.breast > 0.35 else "man",
+        heart=anatomy.heart,
+        wide_mediastinum=anatomy.mediastinum > _WIDE_MEDIASTINUM,
+        large_knob=anatomy.aortic_knob > _LARGE_KNOB,
+        remnant=pick(phrases.REMNANTS, rng) if rng.random() < 0.2 else "",
+        vessels=pick(phrases.VESSELS, rng) if rng.random() < 0.35 else "",
+        bones=int(rng.integers(len(phrases.BONES))) if rng.random() < 0.35 else -1,
+        lungs=int(rng.integers(len(phrases.LUNG_EXTRAS))) if rng.random() < 0.15 else -1,
     )
 
 
-def device_statements(study: StudyTruth, background: Background, rng: np.random.Generator) -> list[Statement]:
-    """Implants, and in a bedside study the tubes and lines of that day."""
-    texts = []
-    if background.implant and rng.random() < 0.8:
-        texts.append(background.implant)
-    if study.portable and rng.random() < 0.5:
-        texts.append(pick(_TUBES, rng).format(cm=f"{rng.uniform(2.5, 6.0):.1f}"))
-    drained = [f for f in study.present if f.name == "pneumothorax" and f.severity > 0.4]
-    if drained and study.portable and rng.random() < 0.5:
-        texts.append(f"a {drained[0].side}-sided chest tube is in place")
-    return [Statement(sentence(text), _DEVICE) for text in texts]
+def device_statements(study: StudyTruth, rng: np.random.Generator) -> list[Statement]:
+    """What a findings section says of tubes, lines and implants, and of those that were removed."""
+    statements = [_device_statement(device, rng) for device in study.devices if rng.random() < 0.92]
+    if not study.devices and study.portable and rng.random() < 0.05:
+        statements.append(Statement(sentence(pick(phrases.NO_DEVICES, rng)), (("Support Devices", 0.0),)))
+    return statements
 
 
-def other_statements(background: Background, rng: np.random.Generator) -> list[Statement]:
-    """Heart, vessels, bones and surgical remnants: one to three sentences."""
-    heart = _LARGE_HEART if background.large_heart else _NORMAL_HEART
+def device_summary(study: StudyTruth, rng: np.random.Generator) -> list[Statement]:
+    """What an impression says of devices: one sentence, or nothing."""
+    placed = [device for device in study.devices if device.present]
+    if not placed:
+        return []
+    if len(placed) > 1 and rng.random() < 0.5:
+        return [Statement(sentence(pick(phrases.DEVICES_SUMMARY, rng)), _DEVICE)]
+    return [_device_statement(placed[int(rng.integers(len(placed)))], rng)]
+
+
+def _device_statement(device: Device, rng: np.random.Generator) -> Statement:
+    frames = phrases.DEVICES[device.name]
+    step = device.step if device.step != "stable" or rng.random() < 0.4 else None
+    text = pick(frames[step], rng).format(
+        side=device.side, route=device.route, place=_place(device, rng), cm=f"{device.tip:.1f}"
+    )
+    text = sentence(text)
+    if device.present and rng.random() < 0.5:
+        if device.name == "endotracheal_tube" and device.tip < 2.5:
+            text += f"  {sentence(pick(phrases.ADVICE_LOW_TUBE, rng))}"
+        elif device.name in ("central_line", "picc") and device.tip < phrases.VEIN_PLACES[3][0]:
+            text += f"  {sentence(pick(phrases.ADVICE_DEEP_LINE, rng))}"
+    fact = ("device", device.name, device.seed) if step is None else ()
+    return Statement(text, _DEVICE if device.present else (("Support Devices", 0.0),), fact)
+
+
+def _place(device: Device, rng: np.random.Generator) -> str:
+    """Where the tip lies, in words."""
+    if device.name == "enteric_tube":
+        return pick(phrases.ENTERIC_PLACES[device.tip < BELOW_THE_IMAGE], rng)
+    if device.name == "chest_tube":
+        return pick(phrases.CHEST_TUBE_PLACES[device.tip > 0], rng)
+    return pick(next(words for lowest, words in phrases.VEIN_PLACES if device.tip >= lowest), rng)
+
+
+def heart_statement(background: Background, follow_up: bool, rng: np.random.Generator) -> Statement:
+    """The size of the heart; near the border between usual and large it may be uncertain."""
+    severity = background.cardiomegaly
+    if background.borderline and rng.random() < 0.6:
+        return Statement(sentence(pick(phrases.BORDERLINE_HEART, rng)), (("Cardiomegaly", -1.0),), ("heart",))
+    if severity:
+        same = follow_up and rng.random() < 0.35
+        size = pick(next(words for highest, words in phrases.HEART_WORDS if severity < highest), rng)
+        text = pick(phrases.SAME_HEART if same else phrases.LARGE_HEART, rng).format(size=size, ly=f"{size}ly")
+        return Statement(sentence(text), (("Cardiomegaly", 1.0),), () if same else ("heart",))
+    if rng.random() < 0.5:
+        return Statement(sentence(pick(phrases.NORMAL_HEART, rng)), (("Cardiomegaly", 0.0),), ("heart",))
+    labels = (("Enlarged Cardiomediastinum", 0.0),) if rng.random() < 0.15 else ()
+    return Statement(sentence(pick(phrases.NORMAL_SILHOUETTE, rng)), labels, ("heart",))
+
+
+def other_statements(study: StudyTruth, background: Background, rng: np.random.Generator) -> list[Statement]:
+    """Heart, vessels, old changes of the lungs, bones and surgical remnants: one to five sentences."""
     statements = []
     if rng.random() < 0.88:
-        text, labels = heart[int(rng.integers(len(heart)))]
-        statements.append(Statement(sentence(text), labels))
-    if background.vessels and rng.random() < 0.6:
-        statements.append(Statement(sentence(background.vessels)))
-    if background.remnant and rng.random() < 0.6:
-        statements.append(Statement(sentence(background.remnant)))
-    if background.bones >= 0 and rng.random() < 0.6:
-        text, labels = _BONES[background.bones]
-        statements.append(Statement(sentence(text), labels))
-    elif background.bones < 0 and rng.random() < 0.3:
-        statements.append(Statement(sentence(pick(_NORMAL_BONES, rng))))
+        statements.append(heart_statement(background, study.follow_up, rng))
+    if background.wide_mediastinum and rng.random() < 0.6:
+        value = 1.0 if rng.random() < 0.45 else -1.0
+        text = sentence(pick(phrases.WIDE_MEDIASTINUM, rng))
+        statements.append(Statement(text, (("Enlarged Cardiomediastinum", value),), ("mediastinum",)))
+    if background.large_knob and rng.random() < 0.6:
+        statements.append(Statement(sentence(pick(phrases.KNOB, rng)), (), ("aorta",)))
+    for text, name in ((background.vessels, "vessels"), (background.remnant, "remnant")):
+        if text and rng.random() < 0.6:
+            statements.append(Statement(sentence(text), (), (name,)))
+    for index, table, name in (
+        (background.lungs, phrases.LUNG_EXTRAS, "lungs"),
+        (background.bones, phrases.BONES, "bones"),
+    ):
+        if index >= 0 and rng.random() < 0.5:
+            text, labels = table[index]
+            statements.append(Statement(sentence(text), labels, (name,)))
+    if background.bones < 0 and rng.random() < 0.35:
+        statements.append(Statement(sentence(pick(phrases.NORMAL_BONES, rng)), (), ("bones",)))
     return statements
+
+
+def limits_statement(study: StudyTruth, rng: np.random.Generator) -> list[Statement]:
+    """A remark on the quality of the images, in some reports."""
+    if study.portable:
+        return [Statement(sentence(pick(phrases.LIMITS_BEDSIDE, rng)))] if rng.random() < 0.25 else []
+    return [Statement(sentence(pick(phrases.LIMITS, rng)))] if rng.random() < 0.06 else []
 
 
 def technique_remark(study: StudyTruth, rng: np.random.Generator) -> str:
     """Technique of the examination, as in a report's technique section."""
     if study.portable:
-        return pick(
-            (
-                "Single portable AP view of the chest.",
-                "Portable AP chest radiograph.",
-                "Portable semi-upright radiograph of the chest.",
-                "Single frontal view of the chest.",
-            ),
-            rng,
-        )
-    if {"LATERAL", "LL"} & set(study.views):
-        return pick(
-            (
-                f"Chest {study.views[0]} and lateral",
-                "Frontal and lateral views of the chest.",
-                f"{study.views[0]} and lateral views of the chest.",
-                f"Upright {study.views[0]} and lateral views of the chest were obtained.",
-            ),
-            rng,
-        )
-    return pick((f"{study.views[0]} view of the chest.", "Single frontal view of the chest."), rng)
+        return pick(phrases.BEDSIDE_TECHNIQUE, rng)
+    forms: Sequence[str] = phrases.TWO_VIEWS if {"LATERAL", "LL"} & set(study.views) else phrases.ONE_VIEW
+    return pick(forms, rng).format(view=study.views[0])
 
 
 def indication(background: Background, rng: np.random.Generator) -> str:
     """Reason for the study; ages and names are blanked as in the de-identified originals."""
-    complaint, question = pick(_COMPLAINTS, rng), pick(_QUESTIONS, rng)
-    return pick(
-        (
-            f"___ year old {background.sex} with {complaint}  // {question}",
-            f"___-year-old {background.sex} with {complaint}, {question}.",
-            f"History: ___{'M' if background.sex == 'man' else 'F'} with {complaint}  // {question}",
-            f"{complaint.capitalize()}, {question}.",
-        ),
-        rng,
+    text = pick(phrases.INDICATION_FORMS, rng).format(
+        sex=background.sex,
+        letter="M" if background.sex == "man" else "F",
+        complaint=pick(phrases.COMPLAINTS, rng),
+        other=pick(phrases.COMPLAINTS, rng),
+        question=pick(phrases.QUESTIONS, rng),
     )
+    return text[0].upper() + text[1:]

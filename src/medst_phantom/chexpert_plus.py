@@ -18,7 +18,6 @@ from medst_phantom.rsna import write_csv
 from medst_phantom.trajectory import sample_trajectory
 
 TABLE = "df_chexpert_plus_240401.csv"
-LARGE_HEART = 1.12
 COLUMNS = (
     *("path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "patient_report_date_order"),
     *("report", "section_narrative", "section_clinical_history", "section_history", "section_comparison"),
@@ -34,7 +33,7 @@ def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str,
     patient = f"patient{index + 1:05d}"
     split = "valid" if rng.random() < VALID_SHARE else "train"
     anatomy = sample_anatomy(rng)
-    background = sample_background(rng, large_heart=anatomy.heart > LARGE_HEART)
+    background = sample_background(rng, anatomy)
     usual = {
         "deid_patient_id": patient,
         "age": f"{rng.integers(18, 91)}.0",
@@ -42,10 +41,11 @@ def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str,
         "split": split,
     }
     rows, labels = [], []
+    report: Report | None = None
     for order, study in enumerate(sample_trajectory(rng), start=1):
-        report = write_report(study, background, rng)
+        report = write_report(study, background, rng, report)
         acquisitions = [sample_acquisition(view, rng) for view in study.views]
-        pictures = render_study(anatomy, study.present, acquisitions)
+        pictures = render_study(anatomy, study.present, acquisitions, study.devices)
         sections = usual | {"patient_report_date_order": str(order)} | _sections(report)
         for number, (view, picture) in enumerate(zip(study.views, pictures, strict=True), start=1):
             lateral = view in LATERAL

@@ -10,7 +10,9 @@ FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumoth
 """The findings that MS-CXR-T compares, in its order."""
 DEVELOPING = (*FINDINGS, "atelectasis")
 """The findings that come and go over a patient's studies: those of MS-CXR-T, and atelectasis."""
-DEVICES = ("endotracheal_tube", "enteric_tube", "central_line", "picc", "pacemaker", "chest_tube")
+DEVICES = ("endotracheal_tube", "enteric_tube", "central_line", "picc", "port", "pacemaker", "chest_tube")
+BELOW_THE_IMAGE = -17.0
+"""An enteric tube's tip that is lower than this (cm, to the carina) is below the edge of the image."""
 CARDIOMEGALY_FROM = 1.08
 """Least size of a heart that is called enlarged, times a usual one."""
 SIDES = ("right", "left", "bilateral")  # the patient's own right and left
@@ -61,6 +63,11 @@ class Device:
     @property
     def present(self) -> bool:
         return self.step != "removed"
+
+    @property
+    def route(self) -> str:
+        """The vein that a central line enters: 'subclavian' or 'internal jugular'; of a port always the latter."""
+        return "subclavian" if self.name == "central_line" and self.seed % 3 == 0 else "internal jugular"
 
 
 def heart_severity(heart: float) -> float:

@@ -16,14 +16,13 @@ from medst_phantom.background import sample_background
 from medst_phantom.mimic_files import FRONTAL, LATERAL, PatientRecord, write_study, write_tables
 from medst_phantom.output_folder import claimed, finish_tree, open_tree, record_path, write_all
 from medst_phantom.radiograph import render_study, sample_acquisition
-from medst_phantom.reports import write_report
+from medst_phantom.reports import Report, write_report
 from medst_phantom.trajectory import MAX_STUDIES, StudyTruth, sample_trajectory
 
 JPG_FOLDER, MS_CXR_T_FOLDER = "mimic-cxr-jpg", "ms-cxr-t"
 TRUTH = "ground_truth.parquet"
 MOST_PATIENTS = 1_000_000  # so that eight-digit ids suffice
 
-_LARGE_HEART = 1.12  # times a usual heart; larger ones are called enlarged in reports
 _ODD_VIEW_SHARE = 0.01
 _TRUTH_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "patient_id": pl.String,
@@ -106,14 +105,15 @@ def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids
     # Three streams, so that a change to the pictures does not change the stories, or the other way round.
     story, body, files = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, index]).spawn(3))
     anatomy = sample_anatomy(body)
-    background = sample_background(story, large_heart=anatomy.heart > _LARGE_HEART)
+    background = sample_background(story, anatomy)
     trajectory = sample_trajectory(story)
     records = []
+    report: Report | None = None
     for study, study_id in zip(trajectory, study_ids, strict=False):
-        report = write_report(study, background, story)
+        report = write_report(study, background, story, report)
         taken = _views_taken(study, files)
         acquisitions = [sample_acquisition(view, body) for view, _ in taken]
-        pixels = render_study(anatomy, study.present, acquisitions)
+        pixels = render_study(anatomy, study.present, acquisitions, study.devices)
         images = [(position, image) for (_, position), image in zip(taken, pixels, strict=True)]
         records.append(write_study(root, subject_id, study_id, study, report, images, files))
     return PatientRecord(subject_id, tuple(records))

@@ -18,14 +18,13 @@ from medst_phantom.rsna import write_csv
 from medst_phantom.trajectory import sample_trajectory
 
 REPORTS, PNG, DCM = Path("NLMCXR_reports") / "ecgen-radiology", "NLMCXR_png", "NLMCXR_dcm"
-LARGE_HEART = 1.12
 
 
 def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str, Any]:
     """Write a study's images and report; return the views of the images."""
     number = index + 1
     anatomy = sample_anatomy(rng)
-    background = sample_background(rng, large_heart=anatomy.heart > LARGE_HEART)
+    background = sample_background(rng, anatomy)
     study = sample_trajectory(rng)[0]
     report = write_report(study, background, rng)
     pictured = rng.random() >= 0.03
@@ -33,7 +32,7 @@ def write_patient(root: Path, index: int, rng: np.random.Generator) -> dict[str,
     if rng.random() < 0.3:
         views.reverse()  # nothing in a report says which of its images comes first
     serial = int(rng.integers(1, 3000))
-    pictures = render_study(anatomy, study.present, [sample_acquisition(view, rng) for view in views])
+    pictures = render_study(anatomy, study.present, [sample_acquisition(view, rng) for view in views], study.devices)
     names = []
     for place, (view, picture) in enumerate(zip(views, pictures, strict=True), start=1):
         name = f"{number}_IM-{serial:04d}-{place}001"

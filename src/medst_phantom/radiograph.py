@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medst_phantom import lesions, skeleton
+from medst_phantom import hardware, lesions, skeleton
 from medst_phantom.anatomy import (
     HALF_DEPTH,
     HALF_HEIGHT,
@@ -21,7 +21,7 @@ from medst_phantom.anatomy import (
     Anatomy,
     build_chest,
 )
-from medst_phantom.findings import Finding
+from medst_phantom.findings import Device, Finding
 from medst_phantom.skeleton import View
 
 RESOLUTION = 13.0  # pixels a centimetre
@@ -44,7 +44,7 @@ class Acquisition:
         inspiration: depth, 0 to 1.
         magnification: of the heart's shadow relative to a usual PA image.
         field: share of the usual field that is in the image; below 1 is closer.
-        seed: of noise, marker and devices.
+        seed: of noise, marker and ECG leads.
     """
 
     view: str
@@ -88,13 +88,18 @@ def sample_acquisition(view: str, rng: np.random.Generator) -> Acquisition:
     )
 
 
-def render(anatomy: Anatomy, findings: Sequence[Finding], acquisition: Acquisition) -> np.ndarray:
+def render(
+    anatomy: Anatomy, findings: Sequence[Finding], acquisition: Acquisition, devices: Sequence[Device] = ()
+) -> np.ndarray:
     """Render one radiograph; see `render_study`."""
-    return render_study(anatomy, findings, [acquisition])[0]
+    return render_study(anatomy, findings, [acquisition], devices)[0]
 
 
 def render_study(
-    anatomy: Anatomy, findings: Sequence[Finding], acquisitions: Sequence[Acquisition]
+    anatomy: Anatomy,
+    findings: Sequence[Finding],
+    acquisitions: Sequence[Acquisition],
+    devices: Sequence[Device] = (),
 ) -> list[np.ndarray]:
     """Render all images of a study.
 
@@ -102,6 +107,7 @@ def render_study(
         anatomy: the patient's body.
         findings: findings of this study; those of severity 0 change nothing.
         acquisitions: how each image is taken.
+        devices: tubes, lines and implants of this study.
 
     Returns:
         uint8 (height, width) each, bone white and air black, the patient's right on the left of frontal pictures.
@@ -120,7 +126,7 @@ def render_study(
     attenuation -= SOFT * (lung - open_lung)
     attenuation *= 1 - chest.airway
     np.maximum(attenuation, 0, out=attenuation)
-    return [_picture(anatomy, attenuation, air, changes.congestion, chest.rise, a) for a in acquisitions]
+    return [_picture(anatomy, attenuation, air, changes.congestion, chest.rise, a, devices) for a in acquisitions]
 
 
 def _moved(share: np.ndarray, shift: float) -> np.ndarray:
@@ -148,7 +154,13 @@ def _integrate(volume: np.ndarray, lateral: bool, shear: float) -> np.ndarray:
 
 
 def _picture(
-    anatomy: Anatomy, attenuation: np.ndarray, air: np.ndarray, congestion: float, rise: float, acquisition: Acquisition
+    anatomy: Anatomy,
+    attenuation: np.ndarray,
+    air: np.ndarray,
+    congestion: float,
+    rise: float,
+    acquisition: Acquisition,
+    devices: Sequence[Device],
 ) -> np.ndarray:
     rng = np.random.Generator(np.random.PCG64(acquisition.seed))
     view = _view(anatomy, acquisition, rise)
@@ -166,7 +178,9 @@ def _picture(
     inside = np.clip(total / 0.8, 0, 1)
     total += bones * np.float32(BONE) * inside
     if acquisition.portable:
-        total += skeleton.devices(anatomy, view, rng) * np.float32(0.5)
+        total += hardware.leads(anatomy, view, rng) * np.float32(0.5)
+    if devices:
+        total += hardware.devices(anatomy, view, devices) * np.float32(0.5)
 
     total = _tilted(total, acquisition, view)
     grey = _develop(total, acquisition, rng)

@@ -40,10 +40,18 @@ _ZONE_PLACES = {
 
 @dataclass(frozen=True)
 class Statement:
-    """One sentence, with the CheXpert labels that it implies (1 present, 0 absent, -1 uncertain)."""
+    """One sentence, with the CheXpert labels that it implies (1 present, 0 absent, -1 uncertain).
+
+    Attributes:
+        text: the sentence.
+        labels: (label, value) pairs.
+        fact: what it asserts of the present study alone; a sentence of an earlier report with the same fact is still
+            true. () for a sentence that compares, or that stands for itself.
+    """
 
     text: str
     labels: tuple[tuple[str, float], ...] = ()
+    fact: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,17 @@ def sentence(text: str) -> str:
 
 
 def severity_word(name: str, severity: float, rng: np.random.Generator) -> str:
-    band = next(i for i, bound in enumerate(SEVERITY_BOUNDS) if severity < bound)
-    return pick(SEVERITY_WORDS[name][band], rng)
+    return pick(SEVERITY_WORDS[name][_band(severity)], rng)
+
+
+def _band(severity: float) -> int:
+    return next(i for i, bound in enumerate(SEVERITY_BOUNDS) if severity < bound)
+
+
+def present_fact(state: FindingState) -> tuple[object, ...]:
+    """What a sentence on a present finding asserts if it compares with nothing: see `Statement.fact`."""
+    finding = state.finding
+    return "present", finding.name, finding.side, finding.zone, _band(finding.severity)
 
 
 def noun_phrase(finding: Finding, rng: np.random.Generator) -> NounPhrase:
@@ -157,7 +174,7 @@ def describe(
     labels = [(CHEXPERT_NAME[finding.name], value)]
     if re.search("opacit(y|ies)", text) and state.present:
         labels.append(("Lung Opacity", 1.0))
-    return Statement(text, tuple(labels))
+    return Statement(text, tuple(labels), present_fact(state) if progression is None else ())
 
 
 def deny(names: Sequence[str], rng: np.random.Generator) -> Statement:
@@ -170,7 +187,7 @@ def deny(names: Sequence[str], rng: np.random.Generator) -> Statement:
     comma = "," if len(words) > 2 and rng.random() < 0.5 else ""
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}{comma} or {words[-1]}"
     text = sentence(frame.format(list=listed))
-    return Statement(text, tuple((CHEXPERT_NAME[name], 0.0) for name in names))
+    return Statement(text, tuple((CHEXPERT_NAME[name], 0.0) for name in names), ("absent", *sorted(names)))
 
 
 def deny_other_side(finding: Finding, rng: np.random.Generator) -> Statement:

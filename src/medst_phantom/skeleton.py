@@ -1,4 +1,4 @@
-"""Draw bones, vessels and devices: 3-D curves, projected like the attenuation map, at the image's own resolution.
+"""Draw bones and vessels: 3-D curves, projected like the attenuation map, at the image's own resolution.
 
 A `View` maps a point of the body to the image, so that ribs and vessels are at consistent places in the frontal and the
 lateral image of a study.
@@ -207,32 +207,7 @@ def _branch(
         _branch(end, direction + rng.normal(0, spread, 3), radius * share, depth + 1, rng, paint)
 
 
-def devices(a: Anatomy, view: View, rng: np.random.Generator) -> np.ndarray:
-    """Devices of a patient in bed: ECG leads, an endotracheal tube, a central line."""
-    layer = Layer(view)
-    metal = Layer(view)
-    if rng.random() < 0.75:
-        for _ in range(int(rng.integers(1, 4))):
-            x = rng.uniform(-a.width, a.width)
-            points = [(x, -10, rng.uniform(-9, 6))]
-            for _ in range(7):
-                last = points[-1]
-                points.append((last[0] + rng.normal(0, 1.6), -10, last[2] + rng.uniform(1.0, 3.6)))
-            metal.tube(_smooth(np.array(points)), 0.14, 255)
-            spot = np.array([points[0], points[0]])
-            metal.tube(spot, 0.75, 255)
-    if rng.random() < 0.35:
-        z = np.linspace(18, 5.2 + rng.normal(0, 0.8), 8)
-        for offset in (-0.42, 0.42):
-            layer.tube(np.stack([offset - 0.25 + 0 * z, 2 + 0 * z, z], axis=1), 0.13, 255)
-    if rng.random() < 0.4:
-        side = rng.choice((-1.0, 1.0))
-        line = [(side * 6.0, -2, 17), (side * 3.6, -1, 11), (-1.6, -1, 7.5), (-2.2, -1, 2.5)]
-        layer.tube(_smooth(np.array(line)), 0.2, 230)
-    return layer.path(0.7, 0.02) + metal.path(1.0, 0.02)
-
-
-def _smooth(points: np.ndarray) -> np.ndarray:
+def smooth(points: np.ndarray) -> np.ndarray:
     """Round a curve by cutting its corners twice."""
     for _ in range(2):
         quarter = np.empty((2 * len(points) - 2, points.shape[1]))

@@ -5,14 +5,16 @@ The distribution of courses is the same forwards and backwards, so improving and
 construction for any number of studies, and no label has to be discarded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
 
-from medst_phantom.findings import FINDINGS, Finding
+from medst_phantom.devices import sample_devices
+from medst_phantom.findings import FINDINGS, SIDES, Device, Finding
 
 MAX_STUDIES = 8
+DRAINED = ("pneumothorax", "pleural_effusion")  # findings that a chest tube drains
 CLEAR_STEP = 0.18  # least change of severity that is called a change
 STABLE_STEP = 0.04  # largest change of severity that is called stable
 LEAST_SEVERITY = 0.2  # a finding that is present is never fainter than this
@@ -55,6 +57,7 @@ class StudyTruth:
         portable: taken at the bedside (always AP, never with a lateral).
         findings: present and just-resolved findings, in the order of the patient's courses.
         follow_up: whether the patient has an earlier study.
+        devices: in place, or removed since the previous study.
     """
 
     time: datetime
@@ -62,6 +65,7 @@ class StudyTruth:
     portable: bool
     findings: tuple[FindingState, ...]
     follow_up: bool
+    devices: tuple[Device, ...] = ()
 
     @property
     def present(self) -> tuple[Finding, ...]:
@@ -86,7 +90,15 @@ def sample_trajectory(rng: np.random.Generator) -> tuple[StudyTruth, ...]:
         worst = max((state.finding.severity for state in states), default=0.0)
         portable, views = _sample_views(worst, rng)
         studies.append(StudyTruth(time, views, portable, tuple(states), follow_up=index > 0))
-    return tuple(studies)
+    return _with_devices(studies, rng)
+
+
+def _with_devices(studies: list[StudyTruth], rng: np.random.Generator) -> tuple[StudyTruth, ...]:
+    drained = [
+        next((f.side for f in study.present if f.name in DRAINED and f.side in SIDES[:2]), "") for study in studies
+    ]
+    devices = sample_devices([study.time for study in studies], [study.portable for study in studies], drained, rng)
+    return tuple(replace(study, devices=placed) for study, placed in zip(studies, devices, strict=True))
 
 
 def progression_between(before: float | None, now: float) -> str | None:

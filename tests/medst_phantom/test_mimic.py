@@ -39,7 +39,7 @@ def drawn(tmp_path_factory) -> tuple[Path, dict]:
 def quick(monkeypatch) -> None:
     """Flat images, for tests that do not depend on them."""
 
-    def flat(anatomy, findings, acquisitions):
+    def flat(anatomy, findings, acquisitions, devices):
         return [np.full((40, 48), 100 + 10 * len(findings), np.uint8) for _ in acquisitions]
 
     monkeypatch.setattr(mimic, "render_study", flat)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from medst_phantom.anatomy import sample_anatomy
 from medst_phantom.background import sample_background
 from medst_phantom.mimic_files import ImageRecord, PatientRecord, StudyRecord
 from medst_phantom.ms_cxr_t import IMAGE_COLUMNS, image_rows, sentence_rows
@@ -26,7 +27,7 @@ def report_words() -> Counter:
     counts: Counter = Counter()
     for seed in range(300):
         rng = np.random.default_rng(seed)
-        background = sample_background(rng, large_heart=seed % 5 == 0)
+        background = sample_background(rng, sample_anatomy(rng))
         for study in sample_trajectory(rng):
             report = write_report(study, background, rng)
             counts.update(set(words(f"{report.findings} {report.impression}")))
