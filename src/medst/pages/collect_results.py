@@ -1,12 +1,9 @@
 """Results of any number of runs, collected by benchmark and protocol, with one line per number."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from medst.evaluate.results import read_results
 from medst.evaluate.summary import headline
 from medst.evaluate.task import STRICT
 from medst.files import read_json
-from medst.pages.line import Line, Published, Seeds
+from medst.pages.line import Line, Seeds
 from medst.pages.wording import day_written
 from medst.pretrain.checkpoint import SETTINGS
 
@@ -202,9 +199,6 @@ def _benchmark(task: str, dataset: str, protocol: str, results_files: Sequence[R
                 for found in rows
             ],
             leads=[found.get(key) for found in leads],
-            published=[
-                number for wanted, number in published() if protocol == "paper" and wanted == (dataset, task, *key[:2])
-            ],
         )
         for key in keys
     ]
@@ -219,21 +213,3 @@ def _benchmark(task: str, dataset: str, protocol: str, results_files: Sequence[R
         fingerprints=fingerprints,
         seeds=_seeds(chosen, fingerprints),
     )
-
-
-@cache
-def published() -> list[tuple[tuple[str, str, str, str], Published]]:
-    """The numbers in published.csv by (data set, task, metric, finding)."""
-    text = (files("medst.pages") / "published.csv").read_text(encoding="utf-8")
-    found = []
-    for row in csv.DictReader(text.splitlines()):
-        if row["system"] == "chance":
-            continue
-        number = Published(
-            row["system"],
-            float(row["value"]) / (100 if row["unit"] == "%" else 1),
-            f"{row['benchmark']}, with {row['protocol']}: {row['source']}",
-            row["confirmed"],
-        )
-        found.append(((row["benchmark"].split()[0].lower(), row["task"], row["metric"], row["finding"]), number))
-    return found

@@ -72,7 +72,7 @@ def running_mean(values: Float[np.ndarray, " step"], window: int) -> Float[np.nd
 
 
 def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup:
-    """A number of every run with its interval, beside its best baseline, chance and published numbers.
+    """A number of every run with its interval, beside its best baseline and chance.
 
     Args:
         lines: of one metric; each becomes a block with one mark per run.
@@ -88,9 +88,7 @@ def intervals(lines: Sequence[Line], names: Sequence[str], title: str) -> Markup
             if row is not None:
                 values += _draw_run(axes, top + (run + 0.5) * _RUN_HEIGHT, run, row, line.best_baseline(run))
         axes.plot([line.chance] * 2, [top, bottom], color=style.INK, linewidth=1.4, linestyle=(0, (1.5, 1)))
-        for published in line.published:
-            axes.plot(published.value, (top + bottom) / 2, marker="*", markersize=11, color=style.ACCENT)
-        values += [line.chance, *(published.value for published in line.published)]
+        values.append(line.chance)
         axes.axhline(bottom + _LINE_GAP / 2, color=style.LINE, linewidth=0.6)
     style.name_rows(
         axes,

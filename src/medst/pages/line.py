@@ -1,23 +1,13 @@
 """One number of every run of a page, as people read it: values, intervals, leads, and runs of one recipe together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 from medst.evaluate.intervals import OverRuns, over_runs, too_wide
 from medst.evaluate.task import is_summary
 from medst.pages.wording import difference_format, metric_format, metric_name
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published number and its source."""
-
-    system: str
-    value: float
-    source: str
-    confirmed: str
 
 
 @dataclass
@@ -36,7 +26,6 @@ class Line:
     trained: list[dict[str, Any] | None]
     baselines: list[dict[str, dict[str, Any]]]
     leads: list[dict[str, Any] | None]
-    published: list[Published] = field(default_factory=list)
 
     @property
     def chance(self) -> float:

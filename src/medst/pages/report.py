@@ -1,7 +1,7 @@
 """The page of one or more runs: every number that was measured, and for one run its learning curves and patients.
 
-Every number stands beside chance, its baselines and published numbers of the same protocol. Nothing was selected
-by how good it looks.
+Every number stands beside chance and its baselines, and those on a published data set beside the field's record. Nothing
+was selected by how good it looks.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from medst.pages.figure_style import RUN_COLOURS
 from medst.pages.html import render, write_page
 from medst.pages.inputs import PatientInputs, RunInputs, read_patient_inputs, read_run
 from medst.pages.patients import ShownPatient, read_patients
+from medst.pages.record import record
 from medst.pages.tables import csv_of
 from medst.pages.verdict import verdict
 from medst.pages.wording import percent, readable
@@ -197,7 +198,7 @@ def _benchmark(one: BenchmarkResults) -> dict[str, Any]:
         ],
         "lines": first,
         "other_lines": others,
-        "published": list({(p.system, p.source, p.confirmed) for line in one.lines for p in line.published}),
+        "record": record(one),
         "is_one_copy": len(set(one.fingerprints)) == 1,
     }
 

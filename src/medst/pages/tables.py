@@ -6,6 +6,7 @@ from typing import Literal
 
 from medst.pages.collect_results import BenchmarkResults, ResultsFile, collect, read_results_files
 from medst.pages.html import csv_uri
+from medst.pages.record import record
 from medst.pages.wording import readable
 
 CSV_COLUMNS = (
@@ -25,19 +26,24 @@ def csv_of(results_files: Sequence[ResultsFile]) -> str:
 
 
 def tables_of(runs: Sequence[Path], language: Literal["markdown", "latex"]) -> str:
-    """All numbers as text, one table per benchmark and protocol.
+    """All numbers as text: a table per benchmark and protocol, and one of published numbers on the same data set.
 
     Raises:
         MedstError: a run has no results, or damaged ones.
     """
     write = _markdown if language == "markdown" else _latex
-    return "\n\n".join(write(benchmark) for benchmark in collect(read_results_files(runs)))
+    tables = []
+    for benchmark in collect(read_results_files(runs)):
+        tables.append(write(f"{benchmark.title}, protocol {benchmark.protocol}", *_cells(benchmark)))
+        if beside := record(benchmark):
+            tables.append(write(f"{benchmark.title}, the field's record", beside.head, [*beside.own, *beside.rows]))
+    return "\n\n".join(tables)
 
 
 def _cells(benchmark: BenchmarkResults) -> tuple[list[str], list[list[str]]]:
     beside = list(dict.fromkeys(name for line in benchmark.lines for rows in line.baselines for name in rows))
     runs = [column for name in benchmark.names for column in (name, *beside)]
-    head = ["Metric", "Finding", "n", "Chance", *runs, *(seeds.name for seeds in benchmark.seeds), "Published"]
+    head = ["Metric", "Finding", "n", "Chance", *runs, *(seeds.name for seeds in benchmark.seeds)]
     body = []
     for line in benchmark.lines:
         cells: list[str] = []
@@ -46,25 +52,20 @@ def _cells(benchmark: BenchmarkResults) -> tuple[list[str], list[list[str]]]:
             cells.append(f"{line.written(row['value'])}{f' ({spread})' if spread else ''}" if row else "")
             cells += [line.written(baselines[name]["value"]) if row and name in baselines else "" for name in beside]
         cells += ["; ".join(line.seeds_written(seeds)) for seeds in benchmark.seeds]
-        published = "; ".join(f"{line.written(one.value)} ({one.system})" for one in line.published)
-        body.append([line.name, readable(line.finding), line.n, line.chance_written, *cells, published])
-    if not any(line[-1] for line in body):
-        head, body = head[:-1], [line[:-1] for line in body]
+        body.append([line.name, readable(line.finding), line.n, line.chance_written, *cells])
     return head, body
 
 
-def _markdown(benchmark: BenchmarkResults) -> str:
-    head, body = _cells(benchmark)
+def _markdown(title: str, head: list[str], body: list[list[str]]) -> str:
     lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *body]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"**{benchmark.title}, protocol {benchmark.protocol}**\n\n{table}"
+    return f"**{title}**\n\n{table}"
 
 
-def _latex(benchmark: BenchmarkResults) -> str:
-    head, body = _cells(benchmark)
+def _latex(title: str, head: list[str], body: list[list[str]]) -> str:
     return "\n".join(
         [
-            f"% {benchmark.title}, protocol {benchmark.protocol}; needs the package booktabs",
+            f"% {title}; needs the package booktabs",
             rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
             r"\toprule",
             " & ".join(map(_latex_text, head)) + r" \\",
