@@ -29,9 +29,9 @@ from medst_phantom.sentences import (
     deny,
     deny_other_side,
     describe,
-    may_hedge,
     pick,
     present_fact,
+    sample_hedged,
     sample_quantified,
     sentence,
 )
@@ -112,7 +112,7 @@ def write_report(
     # Decided once per finding, so that the two sections of a report agree.
     manner = {
         state.finding.name: {
-            "hedged": may_hedge(state) and rng.random() < 0.25,
+            "hedged": sample_hedged(state, rng),
             "quantified": sample_quantified(state, rng),
         }
         for state in study.findings

@@ -1,7 +1,8 @@
 """Write sentences about a finding: its name, severity, location and progression.
 
 The severity word always comes from the present severity and the progression word from the true change, so a report never
-says anything that its images do not show. The words are in `phrasebook.py`.
+says anything that its images do not show. The words are in `phrasebook.py`, the
+frames in `frames.py`.
 """
 
 import re
@@ -11,30 +12,41 @@ from dataclasses import dataclass
 import numpy as np
 
 from medst_phantom.findings import Finding
+from medst_phantom.frames import FRAMES, HEDGED, OWN_FRAMES
 from medst_phantom.phrasebook import (
     ABSENT_FRAMES,
     ABSENT_WORDS,
     CHANGE,
+    CHANGE_IN_REPORTS,
     CHEXPERT_NAME,
-    FRAMES,
+    HEDGES,
+    MIRRORED,
     ONLY_SIZED,
     OPENINGS,
-    OWN_FRAMES,
     SEVERITY_BOUNDS,
     SEVERITY_WORDS,
+    SIGNS,
     SIMILAR_TO,
     SINCE,
     SIZED,
 )
 from medst_phantom.trajectory import FindingState
 
-HEDGE_BELOW = 0.34  # only faint findings are hedged
+_OWN_WEIGHT = 3  # a finding's own frames are drawn as often as this many times their number
 # By progression, the share of reports that do not say how severe a finding is now.
 _UNQUANTIFIED = {None: 0.1, "new": 0.2, "improving": 0.75, "stable": 0.5, "worsening": 0.75, "resolved": 0.0}
+_BOTH_BASES = ("bibasilar atelectasis", "bilateral lower lobe atelectasis", "bibasal atelectasis")
+_EDEMAS = (
+    "pulmonary edema",
+    "pulmonary edema",
+    "interstitial edema",
+    "interstitial pulmonary edema",
+    "hydrostatic edema",
+)
 _ZONE_PLACES = {
-    "upper": ("upper lobe", "upper lung"),
-    "mid": ("mid lung", "perihilar"),
-    "lower": ("lower lobe", "basilar", "lower lung"),
+    "upper": ("upper lobe", "upper lung", "upper zone", "suprahilar"),
+    "mid": ("mid lung", "perihilar", "midzone"),
+    "lower": ("lower lobe", "basilar", "lower lung", "basal", "infrahilar"),
 }
 
 
@@ -100,21 +112,23 @@ def noun_phrase(finding: Finding, rng: np.random.Generator) -> NounPhrase:
     """Name a finding with its side and zone, in one of several ways."""
     side, both = finding.side, finding.side == "bilateral"
     if finding.name == "edema":
-        return NounPhrase(pick(("pulmonary edema", "pulmonary edema", "interstitial edema"), rng), False, False)
+        return NounPhrase(pick(_EDEMAS, rng), False, False)
     if finding.name == "pleural_effusion":
         if both:
-            return NounPhrase("bilateral pleural effusions", True, True)
-        forms = (f"{side} pleural effusion", f"{side} pleural effusion", f"{side}-sided pleural effusion")
+            return NounPhrase(pick(("bilateral pleural effusions", "bilateral layering effusions"), rng), True, True)
+        forms = (f"{side} pleural effusion", f"{side} basal effusion", f"{side}-sided pleural effusion")
         return NounPhrase(pick(forms, rng), False, True)
     if finding.name == "pneumothorax":
         forms = (f"{side} pneumothorax", f"{side} apical pneumothorax", f"{side}-sided pneumothorax")
-        return NounPhrase(pick(forms, rng), False, True)
+        return NounPhrase(pick((*forms, f"{side} apicolateral pneumothorax"), rng), False, True)
     if finding.name == "atelectasis" and both:
-        return NounPhrase(pick(("bibasilar atelectasis", "bilateral lower lobe atelectasis"), rng), False, False)
+        return NounPhrase(pick(_BOTH_BASES, rng), False, False)
     if finding.zone == "retrocardiac":
-        place = pick(("retrocardiac", "left retrocardiac", "left lower lobe retrocardiac"), rng)
+        place = pick(("retrocardiac", "left retrocardiac", "left lower lobe retrocardiac", "medial left basal"), rng)
     else:
         place = f"{side} {pick(_ZONE_PLACES[finding.zone], rng)}"
+    if finding.name == "atelectasis":
+        place += pick(("", "", " subsegmental", " linear", " platelike", " compressive"), rng)
     return NounPhrase(f"{place} {finding.name}", False, False)
 
 
@@ -126,15 +140,16 @@ def location(finding: Finding, rng: np.random.Generator) -> str:
     if finding.name == "pleural_effusion":
         return "on both sides" if both else f"on the {side}"
     if finding.name == "pneumothorax":
-        return pick((f"at the {side} apex", f"in the {side} apical region"), rng)
+        return pick((f"at the {side} apex", f"in the {side} apical region", f"along the {side} upper chest wall"), rng)
     if finding.name == "edema":
-        return "in both lungs"
+        return pick(("in both lungs", "bilaterally"), rng)
     if finding.name == "atelectasis":
         return pick(("at the lung bases", "in both lower lungs") if both else (f"at the {side} lung base",), rng)
     zone = {"upper": "upper lobe", "mid": "mid lung", "lower": "lower lobe"}[finding.zone]
     if both:
         return f"in both {zone}s" if zone != "mid lung" else "in both mid lungs"
-    return f"in the {side} {zone}"
+    region = {"upper": "upper lung field", "mid": "perihilar region", "lower": "lung base"}[finding.zone]
+    return pick((f"in the {side} {zone}", f"within the {side} {zone}", f"projecting over the {side} {region}"), rng)
 
 
 def change_words(name: str, progression: str, kind: str) -> tuple[str, ...]:
@@ -143,9 +158,22 @@ def change_words(name: str, progression: str, kind: str) -> tuple[str, ...]:
     return words if name in SIZED else tuple(word for word in words if word not in ONLY_SIZED)
 
 
+def _words(name: str, progression: str, kind: str) -> tuple[str, ...]:
+    """`change_words`, and those that only reports use."""
+    more = CHANGE_IN_REPORTS[progression].get(kind, ())
+    if name not in SIZED:
+        more = tuple(word for word in more if word not in ONLY_SIZED)
+    return change_words(name, progression, kind) + more
+
+
 def may_hedge(state: FindingState) -> bool:
-    """Whether a careful reader could be uncertain: a faint finding that is seen for the first time."""
-    return state.progression in (None, "new") and state.present and state.finding.severity < HEDGE_BELOW
+    """Whether a careful reader could be uncertain what a sign means: a finding that is not yet plain."""
+    return 0 < state.finding.severity < HEDGES[state.finding.name][1]
+
+
+def sample_hedged(state: FindingState, rng: np.random.Generator) -> bool:
+    """Draw whether a report is uncertain about a finding; neither depends on how it changed."""
+    return may_hedge(state) and bool(rng.random() < HEDGES[state.finding.name][0])
 
 
 def sample_quantified(state: FindingState, rng: np.random.Generator) -> bool:
@@ -163,7 +191,9 @@ def describe(
 ) -> Statement:
     """Describe a present or just-resolved finding in one sentence; a hedged one is labelled -1."""
     finding, progression = state.finding, state.progression
-    frames = FRAMES["hedged"] if hedged else FRAMES[progression] + 2 * OWN_FRAMES[finding.name][progression]
+    frames = FRAMES[progression] + _OWN_WEIGHT * OWN_FRAMES[finding.name][progression]
+    if hedged:
+        frames = HEDGED[progression]
     if quantified:
         frame = re.sub(r"[\[\]]", "", pick(frames, rng))
     else:
@@ -172,7 +202,7 @@ def describe(
     text = sentence(frame.format_map(_slots(state, quantified, rng)))
     value = -1.0 if hedged else (1.0 if state.present else 0.0)
     labels = [(CHEXPERT_NAME[finding.name], value)]
-    if re.search("opacit(y|ies)", text) and state.present:
+    if state.present and re.search(r"opacit|opacif|densit|infiltrat|airspace disease", text, re.IGNORECASE):
         labels.append(("Lung Opacity", 1.0))
     return Statement(text, tuple(labels), present_fact(state) if progression is None else ())
 
@@ -182,7 +212,7 @@ def deny(names: Sequence[str], rng: np.random.Generator) -> Statement:
     words = [pick(ABSENT_WORDS[name], rng) for name in names]
     frame = pick(ABSENT_FRAMES, rng)
     # "Evidence of" governs a whole list and is not itself seen, so it only fits one word in a plain sentence.
-    if len(words) > 1 or "{list} is" in frame or "evidence" in frame:
+    if len(words) > 1 or "{list} is" in frame or "of {list}" in frame:
         words = [word.removeprefix("evidence of ") for word in words]
     comma = "," if len(words) > 2 and rng.random() < 0.5 else ""
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}{comma} or {words[-1]}"
@@ -205,8 +235,10 @@ def _slots(state: FindingState, quantified: bool, rng: np.random.Generator) -> d
     full = f"{size} {noun.bare}".strip()
     against, opening = pick(SINCE, rng), pick(OPENINGS, rng)
     since = against if rng.random() < 0.8 else ""
-    same = pick(CHANGE["stable"]["comparative"], rng)
+    same = pick(_words(finding.name, "stable", "comparative"), rng)
     adverb = _adverb(abs(state.change), rng)
+    where = location(finding, rng)
+    angle = "both costophrenic angles" if finding.side == "bilateral" else f"the {finding.side} costophrenic angle"
     slots = {
         "full": full,
         "a": noun.article(full),
@@ -216,10 +248,9 @@ def _slots(state: FindingState, quantified: bool, rng: np.random.Generator) -> d
         "new": f"{'a ' if noun.countable and not noun.plural else ''}new",
         "size": size,
         "side": finding.side,
-        "where": location(finding, rng),
-        "angle": (
-            "both costophrenic angles" if finding.side == "bilateral" else f"the {finding.side} costophrenic angle"
-        ),
+        "where": where,
+        "angle": angle,
+        "sign": pick(SIGNS[finding.name], rng).format(where=where, angle=angle),
         "angle_is": "are" if finding.side == "bilateral" else "is",
         "bases": "lung bases are" if finding.side == "bilateral" else f"{finding.side} base is",
         "extent": "size" if finding.name in SIZED else "extent",
@@ -230,13 +261,16 @@ def _slots(state: FindingState, quantified: bool, rng: np.random.Generator) -> d
         "slight": adverb.removesuffix("ly"),
         "same": same,
         "same_since": f"{same} {pick(SIMILAR_TO, rng) if same == 'similar' else since}",
-        "persistent": pick(CHANGE["stable"]["changing"], rng),
+        "persistent": pick(_words(finding.name, "stable", "changing"), rng),
     }
     for kind in ("verb", "change", "changing", "comparative"):
-        words = change_words(finding.name, progression, kind) if progression in CHANGE else ()
+        words = _words(finding.name, progression, kind) if progression in CHANGE else ()
         slots[kind] = pick(words, rng) if words else ""
-    slots["change_of"] = f"{slots['change']} {'of' if slots['change'] in ('worsening', 'progression') else 'in'}"
+    inward = ("decrease", "increase", "improvement", "reduction", "deterioration")
+    slots["change_of"] = f"{slots['change']} {'in' if slots['change'] in inward else 'of'}"
+    slots |= MIRRORED.get(progression or "", {})
     forms = {"has": "have", "is": "are", "was": "were", "remains": "remain", "appears": "appear"}
+    forms |= {"shows": "show", "persists": "persist"}
     slots.update({one: many if noun.plural else one for one, many in forms.items()})
     return slots
 
@@ -246,5 +280,5 @@ def _adverb(change: float, rng: np.random.Generator) -> str:
     if rng.random() < 0.5:
         return ""
     if change < 0.3:
-        return pick(("slightly", "modestly"), rng)
-    return pick(("substantially", "significantly"), rng)
+        return pick(("slightly", "modestly", "marginally"), rng)
+    return pick(("substantially", "significantly", "considerably", "notably"), rng)

@@ -19,7 +19,7 @@ from medst_phantom.trajectory import FindingState, StudyTruth, sample_trajectory
 SEEDS = st.integers(0, 2**32 - 1)
 # MIT-LCP's rule of what is a header.
 HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
-NEGATION = re.compile(r"\bno\b|\bcannot\b|resol|clear|no longer|disappear", re.IGNORECASE)
+NEGATION = re.compile(r"\bno\b|\bcannot\b|resol|clear|no longer|disappear|vanish|subsid", re.IGNORECASE)
 
 
 def patient(seed: int) -> list[tuple[StudyTruth, Report]]:
@@ -42,7 +42,7 @@ def sentences(text: str) -> list[str]:
 
 
 def denies(said: str) -> bool:
-    return re.match(r"(there is )?no (?!significant|change|longer)", said.lower()) is not None
+    return re.match(r"(there is )?no (?!significant|change|longer|appreciable)", said.lower()) is not None
 
 
 def mentions(said: str, name: str) -> bool:
@@ -187,11 +187,8 @@ def test_devices_are_told_as_they_are(many):
             assert any(device.present for device in study.devices)
             told += 1
         if not study.devices:
-            said = [
-                s
-                for s in sentences(f"{report.findings}  {report.impression}")
-                if device.search(s.replace("pleural line", ""))
-            ]
+            text = re.sub("pleural line|Kerley B lines", "", f"{report.findings}  {report.impression}")
+            said = [s for s in sentences(text) if device.search(s)]
             assert all(s.strip().startswith("No indwelling") for s in said)
     assert told > 100
 

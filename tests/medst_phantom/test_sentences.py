@@ -1,12 +1,15 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from medst_phantom.findings import DEVELOPING, FINDINGS, Finding
-from medst_phantom.phrasebook import CHANGE, FRAMES, MENTIONS, OWN_FRAMES, SEVERITY_WORDS
+from medst_phantom.frames import FRAMES, HEDGED, OWN_FRAMES
+from medst_phantom.phrasebook import CHANGE, CHANGE_IN_REPORTS, CHEXPERT_NAME, HEDGES, MENTIONS, SEVERITY_WORDS, SIGNS
 from medst_phantom.sentences import (
     change_words,
     deny,
@@ -14,6 +17,7 @@ from medst_phantom.sentences import (
     describe,
     may_hedge,
     noun_phrase,
+    sample_hedged,
     sentence,
     severity_word,
 )
@@ -80,9 +84,12 @@ def test_an_unquantified_sentence_has_no_severity_word(state, seed):
 def test_comparison_needs_an_earlier_study(state, seed, quantified):
     text = describe(state, rng(seed), quantified=quantified).text.lower()
     compares = re.search(
-        r"___|prior|previous|interval|since|\bnew|unchanged|stable|similar|persistent|again|change|remain|no longer"
+        r"___|prior|previous|interval|since|\bnew|unchanged|stable|similar|persist|again|change|remain|no longer"
         r"|\bnow\b|creas|improv|wors|progress|diminish|reduc|larger|smaller|better|less|more|resol|clear"
-        r"|disappear|residual|re-expanded|known|developed|appearance",
+        r"|disappear|residual|re-expanded|known|developed|appearance|earlier|preceding|recent comparison|last exam|allowing"
+        r"|alter|\bstatic|constant|redemonstr|re-demon|ongoing|continued|appeared|arisen|onset|emergence|newly|evol|expan"
+        r"|advanc|intensif|deterior|lessen|regress|abat|reced|shr|enlarg|heighten|serial"
+        r"|follow-up|vanish|subsid|today|current|present(ly)|at this time|diuresis|under therapy",
         text,
     )
     assert bool(compares) == (state.progression is not None), text
@@ -93,7 +100,10 @@ def test_a_sentence_never_says_the_opposite(state, seed, quantified):
     if state.progression not in ("improving", "worsening"):
         return
     opposite = {"improving": "worsening", "worsening": "improving"}[state.progression]
-    words = {word for group in CHANGE[opposite].values() for word in group}
+    words = {word for table in (CHANGE, CHANGE_IN_REPORTS) for group in table[opposite].values() for word in group}
+    words -= {
+        word for table in (CHANGE, CHANGE_IN_REPORTS) for group in table[state.progression].values() for word in group
+    }
     text = describe(state, rng(seed), quantified=quantified).text.lower()
     assert not words & set(re.findall(r"[a-z]+", text))
 
@@ -109,15 +119,48 @@ def test_there_are_many_phrasings_of_every_step():
             assert len(texts) >= 12
 
 
-def test_only_faint_findings_that_are_first_seen_are_hedged():
-    faint = Finding("edema", "bilateral", "mid", 0.25, 1)
-    assert may_hedge(FindingState(faint, None, 0.0))
-    assert may_hedge(FindingState(faint, "new", 0.25))
-    assert not may_hedge(FindingState(faint, "stable", 0.0))
-    assert not may_hedge(FindingState(Finding("edema", "bilateral", "mid", 0.6, 1), None, 0.0))
-    statement = describe(FindingState(faint, None, 0.0), rng(0), hedged=True)
-    assert dict(statement.labels) == {"Edema": -1.0}
-    assert re.search(r"possible|questionable|may |cannot|suspected", statement.text.lower())
+@given(states(), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_hedged_sentence_is_uncertain_and_true(state, seed, quantified):
+    if not may_hedge(state):
+        assert state.finding.severity >= HEDGES[state.finding.name][1] or not state.present
+        return
+    statement = describe(state, rng(seed), hedged=True, quantified=quantified)
+    assert dict(statement.labels)[CHEXPERT_NAME[state.finding.name]] == -1.0
+    assert re.search(
+        r"possibl|questionable|\bmay\b|cannot|suspected|suspicious|concern|could|probabl|suggest|versus|likely|consideration",
+        statement.text.lower(),
+    )
+    assert any(word in statement.text.lower() for word in MENTIONS[state.finding.name])
+    assert not re.search(r"[{}\[\]]|  ", statement.text)
+    if state.progression in ("improving", "worsening"):
+        opposite = {"improving": "worsening", "worsening": "improving"}[state.progression]
+        said = set(re.findall(r"[a-z]+", statement.text.lower()))
+        assert not said & {word for group in CHANGE[opposite].values() for word in group}
+
+
+def test_hedging_does_not_depend_on_the_change():
+    generator = rng(0)
+    shares = []
+    for step in ("improving", "worsening"):
+        state = FindingState(Finding("pneumonia", "right", "lower", 0.5, 1), step, CHANGES[step])
+        shares.append(np.mean([sample_hedged(state, generator) for _ in range(2000)]))
+    assert abs(shares[0] - shares[1]) < 0.06
+    assert abs(np.mean(shares) - HEDGES["pneumonia"][0]) < 0.04
+    assert set(SIGNS) == set(HEDGES) == set(DEVELOPING)
+    assert set(HEDGED) == set(STEPS) - {"resolved"}
+
+
+@pytest.mark.parametrize("name", DEVELOPING)
+@pytest.mark.parametrize("hedged", [False, True])
+def test_the_length_of_a_sentence_does_not_tell_improving_from_worsening(name, hedged):
+    side = "bilateral" if name == "edema" else "right"
+    lengths = []
+    for step in ("improving", "worsening"):
+        generator = rng(0)
+        state = FindingState(Finding(name, side, "lower", 0.5, 1), step, CHANGES[step])
+        state = replace(state, change=0.25)
+        lengths += [len(describe(state, generator, hedged=hedged).text.split()) for _ in range(1500)]
+    assert abs(roc_auc_score([0] * 1500 + [1] * 1500, lengths) - 0.5) < 0.03
 
 
 @given(st.lists(st.sampled_from(FINDINGS), min_size=1, unique=True), st.integers(0, 2**32 - 1))
