@@ -10,6 +10,7 @@ is the mean over runs and patients.
 
 import argparse
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ PATIENTS = (10, 20, 40, 80, 160, 320)
 RUNS = (2, 3, 5)
 LEVELS = np.array([0.3, -0.1, -0.4])
 """Of the three classes, in standard deviations: a row is a hit if its class's level exceeds patient and noise."""
-PATIENT, NOISE, RUN, SHIFT = 0.6, 1.0, 0.15, 0.9
-"""Standard deviations of a patient's, a row's and a run's effect; shift of positive scores."""
+PATIENT, NOISE, SHIFT = 0.6, 1.0, 0.9
+"""Standard deviations of a patient's and a row's effect; shift of positive scores."""
+POINTS = (2, 5)
+"""Standard deviations over runs, in points of accuracy."""
 SHARES, FEWEST = (0.35, 0.25, 0.15, 0.15, 0.1), 5
 """Shares of the findings of the average; one counts if each class has so many patients, as temporal-image demands."""
 OWN = 0.6
@@ -69,21 +72,22 @@ def _of_rows(rows: np.ndarray, statistic: Statistic, weights: np.ndarray) -> flo
     return statistic(weights[rows])
 
 
-def several_runs(patients: int, runs: int, rng: np.random.Generator) -> dict[str, float]:
+def several_runs(patients: int, runs: int, points: int, rng: np.random.Generator) -> dict[str, float]:
     """Whether each interval of several runs holds the mean over runs and patients."""
+    shift = points / 100 * SPREAD / float(norm.pdf(0))
     of = rows_of(patients, rng)
     effect = rng.normal(0, PATIENT, patients)[of] + rng.normal(0, (NOISE**2 - OWN**2) ** 0.5, len(of))
     values, intervals = [], []
     for _ in range(runs):
-        hit = effect + rng.normal(0, OWN, len(of)) < rng.normal(0, RUN)
+        hit = effect + rng.normal(0, OWN, len(of)) < rng.normal(0, shift)
         values.append(float(hit.mean()))
         intervals.append(bootstrap(partial(accuracy, hit), of, rounds=300))
     found, truth = over_runs(values, intervals), 0.5
     return {
-        "one run, fixed predictions": covers(intervals[0], truth),
-        "runs": covers(found.runs, truth),
-        "fixed predictions": covers(found.patients, truth),
-        "runs and patients": covers(found.both, truth),
+        "one run's own": covers(intervals[0], truth),
+        "seeds alone": covers(found.runs, truth),
+        "test data alone": covers(found.patients, truth),
+        "seeds and test data": covers(found.both, truth),
     }
 
 
@@ -100,16 +104,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     count = parser.parse_args().simulations
-    rng = np.random.default_rng(0)
     content: dict[str, Any] = {"simulations": count, "one run": {}, "several runs": {}}
     for patients in PATIENTS:
+        rng = np.random.default_rng(patients)
         content["one run"][f"{patients} patients"] = shares([one_run(patients, rng) for _ in range(count)])
         print(patients, content["one run"][f"{patients} patients"], flush=True)
-    for runs in RUNS:
-        for patients in (40, 160):
-            name = f"{runs} runs, {patients} patients"
-            content["several runs"][name] = shares([several_runs(patients, runs, rng) for _ in range(count)])
-            print(name, content["several runs"][name], flush=True)
+    for points, runs, patients in product(POINTS, RUNS, (40, 160)):
+        rng = np.random.default_rng([points, runs, patients])
+        name = f"{runs} runs, {points} points apart, {patients} patients"
+        content["several runs"][name] = shares([several_runs(patients, runs, points, rng) for _ in range(count)])
+        print(name, content["several runs"][name], flush=True)
     keep("coverage", content)
 
 
