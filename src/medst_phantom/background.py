@@ -10,14 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from medst_phantom import background_phrases as phrases
+from medst_phantom import device_phrases as said_of
 from medst_phantom.anatomy import Anatomy
 from medst_phantom.findings import BELOW_THE_IMAGE, CARDIOMEGALY_FROM, Device, heart_severity
 from medst_phantom.sentences import Statement, pick, sentence
 from medst_phantom.trajectory import StudyTruth
 
+_Labelled = tuple[str, tuple[tuple[str, float], ...]]
+
 _DEVICE = (("Support Devices", 1.0),)
 _BORDERLINE = 0.03  # a heart this near to `CARDIOMEGALY_FROM` may be called either way
-_WIDE_MEDIASTINUM, _LARGE_KNOB = 3.2, 2.35  # cm
+_WIDE_MEDIASTINUM, _LARGE_KNOB = 3.1, 2.35  # cm
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Background:
         heart: size of the heart, as `Anatomy.heart`.
         wide_mediastinum, large_knob: whether the upper mediastinum, or the aortic arch, is drawn wide.
         remnant, vessels: sentences, or '' if there is none.
-        bones, lungs: index into the sentences on bones and on old changes of the lungs, or -1 for unremarkable ones.
+        bones, lungs: a sentence on them with its labels, or None for unremarkable ones.
     """
 
     sex: str
@@ -38,8 +41,8 @@ class Background:
     large_knob: bool
     remnant: str
     vessels: str
-    bones: int
-    lungs: int
+    bones: _Labelled | None
+    lungs: _Labelled | None
 
     @property
     def cardiomegaly(self) -> float:
@@ -54,15 +57,23 @@ class Background:
 
 def sample_background(rng: np.random.Generator, anatomy: Anatomy) -> Background:
     """Draw a patient with this body."""
+    details = {name: pick(words, rng) for name, words in phrases.DETAILS.items()}
+
+    def some(table: Sequence[_Labelled], share: float) -> _Labelled | None:
+        if rng.random() >= share:
+            return None
+        text, labels = table[int(rng.integers(len(table)))]
+        return text.format(**details), labels
+
     return Background(
         sex="woman" if anatomy.breast > 0.35 else "man",
         heart=anatomy.heart,
         wide_mediastinum=anatomy.mediastinum > _WIDE_MEDIASTINUM,
         large_knob=anatomy.aortic_knob > _LARGE_KNOB,
-        remnant=pick(phrases.REMNANTS, rng) if rng.random() < 0.2 else "",
-        vessels=pick(phrases.VESSELS, rng) if rng.random() < 0.35 else "",
-        bones=int(rng.integers(len(phrases.BONES))) if rng.random() < 0.35 else -1,
-        lungs=int(rng.integers(len(phrases.LUNG_EXTRAS))) if rng.random() < 0.15 else -1,
+        remnant=pick(phrases.REMNANTS, rng).format(**details) if rng.random() < 0.2 else "",
+        vessels=pick(phrases.VESSELS, rng).format(**details) if rng.random() < 0.35 else "",
+        bones=some(phrases.BONES, 0.35),
+        lungs=some(phrases.LUNG_EXTRAS, 0.2),
     )
 
 
@@ -70,7 +81,7 @@ def device_statements(study: StudyTruth, rng: np.random.Generator) -> list[State
     """What a findings section says of tubes, lines and implants, and of those that were removed."""
     statements = [_device_statement(device, rng) for device in study.devices if rng.random() < 0.92]
     if not study.devices and study.portable and rng.random() < 0.05:
-        statements.append(Statement(sentence(pick(phrases.NO_DEVICES, rng)), (("Support Devices", 0.0),)))
+        statements.append(Statement(sentence(pick(said_of.NO_DEVICES, rng)), (("Support Devices", 0.0),)))
     return statements
 
 
@@ -80,12 +91,12 @@ def device_summary(study: StudyTruth, rng: np.random.Generator) -> list[Statemen
     if not placed:
         return []
     if len(placed) > 1 and rng.random() < 0.5:
-        return [Statement(sentence(pick(phrases.DEVICES_SUMMARY, rng)), _DEVICE)]
+        return [Statement(sentence(pick(said_of.DEVICES_SUMMARY, rng)), _DEVICE)]
     return [_device_statement(placed[int(rng.integers(len(placed)))], rng)]
 
 
 def _device_statement(device: Device, rng: np.random.Generator) -> Statement:
-    frames = phrases.DEVICES[device.name]
+    frames = said_of.DEVICES[device.name]
     step = device.step if device.step != "stable" or rng.random() < 0.4 else None
     text = pick(frames[step], rng).format(
         side=device.side, route=device.route, place=_place(device, rng), cm=f"{device.tip:.1f}"
@@ -93,9 +104,9 @@ def _device_statement(device: Device, rng: np.random.Generator) -> Statement:
     text = sentence(text)
     if device.present and rng.random() < 0.5:
         if device.name == "endotracheal_tube" and device.tip < 2.5:
-            text += f"  {sentence(pick(phrases.ADVICE_LOW_TUBE, rng))}"
-        elif device.name in ("central_line", "picc") and device.tip < phrases.VEIN_PLACES[3][0]:
-            text += f"  {sentence(pick(phrases.ADVICE_DEEP_LINE, rng))}"
+            text += f"  {sentence(pick(said_of.ADVICE_LOW_TUBE, rng))}"
+        elif device.name in ("central_line", "picc") and device.tip < said_of.VEIN_PLACES[3][0]:
+            text += f"  {sentence(pick(said_of.ADVICE_DEEP_LINE, rng))}"
     fact = ("device", device.name, device.seed) if step is None else ()
     return Statement(text, _DEVICE if device.present else (("Support Devices", 0.0),), fact)
 
@@ -103,16 +114,16 @@ def _device_statement(device: Device, rng: np.random.Generator) -> Statement:
 def _place(device: Device, rng: np.random.Generator) -> str:
     """Where the tip lies, in words."""
     if device.name == "enteric_tube":
-        return pick(phrases.ENTERIC_PLACES[device.tip < BELOW_THE_IMAGE], rng)
+        return pick(said_of.ENTERIC_PLACES[device.tip < BELOW_THE_IMAGE], rng)
     if device.name == "chest_tube":
-        return pick(phrases.CHEST_TUBE_PLACES[device.tip > 0], rng)
-    return pick(next(words for lowest, words in phrases.VEIN_PLACES if device.tip >= lowest), rng)
+        return pick(said_of.CHEST_TUBE_PLACES[device.tip > 0], rng)
+    return pick(next(words for lowest, words in said_of.VEIN_PLACES if device.tip >= lowest), rng)
 
 
 def heart_statement(background: Background, follow_up: bool, rng: np.random.Generator) -> Statement:
     """The size of the heart; near the border between usual and large it may be uncertain."""
     severity = background.cardiomegaly
-    if background.borderline and rng.random() < 0.6:
+    if background.borderline and rng.random() < 0.35:
         return Statement(sentence(pick(phrases.BORDERLINE_HEART, rng)), (("Cardiomegaly", -1.0),), ("heart",))
     if severity:
         same = follow_up and rng.random() < 0.35
@@ -139,14 +150,10 @@ def other_statements(study: StudyTruth, background: Background, rng: np.random.G
     for text, name in ((background.vessels, "vessels"), (background.remnant, "remnant")):
         if text and rng.random() < 0.6:
             statements.append(Statement(sentence(text), (), (name,)))
-    for index, table, name in (
-        (background.lungs, phrases.LUNG_EXTRAS, "lungs"),
-        (background.bones, phrases.BONES, "bones"),
-    ):
-        if index >= 0 and rng.random() < 0.5:
-            text, labels = table[index]
-            statements.append(Statement(sentence(text), labels, (name,)))
-    if background.bones < 0 and rng.random() < 0.35:
+    for old, name in ((background.lungs, "lungs"), (background.bones, "bones")):
+        if old and rng.random() < 0.5:
+            statements.append(Statement(sentence(old[0]), old[1], (name,)))
+    if not background.bones and rng.random() < 0.35:
         statements.append(Statement(sentence(pick(phrases.NORMAL_BONES, rng)), (), ("bones",)))
     return statements
 

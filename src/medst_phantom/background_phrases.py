@@ -1,139 +1,16 @@
 """Words for everything in a report besides the findings; data only, `background.py` chooses among them.
 
-None of these sentences compares with an earlier study unless it stands under 'stable', 'new' or 'removed', and none names a
-finding of `phrasebook.py`.
+None of these sentences compares with an earlier study, but for `SAME_HEART`, and none names a finding of `phrasebook.py`.
+Words in braces are drawn once per patient from `DETAILS`.
 """
 
-# By device and step: None is a plain statement, which also suits a device that was there before.
-# Slots: {side}, {route} the vein, {place} where the tip is, {cm} above the carina.
-DEVICES: dict[str, dict[str | None, tuple[str, ...]]] = {
-    "endotracheal_tube": {
-        None: (
-            "the endotracheal tube terminates {cm} cm above the carina",
-            "the tip of the endotracheal tube is {cm} cm above the carina",
-            "ET tube tip lies approximately {cm} cm from the carina",
-            "the patient is intubated, with the tube ending {cm} cm above the carina",
-            "endotracheal tube is in appropriate position, {cm} cm proximal to the carina",
-        ),
-        "stable": ("the endotracheal tube is unchanged in position, {cm} cm above the carina",),
-        "new": (
-            "interval intubation, with the endotracheal tube tip {cm} cm above the carina",
-            "the patient has been intubated, and the tube ends {cm} cm above the carina",
-        ),
-        "removed": ("the endotracheal tube has been removed", "the patient has been extubated in the interval"),
-    },
-    "enteric_tube": {
-        None: (
-            "an enteric tube {place}",
-            "the nasogastric tube {place}",
-            "orogastric tube {place}",
-            "a Dobbhoff feeding tube {place}",
-            "NG tube {place}",
-        ),
-        "stable": ("the nasogastric tube is unchanged and {place}",),
-        "new": ("a new enteric tube {place}", "interval placement of a nasogastric tube, which {place}"),
-        "removed": ("the enteric tube has been removed", "interval removal of the nasogastric tube"),
-    },
-    "central_line": {
-        None: (
-            "{side} {route} central venous catheter terminates in the {place}",
-            "a {side} {route} line ends in the {place}",
-            "the tip of the {side} {route} catheter projects over the {place}",
-            "{side} {route} central line is seen with its tip in the {place}",
-            "{side} {route} sheath and catheter extend to the {place}",
-        ),
-        "stable": ("{side} {route} central venous catheter is unchanged, ending in the {place}",),
-        "new": (
-            "interval placement of a {side} {route} central venous catheter, with its tip in the {place}",
-            "new {side} {route} line terminates in the {place}",
-        ),
-        "removed": ("the {side} {route} line has been removed", "interval removal of the {side} {route} catheter"),
-    },
-    "picc": {
-        None: (
-            "a {side} PICC line terminates in the {place}",
-            "{side} PICC tip projects over the {place}",
-            "{side} upper extremity PICC courses to the {place}",
-            "{side} peripherally inserted central catheter ends in the {place}",
-        ),
-        "stable": ("{side} PICC remains in place with its tip in the {place}",),
-        "new": ("new {side} PICC ends in the {place}", "a {side} PICC has been placed, with its tip in the {place}"),
-        "removed": ("the {side} PICC has been removed",),
-    },
-    "port": {
-        None: (
-            "{side} chest wall port catheter tip projects over the {place}",
-            "a {side}-sided Port-A-Cath terminates in the {place}",
-            "{side} subcutaneous infusion port ends in the {place}",
-            "{side} pectoral Mediport catheter is intact, with its tip in the {place}",
-        ),
-        "stable": ("{side} Port-A-Cath is unchanged in position",),
-        "new": ("interval placement of a {side} chest wall port ending in the {place}",),
-        "removed": ("the {side} port has been removed",),
-    },
-    "pacemaker": {
-        None: (
-            "a {side}-sided pacemaker is present with leads in the right atrium and right ventricle",
-            "dual-lead pacemaker leads are in standard position",
-            "{side} pectoral pacer with two leads in expected locations",
-            "{side} chest wall dual-chamber pacing device, its wires intact and without kinks",
-            "cardiac conduction device generator overlies the {side} chest, leads project over the right heart",
-            "{side}-sided AICD with right atrial and right ventricular leads",
-        ),
-        "stable": ("{side} pacemaker and its leads are unchanged in position",),
-        "new": ("a {side} pacemaker has been implanted, its leads end in the right atrium and right ventricle",),
-        "removed": ("the pacemaker has been explanted",),
-    },
-    "chest_tube": {
-        None: (
-            "a {side}-sided chest tube is in place",
-            "{side} chest tube {place}",
-            "{side} thoracostomy tube {place}",
-            "{side} pleural drainage catheter {place}",
-        ),
-        "stable": ("{side} chest tube remains in place", "{side} chest tube is unchanged in position"),
-        "new": ("interval insertion of a {side} chest tube", "a {side} pleural drain has been placed"),
-        "removed": (
-            "the {side} chest tube has been removed",
-            "{side} thoracostomy tube has been withdrawn in the interval",
-        ),
-    },
+DETAILS: dict[str, tuple[str, ...]] = {
+    "side": ("right", "left"),
+    "lobe": ("upper", "lower"),
+    "region": ("cervical", "upper thoracic", "midthoracic", "thoracolumbar", "lumbar"),
+    "ordinal": ("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"),
+    "mm": ("3", "4", "6", "8", "11", "14"),
 }
-DEVICES_SUMMARY = (
-    "monitoring and support devices are in standard position",
-    "tubes and lines as described above",
-    "lines and tubes in satisfactory position",
-    "support apparatus is appropriately positioned",
-)
-NO_DEVICES = ("no support devices are seen", "no indwelling lines or tubes")
-ADVICE_LOW_TUBE = (
-    "retraction of the tube by 2 cm is advised for optimal placement",
-    "the tube could be withdrawn by about 2 cm",
-)
-ADVICE_DEEP_LINE = (
-    "withdrawal by 3 cm would place the tip at the cavoatrial junction",
-    "consider pulling the catheter back by 2 to 3 cm",
-)
-ENTERIC_PLACES = {
-    True: ("courses below the diaphragm, tip not included on the film", "passes out of view beyond the lower margin"),
-    False: (
-        "ends in the stomach",
-        "is coiled in the gastric fundus",
-        "terminates in the stomach, with the sideport below the gastroesophageal junction",
-    ),
-}
-CHEST_TUBE_PLACES = {
-    True: ("is directed towards the apex", "terminates near the lung apex"),
-    False: ("is coiled at the base", "ends as a pigtail at the costophrenic sulcus"),
-}
-VEIN_PLACES = (  # by the lowest height above the carina, cm
-    (0.0, ("upper SVC", "proximal superior vena cava")),
-    (-1.6, ("mid SVC", "mid superior vena cava")),
-    (-3.2, ("low SVC", "lower SVC", "distal superior vena cava")),
-    (-4.6, ("cavoatrial junction", "superior cavoatrial junction")),
-    (-99.0, ("right atrium", "upper right atrium")),
-)
-
 HEART_WORDS = ((0.5, ("mild", "minimal")), (0.8, ("moderate",)), (1.01, ("severe", "marked")))  # by highest severity
 LARGE_HEART = (
     "the heart is {ly} enlarged",
@@ -178,6 +55,15 @@ KNOB = (
     "mild tortuosity of the aorta, with mural calcification",
 )
 VESSELS = (
+    "cardiac apex is rounded and slightly elevated",
+    "calcified hilar nodes resemble eggshells",
+    "right paratracheal stripe is thin and sharply defined",
+    "aortopulmonary window is concave",
+    "a right-sided arch deviates the trachea, a congenital variant",
+    "substernal goiter displaces the airway",
+    "fat pad fills the {side} cardiophrenic angle",
+    "pericardial calcification encircles the ventricle",
+    "azygos vein is distended, implying elevated central venous pressure",
     "atherosclerotic calcifications are seen at the aortic arch",
     "the aorta is calcified",
     "coronary stent is visualized",
@@ -204,6 +90,18 @@ REMNANTS = (
     "shoulder arthroplasty is partly included",
     "an embolization coil overlies the upper abdomen",
     "vertebroplasty cement within a lumbar body",
+    "thyroidectomy clips at the thoracic inlet",
+    "gastric band and its reservoir are partially imaged",
+    "transjugular intrahepatic shunt stent projects over the liver",
+    "biliary stent and percutaneous gastrostomy are incidentally included",
+    "Harrington rods stabilize the {region} spine",
+    "esophageal stent extends through the mediastinum",
+    "ventriculoperitoneal shunt tubing descends along the {side} hemithorax",
+    "spinal stimulator electrodes overlie the midline",
+    "left atrial appendage occluder is visible",
+    "retained bullet fragment lodged in the {side} axilla",
+    "nipple rings and a necklace cast external shadows",
+    "reverse {side} shoulder prosthesis in anatomic alignment",
 )
 BONES: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = (
     ("degenerative changes are seen in the thoracic spine", ()),
@@ -217,8 +115,17 @@ BONES: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = (
     ("high-riding humeral head suggests rotator cuff tear", ()),
     ("bone island in the humeral head", ()),
     ("pectus excavatum deformity of the sternum", ()),
-    ("healed right rib fractures are noted", (("Fracture", 1.0),)),
-    ("a remote left clavicular fracture is present", (("Fracture", 1.0),)),
+    ("sclerotic {region} vertebral metastasis cannot be distinguished from a bone island", ()),
+    ("cervical ribs are rudimentary and congenital", ()),
+    ("bifid anterior {ordinal} {side} rib, a normal variant", ()),
+    ("gibbus and {region} ankylosis, as in spondylitis", ()),
+    ("{side} subacromial spurring with a loose ossicle", ()),
+    ("mottled humeral sclerosis, perhaps avascular necrosis or enchondroma", ()),
+    ("costochondral junctions are heavily ossified", ()),
+    ("renal osteodystrophy with a rugger jersey pattern", ()),
+    ("healed {side} {ordinal} rib fracture with callus", (("Fracture", 1.0),)),
+    ("a remote {side} clavicular fracture is malunited", (("Fracture", 1.0),)),
+    ("nondisplaced {side} {ordinal} lateral rib fracture, age uncertain", (("Fracture", 1.0),)),
     ("age-indeterminate wedge compression fracture of a midthoracic vertebra", (("Fracture", 1.0),)),
 )
 NORMAL_BONES = (
@@ -235,6 +142,12 @@ NORMAL_BONES = (
     "skeletal structures are grossly normal for age",
     "nonobstructive bowel gas pattern in the partially visualized abdomen",
     "overlying soft tissues show nothing unusual",
+    "no pneumoperitoneum beneath either leaflet",
+    "stomach bubble is in its customary location",
+    "vertebral heights and alignment are maintained",
+    "sternum, ribs, scapulae and clavicles are without aggressive features",
+    "visualized portions of the liver and spleen are not displaced",
+    "no bony destruction",
 )
 LUNG_EXTRAS: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = (
     ("calcified granuloma in the right upper lobe, a benign remnant of histoplasmosis", (("Lung Lesion", 1.0),)),
@@ -249,6 +162,16 @@ LUNG_EXTRAS: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = (
     ("a hiatal hernia projects behind the heart", ()),
     ("calcified mediastinal nodes from healed granulomatous disease", ()),
     ("peribronchial cuffing, as in bronchitis or reactive airways", ()),
+    ("{mm} mm noncalcified nodule in the {side} {lobe} lobe, for which CT is proposed", (("Lung Lesion", 1.0),)),
+    ("spiculated mass of the {side} {lobe} lobe with pleural tethering", (("Lung Lesion", 1.0),)),
+    ("thin-walled bulla at the {side} apex", ()),
+    ("{side} {lobe} lobe hamartoma with popcorn mineralization", (("Lung Lesion", 1.0),)),
+    ("thickened minor fissure", (("Pleural Other", 1.0),)),
+    ("{side} apical cap, smooth and symmetric with age", (("Pleural Other", -1.0),)),
+    ("reticular subpleural honeycombing of idiopathic origin", ()),
+    ("postradiation fibrosis with paramediastinal retraction and traction", ()),
+    ("volume asymmetry after {side} {lobe} lobectomy with compensatory hyperexpansion", ()),
+    ("oligemic, attenuated peripheral vasculature from panlobular destruction", ()),
     ("bronchiectasis with tram-tracking in the lingula", ()),
     ("cystic lucencies and architectural distortion from fibrosis", ()),
 )
@@ -262,6 +185,12 @@ LIMITS_BEDSIDE = (
     "assessment is suboptimal owing to motion and underpenetration",
     "respiratory effort is poor, crowding the vessels",
     "external wires overlie the chest",
+    "kyphotic posture foreshortens the thorax",
+    "grid cutoff degrades one hemithorax",
+    "skin folds simulate an edge laterally",
+    "the extreme bases are clipped by collimation",
+    "assessment is hampered by dense soft tissue attenuation and obesity",
+    "breathing artifact blurs the diaphragm",
 )
 LIMITS = ("inspiratory effort is adequate", "slightly rotated patient", "ten posterior ribs are counted on inspiration")
 CLEAR_LUNGS = (
@@ -288,6 +217,8 @@ NOTHING_ACUTE = (
     "no radiographic explanation for the patient's symptoms",
     "nothing acute",
 )
+# Not said of a patient with an abnormal heart, lungs or bones.
+ALL_NORMAL = tuple(text for text in NOTHING_ACUTE if "normal" in text.split() or "unremarkable" in text)
 ADVICE = (
     "Follow-up radiographs after treatment are recommended.",
     "Recommend repeat imaging in 6 to 8 weeks to document clearing.",
@@ -297,6 +228,13 @@ ADVICE = (
     "Short-term surveillance is suggested.",
     "Please correlate with laboratory values and fever curve.",
     "Attention on future studies.",
+    "Decubitus imaging may be obtained if quantification is desired.",
+    "Ultrasound could guide sampling should this be indicated.",
+    "Echocardiography may help determine the cause.",
+    "Continued daily monitoring while hospitalized is reasonable.",
+    "The referring team was informed by pager.",
+    "Discussed with the house officer during morning rounds.",
+    "Electronic alert was entered into the critical results dashboard.",
 )
 
 COMPLAINTS = (

@@ -21,7 +21,7 @@ from medst_phantom.background import (
     other_statements,
     technique_remark,
 )
-from medst_phantom.background_phrases import ADVICE, CLEAR_LUNGS, NOTHING_ACUTE
+from medst_phantom.background_phrases import ADVICE, ALL_NORMAL, CLEAR_LUNGS, NOTHING_ACUTE
 from medst_phantom.findings import DEVELOPING
 from medst_phantom.phrasebook import SIZED
 from medst_phantom.sentences import (
@@ -61,11 +61,13 @@ SHARES = {"impression only": 0.275, "findings only": 0.125, "last paragraph": 0.
 _WIDTH = 79
 # How often a sentence that is still true is repeated word for word from the previous report.
 _REPEATED = 0.4
+# How often an abnormality that is no finding is in the impression too, by the first word of its fact.
+_ECHOED: dict[object, float] = {"heart": 0.75, "mediastinum": 0.6, "lungs": 0.6, "bones": 0.4}
 # How often an absent finding is denied.
 _DENIED = {
-    "consolidation": 0.6,
-    "edema": 0.6,
-    "pleural_effusion": 0.8,
+    "consolidation": 0.45,
+    "edema": 0.5,
+    "pleural_effusion": 0.7,
     "pneumonia": 0.5,
     "pneumothorax": 0.85,
     "atelectasis": 0.03,
@@ -120,7 +122,7 @@ def write_report(
     # Only beside an impression, which tells each change.
     known = {said.fact: said for said in earlier.told} if earlier and kind != "findings only" else {}
     findings = _findings(study, background, manner, known, rng)
-    impression = _impression(study, manner, rng)
+    impression = _impression(study, findings, manner, rng)
     if kind == "impression only":
         impression, findings = _whole_impression(study, background, impression, rng), []
     elif kind == "findings only":
@@ -206,15 +208,21 @@ def _denials(
     return statements + [deny_other_side(finding, rng) for finding in one_sided if rng.random() < 0.1]
 
 
-def _impression(study: StudyTruth, manner: dict[str, dict], rng: np.random.Generator) -> list[Statement]:
-    """The findings again, the worst first; or a normal impression."""
+def _impression(
+    study: StudyTruth, findings: list[Statement], manner: dict[str, dict], rng: np.random.Generator
+) -> list[Statement]:
+    """The findings again, the worst first; or a normal impression. Some of the rest word for word."""
     states = sorted(study.findings, key=lambda state: -state.finding.severity)
     told = [describe(state, rng, **manner[state.finding.name]) for state in states]
+    odd = [said for said in findings if said.fact and said.fact[0] in _ECHOED and any(dict(said.labels).values())]
     if not study.present and (not told or rng.random() < 0.5):
-        told.append(Statement(sentence(pick(NOTHING_ACUTE, rng))))
-    elif rng.random() < 0.2:
+        told.append(Statement(sentence(pick([s for s in NOTHING_ACUTE if not odd or s not in ALL_NORMAL], rng))))
+    elif rng.random() < 0.15:
         told += _denials(study, {}, rng)[:1]
-    if rng.random() < 0.35:
+    for said in findings:
+        if said in odd and rng.random() < _ECHOED[said.fact[0]]:
+            told.append(said)
+    if rng.random() < 0.5:
         told += device_summary(study, rng)
     if study.present and rng.random() < 0.1:
         told.append(Statement(pick(ADVICE, rng)))
@@ -225,8 +233,10 @@ def _whole_impression(
     study: StudyTruth, background: Background, impression: list[Statement], rng: np.random.Generator
 ) -> list[Statement]:
     """An impression without a findings section: it also tells devices, absent findings and the heart."""
-    told = [*device_statements(study, rng), *impression, *_denials(study, {}, rng)[:1]]
+    told = [*device_statements(study, rng), *impression]
     if rng.random() < 0.6:
+        told += _denials(study, {}, rng)[:1]
+    if rng.random() < 0.6 and not any(said.fact == ("heart",) for said in impression):
         told.append(heart_statement(background, study.follow_up, rng))
     return told
 

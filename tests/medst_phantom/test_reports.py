@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from medst_phantom.anatomy import sample_anatomy
 from medst_phantom.background import heart_statement, sample_background
+from medst_phantom.background_phrases import ALL_NORMAL
 from medst_phantom.findings import CARDIOMEGALY_FROM, DEVELOPING, Finding, heart_severity
 from medst_phantom.phrasebook import CHEXPERT_NAME, MENTIONS
 from medst_phantom.reports import CHEXPERT_LABELS, Report, collect_labels, write_report
-from medst_phantom.sentences import Statement
+from medst_phantom.sentences import Statement, sentence
 from medst_phantom.trajectory import FindingState, StudyTruth, sample_trajectory
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -153,6 +154,29 @@ def test_a_positive_mention_overrides_an_uncertain_and_a_negative_one():
     ]
     assert collect_labels(said) == {"Edema": 1.0, "Pneumonia": -1.0, "Support Devices": 1.0}
     assert collect_labels([Statement("", (("Support Devices", 1.0), ("Edema", 0.0)))])["No Finding"] == 1.0
+
+
+def test_the_vocabulary_is_wide(many):
+    said = " ".join(f"{report.findings} {report.impression}" for _, report in many[:1000])
+    assert len(set(re.findall(r"[a-z]+(?:[-'][a-z]+)*", said.lower()))) > 850
+
+
+def test_nothing_is_called_normal_beside_a_large_heart(many):
+    normal = 0
+    for _, report in many:
+        told = sentences(report.impression)
+        normal += any(sentence(said) == f"{text.strip()}." for text in told for said in ALL_NORMAL)
+        if report.labels.get("Cardiomegaly") == 1.0:
+            assert not any(sentence(said) == f"{text.strip()}." for text in told for said in ALL_NORMAL)
+    assert normal > 20
+
+
+def test_uncertain_labels_are_about_as_frequent_as_in_the_originals(many):
+    """Share of uncertain among positive and uncertain labels; MIMIC-CXR-JPG's by Johnson et al. 2019."""
+    for name, published in (("Edema", 0.33), ("Consolidation", 0.29), ("Pneumonia", 0.52), ("Pleural Effusion", 0.10)):
+        values = [report.labels.get(name, 0.0) for _, report in many]
+        uncertain, certain = values.count(-1.0), values.count(1.0)
+        assert abs(uncertain / (uncertain + certain) - published) < 0.08, name
 
 
 @given(SEEDS)
