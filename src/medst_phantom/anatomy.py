@@ -186,9 +186,27 @@ def build_chest(a: Anatomy, inspiration: float, heart_growth: float = 0.0) -> Ch
     trachea = soft(0.85 - np.sqrt(np.square(x + 0.25) + np.square(y - 2.2))) * (z > 3.2)
     carina = np.abs(z - (3.4 - 0.75 * np.abs(x + 0.2)))
     bronchi = soft(0.6 - np.sqrt(np.square(carina) + np.square(y - 2.2))) * (np.abs(x) < 3.5)
-    bubble = soft(ball((6.0, -2.0, float(a.dome_left + rise - 2.2)), a.gas)) if a.gas > 0.5 else np.float32(0)
+    bubble = _gastric_bubble(a, rise) if a.gas > 0.5 else np.float32(0)
     airway = np.maximum(np.maximum(trachea, bronchi), bubble)
     return Chest(a, cavity, solid, body, airway, floor, rise)
+
+
+def _gastric_bubble(a: Anatomy, rise: float) -> np.ndarray:
+    """Gas under the left dome: wider than high, with a level of fluid as its floor; mixed with content, so never black."""
+    x, y, z = grid()
+    top = np.float32(a.dome_left + rise - 2.0)
+    tilt = np.float32(0.12) * (x - 6.0)
+    wide, high = np.float32(1.35 * a.gas), np.float32(0.85 * a.gas)
+    inside = 1 - np.sqrt(
+        np.square((x - 5.6) / wide) + np.square((y + 2.0) / a.gas) + np.square((z - top - tilt) / high)
+    )
+    return soft(inside * a.gas * 0.6) * soft(z - top + 0.35 * high) * np.float32(0.7)
+
+
+def without_arms(a: Anatomy) -> np.ndarray:
+    """Share of each voxel that a lateral view shows, for which the arms are raised; float32 (x, 1, z)."""
+    x, _, z = grid()
+    return soft(rib_cage_width(a, z) + np.float32(a.wall + 1.0) - np.abs(x))
 
 
 def _body(a: Anatomy) -> np.ndarray:

@@ -119,7 +119,7 @@ HEDGES: dict[str, tuple[float, float]] = {
     "consolidation": (0.5, 0.6),
     "edema": (0.5, 0.65),
     "pleural_effusion": (0.25, 0.45),
-    "pneumonia": (0.65, 0.85),
+    "pneumonia": (0.6, 0.85),
     "pneumothorax": (0.25, 0.4),
     "atelectasis": (0.35, 0.5),
 }

@@ -20,6 +20,7 @@ from medst_phantom.anatomy import (
     SOFT,
     Anatomy,
     build_chest,
+    without_arms,
 )
 from medst_phantom.findings import Device, Finding
 from medst_phantom.skeleton import View
@@ -165,6 +166,8 @@ def _picture(
     rng = np.random.Generator(np.random.PCG64(acquisition.seed))
     view = _view(anatomy, acquisition, rise)
     shape = (view.height, view.width)
+    if view.lateral:
+        attenuation = attenuation * without_arms(anatomy)
     total = _placed(_integrate(attenuation, view.lateral, view.shear), view, acquisition)
     aerated = _placed(_integrate(air, view.lateral, view.shear), view, acquisition)
 
@@ -173,7 +176,7 @@ def _picture(
     texture = _texture(anatomy.seed, view) * np.float32(0.05 * (1 + 1.2 * congestion))
     total += (vessels * np.float32(0.26 if not view.lateral else 0.16) + texture) * seen
     bones = skeleton.ribs(anatomy, view) * np.float32(1.0 if not view.lateral else 0.55)
-    bones += skeleton.spine(anatomy, view) * np.float32(0.42 if not view.lateral else 1.3)
+    bones += skeleton.spine(anatomy, view) * np.float32(0.42 if not view.lateral else 0.75)
     bones += skeleton.shoulders(anatomy, view, acquisition.portable)
     inside = np.clip(total / 0.8, 0, 1)
     total += bones * np.float32(BONE) * inside

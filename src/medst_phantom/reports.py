@@ -216,7 +216,8 @@ def _impression(
     told = [describe(state, rng, **manner[state.finding.name]) for state in states]
     odd = [said for said in findings if said.fact and said.fact[0] in _ECHOED and any(dict(said.labels).values())]
     if not study.present and (not told or rng.random() < 0.5):
-        told.append(Statement(sentence(pick([s for s in NOTHING_ACUTE if not odd or s not in ALL_NORMAL], rng))))
+        text = pick([text for text in NOTHING_ACUTE if not odd or text not in ALL_NORMAL], rng)
+        told.append(Statement(sentence(text), (), ("normal",) if text in ALL_NORMAL else ()))
     elif rng.random() < 0.15:
         told += _denials(study, {}, rng)[:1]
     for said in findings:
@@ -236,7 +237,7 @@ def _whole_impression(
     told = [*device_statements(study, rng), *impression]
     if rng.random() < 0.6:
         told += _denials(study, {}, rng)[:1]
-    if rng.random() < 0.6 and not any(said.fact == ("heart",) for said in impression):
+    if rng.random() < 0.6 and not any(said.fact in (("heart",), ("normal",)) for said in impression):
         told.append(heart_statement(background, study.follow_up, rng))
     return told
 

@@ -1,9 +1,11 @@
 """Bodies differ, and each is anatomically consistent."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from medst_phantom.anatomy import SHAPE, Anatomy, build_chest, grid, rib_cage_width, sample_anatomy
+from medst_phantom.anatomy import SHAPE, Anatomy, build_chest, grid, rib_cage_width, sample_anatomy, without_arms
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +55,22 @@ def test_the_rib_cage_is_wide_below_and_closes_at_the_apex(anatomy: Anatomy) -> 
     assert widths[0] > 0.95 * anatomy.width
     assert (np.diff(widths) <= 1e-3).all()
     assert widths[-1] < 0.2 * anatomy.width
+
+
+def test_a_lateral_view_leaves_out_the_arms_but_nothing_of_the_lungs(anatomy: Anatomy) -> None:
+    chest = build_chest(anatomy, 0.9)
+    kept = without_arms(anatomy)
+    assert (chest.lung * (1 - kept)).sum() < 0.001 * chest.lung.sum()
+    x, _, z = grid()
+    beside = chest.body * (np.abs(x) > anatomy.width) * (z > anatomy.apex - 5)
+    assert (beside * kept).sum() < 0.1 * beside.sum()
+
+
+def test_gas_in_the_stomach_has_a_level_of_fluid(anatomy: Anatomy) -> None:
+    _, _, z = grid()
+    gas = build_chest(replace(anatomy, gas=2.5), 1.0).airway - build_chest(replace(anatomy, gas=0.0), 1.0).airway
+    rows = gas.sum(axis=(0, 1))
+    heights = z[0, 0][rows > 0.02 * rows.max()]
+    middle = heights[rows[rows > 0.02 * rows.max()].argmax()]
+    assert middle - heights.min() < 0.6 * (heights.max() - middle)  # widest just above its flat floor
+    assert heights.max() < anatomy.dome_left + 0.5
