@@ -1,7 +1,10 @@
 """Weighted statistics against scikit-learn and by hand; intervals against theory."""
 
+import json
+import re
 import statistics
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +106,16 @@ def test_the_interval_over_seeds_and_patients_holds_what_fixed_predictions_miss(
 
 def test_there_is_no_interval_if_half_of_the_draws_give_nan() -> None:
     assert bootstrap(lambda weights: np.nan, np.arange(5), rounds=20) is None
+
+
+def test_the_page_states_the_coverage_that_was_simulated() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "evaluate.md").read_text()
+    found = json.loads((root / "benchmarks" / "results" / "coverage.json").read_text())
+    assert f"in {found['simulations']:,} simulated test sets" in " ".join(page.split())
+    for name, shares in found["one run"].items():
+        assert f"| {name.split()[0]} |" in page
+        assert f" | {shares['macro accuracy']:.3f} | {shares['auroc']:.3f} |" in page
+    for name, shares in found["several runs"].items():
+        runs, points, patients = re.findall(r"\d+", name)
+        assert f"| {runs} | {points} | {patients} | {' | '.join(f'{share:.3f}' for share in shares.values())} |" in page
