@@ -152,7 +152,11 @@ def build_chest(a: Anatomy, inspiration: float, heart_growth: float = 0.0) -> Ch
     left = x > 0
 
     dome = np.where(left, np.float32(a.dome_left), np.float32(a.dome_right)) + rise
-    floor = dome - 0.085 * np.square(np.abs(x) - 6.0) - 0.05 * np.square(y + 1.0) * np.where(y > -1, 1.0, 0.5)
+    floor = (
+        dome
+        - 0.085 * np.square(np.abs(x) - 6.0)
+        - 0.05 * np.square(y + 1.0) * np.where(y > -1, np.float32(1.0), np.float32(0.5))
+    )
     # Near the spine the lungs' back edges curve round the vertebrae; the front edges nearly touch.
     radius = np.sqrt(np.square(x / np.maximum(wide, 0.5)) + np.square((y - 0.3) / np.maximum(deep, 0.4)))
     cavity = soft((1 - radius) * np.maximum(wide, 0.5)) * soft(z - floor)
@@ -164,8 +168,9 @@ def build_chest(a: Anatomy, inspiration: float, heart_growth: float = 0.0) -> Ch
     thin = soft(0.6 - np.abs(x)) * soft(4.0 - np.abs(y + 5))
     s = np.float32(a.heart + heart_growth)
     cx, cy, cz = 2.9, -2.6, float(-5.4 + 0.75 * rise)
-    u = (x - cx) * np.cos(a.heart_tilt) + (z - cz) * np.sin(a.heart_tilt)
-    v = -(x - cx) * np.sin(a.heart_tilt) + (z - cz) * np.cos(a.heart_tilt)
+    cosine, sine = np.float32(np.cos(a.heart_tilt)), np.float32(np.sin(a.heart_tilt))
+    u = (x - cx) * cosine + (z - cz) * sine
+    v = -(x - cx) * sine + (z - cz) * cosine
     ventricle = 1 - np.sqrt(np.square(v / (6.6 * s)) + np.square(u / (4.9 * s)) + np.square((y - cy) / (4.9 * s)))
     solid = soft(ventricle * 5)
     for centre, size in (
@@ -186,21 +191,24 @@ def build_chest(a: Anatomy, inspiration: float, heart_growth: float = 0.0) -> Ch
     trachea = soft(0.85 - np.sqrt(np.square(x + 0.25) + np.square(y - 2.2))) * (z > 3.2)
     carina = np.abs(z - (3.4 - 0.75 * np.abs(x + 0.2)))
     bronchi = soft(0.6 - np.sqrt(np.square(carina) + np.square(y - 2.2))) * (np.abs(x) < 3.5)
-    bubble = _gastric_bubble(a, rise) if a.gas > 0.5 else np.float32(0)
-    airway = np.maximum(np.maximum(trachea, bronchi), bubble)
+    airway = np.maximum(trachea, bronchi)
+    if a.gas > 0.5:
+        _add_gastric_bubble(airway, a, rise)
     return Chest(a, cavity, solid, body, airway, floor, rise)
 
 
-def _gastric_bubble(a: Anatomy, rise: float) -> np.ndarray:
+def _add_gastric_bubble(airway: np.ndarray, a: Anatomy, rise: float) -> None:
     """Gas under the left dome: wider than high, with a level of fluid as its floor; mixed with content, so never black."""
-    x, y, z = grid()
     top = np.float32(a.dome_left + rise - 2.0)
-    tilt = np.float32(0.12) * (x - 6.0)
-    wide, high = np.float32(1.35 * a.gas), np.float32(0.85 * a.gas)
-    inside = 1 - np.sqrt(
-        np.square((x - 5.6) / wide) + np.square((y + 2.0) / a.gas) + np.square((z - top - tilt) / high)
-    )
-    return soft(inside * a.gas * 0.6) * soft(z - top + 0.35 * high) * np.float32(0.7)
+    x, y, z = grid()
+    high = int(np.searchsorted(z[0, 0], top + 4.0))
+    x, z = x[len(x) // 2 :], z[..., :high]
+    # Radii relative to the gas; half the grid is enough, which saves time.
+    flat = np.square((x - 5.6) / np.float32(1.35 * a.gas)) + np.square((y + 2.0) / np.float32(a.gas))
+    away = np.sqrt(flat + np.square((z - top - np.float32(0.12) * (x - 5.6)) / np.float32(0.85 * a.gas)))
+    share = soft((1 - away) * np.float32(0.6 * a.gas)) * soft(z - top + np.float32(0.3 * a.gas)) * np.float32(0.7)
+    part = airway[airway.shape[0] // 2 :, :, :high]
+    np.maximum(part, share, out=part)
 
 
 def without_arms(a: Anatomy) -> np.ndarray:

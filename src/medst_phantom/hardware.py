@@ -36,7 +36,7 @@ def leads(a: Anatomy, view: View, rng: np.random.Generator) -> np.ndarray:
             metal.tube(smooth(np.array(points)), 0.14, 255)
             spot = np.array([points[0], points[0]])
             metal.tube(spot, 0.75, 255)
-    return metal.path(1.0, 0.02)
+    return metal.path(1.0)
 
 
 def devices(a: Anatomy, view: View, placed: Sequence[Device]) -> np.ndarray:
@@ -53,7 +53,7 @@ def devices(a: Anatomy, view: View, placed: Sequence[Device]) -> np.ndarray:
                 layer.tube(stroke.points, stroke.width, stroke.value)
             else:
                 layer.area(stroke.points, stroke.value)
-    return plastic.path(0.7, 0.02) + metal.path(2.4, 0.02)
+    return plastic.path(0.7) + metal.path(2.4)
 
 
 def _endotracheal(a: Anatomy, rise: float, side: float, device: Device, rng: np.random.Generator) -> list[_Stroke]:
