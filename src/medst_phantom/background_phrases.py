@@ -282,3 +282,15 @@ INDICATION_FORMS = (
     "___ year old {sex} status post {complaint}, {other}; {question}",
     "{complaint}.",
 )
+
+# Headers, and how MIMIC-CXR misspells them.
+REASONS = (
+    *("INDICATION", "INDICATION", "INDICATION", "HISTORY", "REASON FOR EXAM", "REASON FOR EXAMINATION"),
+    *("CLINICAL HISTORY", "CLINICAL INFORMATION", "CLINICAL INDICATION"),
+)
+IMPRESSION = ("IMPRESSION", "CONCLUSION")
+MISSPELT = {
+    "FINDINGS": ("FINDINS", "FINDNGS", "FINDING"),
+    "IMPRESSION": ("IMPRESSON", "IMPRESION", "IMPRSSION"),
+    "COMPARISON": ("COMPARISION", "COMPARSION"),
+}

@@ -21,7 +21,15 @@ from medst_phantom.background import (
     other_statements,
     technique_remark,
 )
-from medst_phantom.background_phrases import ADVICE, ALL_NORMAL, CLEAR_LUNGS, NOTHING_ACUTE
+from medst_phantom.background_phrases import (
+    ADVICE,
+    ALL_NORMAL,
+    CLEAR_LUNGS,
+    IMPRESSION,
+    MISSPELT,
+    NOTHING_ACUTE,
+    REASONS,
+)
 from medst_phantom.findings import DEVELOPING
 from medst_phantom.phrasebook import SIZED
 from medst_phantom.sentences import (
@@ -71,11 +79,6 @@ _DENIED = {
     "pneumonia": 0.5,
     "pneumothorax": 0.85,
     "atelectasis": 0.03,
-}
-_MISSPELT = {
-    "FINDINGS": ("FINDINS", "FINDNGS", "FINDING"),
-    "IMPRESSION": ("IMPRESSON", "IMPRESION", "IMPRSSION"),
-    "COMPARISON": ("COMPARISION", "COMPARSION"),
 }
 
 
@@ -225,7 +228,7 @@ def _impression(
             told.append(said)
     if rng.random() < 0.5:
         told += device_summary(study, rng)
-    if study.present and rng.random() < 0.1:
+    if study.present and rng.random() < 0.08:
         told.append(Statement(pick(ADVICE, rng)))
     return told
 
@@ -244,18 +247,18 @@ def _whole_impression(
 
 def _headers(study: StudyTruth, background: Background, rng: np.random.Generator) -> list[str]:
     """The sections above the findings, each as 'HEADER:  text'."""
-    lateral = bool({"LATERAL", "LL"} & set(study.views))
-    name = "CHEST (PORTABLE AP)" if study.portable else ("CHEST (PA AND LAT)" if lateral else "CHEST (SINGLE VIEW)")
+    upright = "CHEST (PA AND LAT)" if {"LATERAL", "LL"} & set(study.views) else "CHEST (SINGLE VIEW)"
+    name = "CHEST (PORTABLE AP)" if study.portable else upright
     blocks = []
     if rng.random() < 0.65:
         header = pick(("EXAMINATION", "EXAMINATION", "TYPE OF EXAMINATION", "EXAM"), rng)
         blocks.append(f"{header}:  {name}")
-    reason = pick(("INDICATION", "INDICATION", "HISTORY", "REASON FOR EXAM", "REASON FOR EXAMINATION"), rng)
+    reason = pick(REASONS, rng)
     blocks.append(f"{reason}:  {indication(background, rng)}")
     if rng.random() < 0.6:
         blocks.append(f"TECHNIQUE:  {technique_remark(study, rng)}")
     if rng.random() < 0.85:
-        header = pick(("COMPARISON", "COMPARISON", "COMPARISON", "COMPARISONS"), rng)
+        header = pick((*["COMPARISON"] * 6, "COMPARISONS", "COMPARISONS", "REFERENCE EXAM", "COMPARISON EXAM"), rng)
         blocks.append(f"{_spelt(header, rng)}:  {_comparison(study, rng)}")
     return blocks
 
@@ -287,12 +290,18 @@ def _body(
         blocks.append(_section(header, gap.join(s.text for s in findings), rng))
     if impression:
         merged = not findings and rng.random() < 0.35
-        header = pick(("FINDINGS AND IMPRESSION", "FINDINGS/IMPRESSION"), rng) if merged else "IMPRESSION"
+        header = (
+            pick(("FINDINGS AND IMPRESSION", "FINDINGS/IMPRESSION"), rng)
+            if merged
+            else IMPRESSION[int(rng.random() < 0.02)]
+        )
         if len(impression) > 1 and not merged and rng.random() < 0.6:
             text = "\n".join(f"{number}.  {s.text}" for number, s in enumerate(impression, start=1))
         else:
             text = gap.join(s.text for s in impression)
         blocks.append(_section(header, text, rng))
+    if study.present and impression and rng.random() < 0.03:
+        blocks.append(f"RECOMMENDATION(S):  {pick(ADVICE, rng)}")
     severe = [finding for finding in study.present if finding.severity > 0.7]
     if severe and rng.random() < 0.1:
         minute = int(rng.integers(60))
@@ -311,7 +320,7 @@ def _section(header: str, text: str, rng: np.random.Generator) -> str:
 
 def _spelt(header: str, rng: np.random.Generator) -> str:
     """The header, sometimes with a spelling mistake from MIMIC-CXR."""
-    return pick(_MISSPELT[header], rng) if header in _MISSPELT and rng.random() < 0.02 else header
+    return pick(MISSPELT[header], rng) if header in MISSPELT and rng.random() < 0.02 else header
 
 
 def _wet_read(study: StudyTruth, impression: list[Statement], rng: np.random.Generator) -> str:

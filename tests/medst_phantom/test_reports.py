@@ -118,14 +118,17 @@ def test_the_layout_is_that_of_the_originals(seed):
 
 def test_sections_are_missing_as_often_as_in_the_originals(many):
     total = len(many)
-    headless = [r for _, r in many if not re.search(r"\n (FIND|IMP|CHEST,|PORTABLE CHEST|FINDINGS)[A-Z ,/]*:", r.text)]
+    headless = [
+        r for _, r in many if not re.search(r"\n (FIND|IMP|CONC|CHEST,|PORTABLE CHEST|FINDINGS)[A-Z ,/]*:", r.text)
+    ]
     assert 0.03 < len(headless) / total < 0.06
     assert 0.25 < sum(not report.findings for _, report in many) / total < 0.31
     no_impression = sum(not report.impression for _, report in many) - len(headless)
     assert 0.10 < no_impression / total < 0.15
     assert any(re.search(r"\n (FINDINGS AND IMPRESSION|FINDINGS/IMPRESSION):", r.text) for _, r in many)
     assert any("WET READ:" in r.text for _, r in many)
-    assert any("NOTIFICATION:" in r.text for _, r in many)
+    for header in ("NOTIFICATION:", "CONCLUSION:", "RECOMMENDATION(S):", "CLINICAL HISTORY:", "REFERENCE EXAM:"):
+        assert any(f"\n {header}" in r.text for _, r in many), header
     assert any(re.search(r"\n (IMPRESSON|IMPRESION|IMPRSSION|FINDINS|FINDNGS|FINDING):", r.text) for _, r in many)
 
 
@@ -138,7 +141,7 @@ def test_lengths_are_those_of_the_originals(many):
 
 
 def test_a_report_with_only_a_last_paragraph_has_it_after_a_blank_line(many):
-    headed = r"\n (FIND|IMP|CHEST,|PORTABLE CHEST)[A-Z ,/]*:"
+    headed = r"\n (FIND|IMP|CONC|CHEST,|PORTABLE CHEST)[A-Z ,/]*:"
     bare = [report for _, report in many if not re.search(headed, report.text)]
     assert bare
     for report in bare:
