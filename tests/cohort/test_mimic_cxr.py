@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 
 from medst.cohort.images import read_grey
-from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT
+from medst.cohort.mimic_cxr import CHEXPERT, METADATA, SPLIT, read_metadata
 from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
 from medst.cohort.resize import resize
@@ -58,6 +59,28 @@ def test_first_is_the_order_of_the_metadata_not_of_the_ids(tree: Any) -> None:
     tree.write()
     tree.replace(METADATA, tree.table(METADATA).reverse())
     assert images_of(cohort_of(tree)) == [(study.image_id(0), study.image_id(2))]
+
+
+def test_an_image_keeps_its_time_and_whether_it_is_portable(tree: Any) -> None:
+    tree.add(50000001, date="21500101", views=("AP", "PA", "LATERAL", "LL"))
+    tree.write()
+    said = ["CHEST (PORTABLE AP)", None, "CHEST (PA AND LAT)", None]
+    table = tree.table(METADATA).drop(
+        "PerformedProcedureStepDescription", "ProcedureCodeSequence_CodeMeaning", strict=False
+    )
+    tree.replace(METADATA, table)
+    assert read_metadata(tree.folder)["portable"].to_list() == [None] * 4
+    coded = [None, "Portable chest", "CHEST", None]
+    tree.replace(
+        METADATA,
+        table.with_columns(
+            pl.Series("PerformedProcedureStepDescription", said), pl.Series("ProcedureCodeSequence_CodeMeaning", coded)
+        ),
+    )
+    assert read_metadata(tree.folder)["portable"].to_list() == [True, True, False, None]
+    images = cohort_of(tree).image_table
+    assert images.select("view_position", "portable").rows() == [("AP", True), ("PA", True), ("LATERAL", False)]
+    assert images["time"].dt.date().unique().to_list() == [date(2150, 1, 1)]
 
 
 def test_rows_are_the_pictures_of_their_paths_in_the_order_of_time(tree: Any) -> None:

@@ -17,6 +17,8 @@ from medst.errors import MedstError
 PREFIX = "mimic-cxr-2.0.0"
 METADATA, SPLIT, CHEXPERT = (f"{PREFIX}-{name}.csv.gz" for name in ("metadata", "split", "chexpert"))
 METADATA_COLUMNS = ("dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime")
+PROCEDURES = ("PerformedProcedureStepDescription", "ProcedureCodeSequence_CodeMeaning")
+"""Descriptions of the examination; they need not be there."""
 FRONTAL, LATERAL = ("PA", "AP"), ("LL", "LATERAL")
 SPLIT_NAMES = {"train": "train", "validate": "valid", "test": "test"}
 
@@ -34,29 +36,29 @@ def read_metadata(raw: Path) -> pl.DataFrame:
     """Read the metadata table; all its rows, in its order.
 
     Returns:
-        image_id, patient_id, study_id, view (frontal, lateral or null), view_position, time (null if invalid), path
-        (below `raw`; null if an id is missing), again (whether the image has an earlier row).
+        image_id, patient_id, study_id, view (frontal, lateral or null), view_position, time (null if invalid), portable
+        (whether a description of the examination says so; null without one), path (below `raw`; null if an id is missing),
+        again (whether the image has an earlier row).
 
     Raises:
         MedstError: the table is missing or lacks a column.
     """
     position = pl.col("ViewPosition")
     frontal, lateral = pl.when(position.is_in(FRONTAL)), position.is_in(LATERAL)
-    table = (
-        read_csv(raw / METADATA, METADATA_COLUMNS)
-        .select(
-            image_id="dicom_id",
-            patient_id="p" + pl.col("subject_id"),
-            study_id="s" + pl.col("study_id"),
-            view=frontal.then(pl.lit("frontal")).when(lateral).then(pl.lit("lateral")),
-            view_position="ViewPosition",
-            time=study_time(pl.col("StudyDate"), pl.col("StudyTime")),
-            clock=clock_number(pl.col("StudyTime")),
-        )
-        .with_columns(
-            path=pl.concat_str(study_path(), pl.lit("/"), pl.col("image_id"), pl.lit(".jpg")),
-            again=pl.col("image_id").is_not_null() & ~pl.col("image_id").is_first_distinct(),
-        )
+    raw_table = read_csv(raw / METADATA, METADATA_COLUMNS)
+    described = [pl.col(name).str.contains("(?i)portable") for name in PROCEDURES if name in raw_table.columns]
+    table = raw_table.select(
+        image_id="dicom_id",
+        patient_id="p" + pl.col("subject_id"),
+        study_id="s" + pl.col("study_id"),
+        view=frontal.then(pl.lit("frontal")).when(lateral).then(pl.lit("lateral")),
+        view_position="ViewPosition",
+        time=study_time(pl.col("StudyDate"), pl.col("StudyTime")),
+        portable=pl.max_horizontal(described) if described else pl.lit(None, dtype=pl.Boolean),
+        clock=clock_number(pl.col("StudyTime")),
+    ).with_columns(
+        path=pl.concat_str(study_path(), pl.lit("/"), pl.col("image_id"), pl.lit(".jpg")),
+        again=pl.col("image_id").is_not_null() & ~pl.col("image_id").is_first_distinct(),
     )
     return table.with_columns(time=order_clocks(table)).drop("clock")
 

@@ -123,7 +123,8 @@ class Writer(Rejections):
 
         Args:
             root: folder that `path` is relative to.
-            table: image_id, path, view, view_position, and rows if images are rows; its order is that of images.npy.
+            table: image_id, path, view, view_position, time and portable if they are known, and rows if images are rows;
+                its order is that of images.npy.
 
         Returns:
             The table with row, height, width and status, without rows. Unreadable images are rejected.
@@ -155,7 +156,8 @@ class Writer(Rejections):
         )
         images = table.hstack(found).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
         self.reject_where(images, "image", (pl.col("status") == "rejected", pl.col("reason")))
-        return images.select("row", "image_id", "path", "view", "view_position", "height", "width", "status")
+        known = [name for name in ("time", "portable") if name in images.columns]
+        return images.select("row", "image_id", "path", "view", "view_position", *known, "height", "width", "status")
 
     def copy_images(self, source: Cohort, table: pl.DataFrame) -> pl.DataFrame:
         """Copy images from another cohort; arguments and result as for `write_images`, `table` being from its table."""
