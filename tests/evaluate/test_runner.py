@@ -320,11 +320,14 @@ def test_the_page_on_results_json_has_a_line_for_every_key(
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     named = [set(re.findall(r"^\|.*?\|", part, re.MULTILINE)) for part in page.split("\n## ")[1:]]
-    head, rows, leads, details = ({key for cell in cells for key in re.findall(r"`(\w+)`", cell)} for cells in named)
-    question = Question(fractions=(1.0,), bootstrap=False)
+    head, rows, leads, groups, details = (
+        {key for cell in cells for key in re.findall(r"`(\w+)`", cell)} for cells in named
+    )
+    question = Question(fractions=(1.0,), bootstrap=False, by="view")
     found = evaluate(model_folder, [cohort.path, benchmark_cohort], None, question=question, baseline_seeds=(0,))
     assert {row["task"] for row in found["results"]} == {"zero-shot", "probe", "temporal-image", "temporal-text"}
     assert found.keys() == head
     assert all(row.keys() == rows for row in found["results"])
     assert all(row.keys() == leads for row in found["leads"])
+    assert {frozenset(row) for row in found["groups"]} == {frozenset(groups)}
     assert set().union(*found["details"].values()) == details

@@ -14,9 +14,11 @@ def print_results(results: dict[str, Any], file: Path, tasks: Collection[str], d
         tasks: names of benchmarks.
         datasets: names of data sets.
     """
-    from medst.evaluate.summary import not_measured, summary_table
+    from medst.evaluate.summary import groups_table, not_measured, summary_table
 
     print(summary_table(results, tasks, datasets))
+    if groups := groups_table(results, tasks, datasets):
+        print(groups)
     if results["protocol"] == "paper":
         print(
             "Protocol paper is for comparison with publications. The folds of temporal-image share patients, whom a "

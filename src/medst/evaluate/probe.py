@@ -88,6 +88,7 @@ def probe(subject: Subject, cohort: Cohort, question: Question = STRICT) -> Outc
             reason = f"a mean over all labels needs each of them, and {len(lacking)} can't be measured"
             outcome.left_out.append(LeftOut(_share(fraction), 0, reason))
         outcome.scores += [one for one in scores if one.finding not in lacking and not (lacking and one is scores[0])]
+        outcome.images |= {(one.finding, None): test.image[:, None] for one in scores}
         if not data.several:
             counted = confusion_matrix(test.target, outputs[0].argmax(1), labels=range(len(data.names)))
             outcome.confusion[_share(fraction)] = counted.tolist()

@@ -27,6 +27,10 @@ _LEAD = {
     "task": str, "dataset": str, "metric": str, "finding": str, "folds": (int, type(None)), "n": int, "baseline": str,
     "value": _NUMBER, "low": _MAYBE, "high": _MAYBE,
 }  # fmt: skip
+_GROUP = _LEAD | {
+    "by": str, "group": str, "baseline": (str, type(None)), "value": _MAYBE, "lead": _MAYBE, "lead_low": _MAYBE,
+    "lead_high": _MAYBE, "reason": str,
+}  # fmt: skip
 _FORM = {
     "protocol": str,
     "switches": dict,
@@ -59,7 +63,7 @@ def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any
             count = len(row["seeds"])
             if row["std"] is not None and count > 1:
                 row["std"] = round(row["std"] * (count / (count - 1)) ** 0.5, DIGITS)
-    return {"numerics": 1, "leaks": {}, "leads": []} | found  # earlier versions did not write them
+    return {"numerics": 1, "leaks": {}, "leads": [], "groups": []} | found  # earlier versions did not write them
 
 
 class Results:
@@ -81,7 +85,7 @@ class Results:
     ) -> None:
         self.path, self.cohorts, self.leaks = path, cohorts, leaks
         empty: dict[str, Any] = {"cohorts": {}, "leaks": {}}
-        empty |= {"results": [], "leads": [], "left_out": [], "warnings": [], "details": {}}
+        empty |= {"results": [], "leads": [], "groups": [], "left_out": [], "warnings": [], "details": {}}
         before = empty
         if keep and path is not None and path.exists():
             before = read_results(path, "`medst evaluate --replace`")
@@ -104,8 +108,9 @@ class Results:
             raise MedstError(f"{self.path} holds numbers of {other[0]}; give another --out, or --replace to lose them.")
 
     def holds(self, task: str, dataset: str, asked: dict[str, Any]) -> bool:
-        """Whether a benchmark was measured on a data set as `asked`."""
-        return bool(self.content["details"].get(f"{task}/{dataset}", {}).get("asked") == asked)
+        """Whether a benchmark was measured on a data set as `asked`, with or without more groups."""
+        before = self.content["details"].get(f"{task}/{dataset}", {}).get("asked")
+        return bool(before is not None and {"by": before.get("by")} | asked == {"by": None} | before)
 
     def put(
         self,
@@ -114,11 +119,12 @@ class Results:
         outcome: Outcome,
         baselines: Mapping[str, Sequence[Score]] | None = None,
         leads: Sequence[Lead] = (),
+        groups: Sequence[dict[str, Any]] = (),
         asked: dict[str, Any] | None = None,
     ) -> None:
         """Replace the numbers of a benchmark and data set, and write the file.
 
-        `outcome` and `leads` are those of the trained model, `asked` how it was measured; None if nothing could be.
+        `outcome`, `leads` and `groups` are of the trained model, `asked` is how it was measured; None if nothing could be.
         """
         key, old = f"{task}/{dataset}", self.content
         from_details = {warning for one in old["details"].values() for warning in one.get("warnings", ())}
@@ -146,6 +152,7 @@ class Results:
             "leaks": old["leaks"] | {name: found for name, found in self.leaks.items() if name == dataset},
             "results": merged("results", rows),
             "leads": merged("leads", ahead),
+            "groups": merged("groups", [{"task": task, "dataset": dataset} | _rounded(row) for row in groups]),
             "left_out": merged("left_out", left_out),
             "warnings": list(dict.fromkeys(warnings)),
             "details": details,

@@ -56,6 +56,7 @@ def retrieval(subject: Subject, cohort: Cohort, question: Question = STRICT) -> 
                 if name == "image to report":
                     outcome.left_out.append(LeftOut(finding, 0, reason))
                 continue
+            outcome.images[finding, None] = frontal[rows][:, None]
             for k in ks:
                 hits = [partial(accuracy, rank < k)]
                 outcome.scores.append(scored(f"{name} R@{k}", finding, hits, patients[rows], chance[k], question))

@@ -14,13 +14,14 @@ from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS, Benchmark
+from medst.evaluate.groups import chosen, group_scores, read_people, rows_of
 from medst.evaluate.leads import GUESSES, guesses, leads, mean_scores
 from medst.evaluate.leaks import Overlap, overlaps
 from medst.evaluate.prompts import read_prompts
 from medst.evaluate.results import SCHEMA, Results
 from medst.evaluate.subjects import BASELINES, ONE_STUDY, ModelSubject, Subject
 from medst.evaluate.task import ALL, STRICT, UNSEEN, LeftOut, Outcome, Question, Score
-from medst.files import claim
+from medst.files import claim, sha256
 from medst.progress import Progress
 from medst.use import Model, load
 
@@ -59,11 +60,11 @@ def evaluate(
 
     Returns:
         The content of the file: `results`, one row per number; `leads`, how far the model is ahead of its best baseline in
-        each headline number; `details`, for each benchmark and data set the confusion
-        matrices, calibration and predictions of the trained model and how it was `asked`; `left_out`, what could not be
-        measured, by name; `leaks`, for each data set that names patients how many of them were in pre-training, or
-        "unknown"; `warnings`. In an untrained row `value` is the mean and `std` the standard deviation over the models of
-        `seeds`; in a trained row `std` is over `seeds`, which shuffled or drew its rows.
+        each headline number; `groups`, the numbers on groups of rows, if `question.by` asks for them; `details`, for each
+        benchmark and data set the confusion matrices, calibration and predictions of the trained model and how it was
+        `asked`; `left_out`, what could not be measured, by name; `leaks`, for each data set that names patients how many of
+        them were in pre-training, or "unknown"; `warnings`. In an untrained row `value` is the mean and `std` the standard
+        deviation over the models of `seeds`; in a trained row `std` is over `seeds`, which shuffled or drew its rows.
 
     Raises:
         MedstError: an unknown benchmark; no model or no cohort there; two cohorts of one data set; nothing can be measured;
@@ -83,6 +84,10 @@ def evaluate(
     ]
     if not plan:
         raise MedstError(f"There is no benchmark for a cohort of {', '.join(opened) or 'no data set'}.")
+    by = chosen(question.by)
+    if question.patients is not None and not set(by) & {"sex", "age"}:
+        raise MedstError("--patients goes with --by sex or --by age.")
+    people = None if question.patients is None else read_people(question.patients, opened.values())
     seen = overlaps(model_folder, opened, refuse=leaks == "refuse")
     jobs = [
         _Job(
@@ -119,7 +124,11 @@ def evaluate(
                     results.put(name, dataset, Outcome(left_out=[LeftOut(ALL, 0, reason)]))
                 else:
                     ahead = leads(name, outcome, beside, question.intervals)
-                    results.put(name, dataset, outcome, beside, ahead, job.asked())
+                    groups, no_groups = group_scores(
+                        name, by, outcome, beside, ahead, job.cohort, people, question.intervals
+                    )
+                    outcome.left_out += no_groups
+                    results.put(name, dataset, outcome, beside, ahead, list(rows_of(groups)), job.asked())
             done += job.subjects
         if len(left_out) == len(plan):
             raise MedstError(f"Nothing could be measured ({'; '.join(left_out)}).")
@@ -174,6 +183,9 @@ class _Job:
                 asked[name] = open_cohort(value).fingerprint
             elif value is not None:
                 asked[name] = list(value)
+        if self.question.by:
+            people = self.question.patients
+            asked["by"] = [*chosen(self.question.by), *([] if people is None else [sha256(people)])]
         if self.overlap is not None:
             asked["leaks"] = self.overlap.to_json() if self.measure_unseen else "ignored"
         return asked
@@ -242,7 +254,12 @@ def _head(model: Model, question: Question) -> dict[str, Any]:
 
 def _without_paths(sentence: str, cohort: Cohort, question: Question) -> str:
     """A sentence without the paths of this machine and without its full stop."""
-    known = {cohort.path: cohort.path.name, question.laterals: "--laterals", question.prompts: "--prompts"}
+    known = {
+        cohort.path: cohort.path.name,
+        question.patients: "--patients",
+        question.laterals: "--laterals",
+        question.prompts: "--prompts",
+    }
     for path, name in known.items():
         if path is not None:
             sentence = sentence.replace(str(path), name)

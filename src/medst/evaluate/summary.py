@@ -1,6 +1,6 @@
 """The table that `medst evaluate` prints: the headline metric of each benchmark."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from textwrap import wrap
@@ -71,15 +71,46 @@ def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Col
             notes[title] = _baselines(results, row)
         cells = (finding, f"{row['value']:.3f}", f"{lead['value']:+.3f}", interval, lead["baseline"], str(row["n"]))
         groups.setdefault(title, []).append(cells)
+    return _aligned(head, groups, notes)
+
+
+def groups_table(results: dict[str, Any], tasks: Collection[str], datasets: Collection[str]) -> str:
+    """One line per group of rows that `--by` asked for, of the first headline number; empty if there are none."""
+    head = ("", "value", "95 % interval", "lead", "95 % interval", "n")
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    first = {(row["task"], row["dataset"]): row for row in reversed(headline_rows(results, tasks, datasets))}
+    for group in results["groups"]:
+        row = first.get((group["task"], group["dataset"]))
+        if row is None or _key(row) != _key(group):
+            continue
+        cells = [f"  {group['by']}: {group['group']}", "too few", "", "", "", str(group["n"])]
+        if group["value"] is not None:
+            cells[1:3] = f"{group['value']:.3f}", _interval(group["low"], group["high"], "")
+        if group["lead"] is not None:
+            cells[3:5] = f"{group['lead']:+.3f}", _interval(group["lead_low"], group["lead_high"], "+")
+        over = next((f", over {lead['baseline']}" for lead in results["leads"] if _key(lead) == _key(row)), "")
+        title = f"{row['task']} on {row['dataset']}: {row['metric']} of groups ({row['finding']}{over})"
+        tables.setdefault(title, []).append(tuple(cells))
+    return _aligned(head, tables, {}) if tables else ""
+
+
+def _interval(low: float | None, high: float | None, sign: str) -> str:
+    if low is None or high is None:
+        return ""
+    return "too few rows" if too_wide(low, high) else f"{low:{sign}.3f} to {high:{sign}.3f}"
+
+
+def _aligned(head: Sequence[str], groups: Mapping[str, list[tuple[str, ...]]], notes: Mapping[str, str]) -> str:
+    """Lines in columns, with a title above each group and a note below it."""
     widths = [max(map(len, column)) for column in zip(head, *chain(*groups.values()), strict=True)]
 
-    def line(cells: tuple[str, ...]) -> str:
+    def line(cells: Sequence[str]) -> str:
         numbers = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
         return "  ".join([cells[0].ljust(widths[0]), *numbers])
 
     lines = [line(head)]
     for title, rows in groups.items():
-        lines += [title, *map(line, rows), *wrap(notes[title], 80, initial_indent="  ", subsequent_indent="  ")]
+        lines += [title, *map(line, rows), *wrap(notes.get(title, ""), 80, initial_indent="  ", subsequent_indent="  ")]
     return "\n".join(lines)
 
 

@@ -38,6 +38,10 @@ class Question:
     """probe: shares of the training rows to learn from."""
     finetune: bool = False
     """probe: train the image encoder too."""
+    by: str = ""
+    """Split the numbers by some of view,gap,portable,sex,age; of two studies by the change of view and the time between."""
+    patients: Path | None = None
+    """CSV or Parquet file with patient_id, and sex, age or birth_year, for --by."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the encoders."""
     cache: Annotated[Path | None, Fixed, Suppress] = None
@@ -141,6 +145,8 @@ class Outcome:
         calibration: for each finding, rows of (mean of the predicted probability, share of positives, rows).
         perfect_calibration: for each finding, mean and 95th percentile of a perfect model's calibration error.
         predictions: one record per tested row.
+        images: for each finding and number of folds, which images the rows of its scores show, as rows of the cohort's
+            images, int64 (row, 1), or (row, 2) for the current and the prior study. In memory only, to split scores.
         warnings: sentences that a reader of the numbers must know.
         train_rows: for each share of the training rows, their number.
     """
@@ -154,11 +160,13 @@ class Outcome:
     predictions: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     train_rows: dict[str, int] = field(default_factory=dict)
+    images: dict[tuple[str, int | None], Any] = field(default_factory=dict)
 
     def add_unseen(self, unseen: "Outcome") -> None:
         """Add what was found without the patients of pre-training; its findings end in `UNSEEN`."""
         self.scores += [replace(score, finding=score.finding + UNSEEN) for score in unseen.scores]
         self.left_out += [replace(left, finding=left.finding + UNSEEN) for left in unseen.left_out]
+        self.images |= {(finding + UNSEEN, folds): rows for (finding, folds), rows in unseen.images.items()}
         self.confusion |= {finding + UNSEEN: matrix for finding, matrix in unseen.confusion.items()}
         self.calibration |= {finding + UNSEEN: curve for finding, curve in unseen.calibration.items()}
         self.perfect_calibration |= {finding + UNSEEN: pair for finding, pair in unseen.perfect_calibration.items()}

@@ -131,7 +131,7 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
     table, strict = checked_comparisons(cohort, question.protocol), question.protocol == "strict"
     features, swapped = features_of(subject, cohort, table, question)
     classes, patients = _classes(table), table["patient_id"].to_numpy()
-    outcome = Outcome(classes=list(PROGRESSIONS))
+    outcome, images = Outcome(classes=list(PROGRESSIONS)), table.select("current", "previous").to_numpy()
     for folds in FOLDS[question.protocol]:
         found: dict[str, tuple[CrossValidated, np.ndarray]] = {}
         for finding in table["finding"].unique().sort().to_list():
@@ -153,6 +153,9 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
                     {"finding": finding, **table.row(int(row), named=True), "predicted": PROGRESSIONS[predicted]}
                     for row, predicted in zip(rows, first, strict=True)
                 ]
+            outcome.images[finding, folds] = images[rows]
+        if found:
+            outcome.images[AVERAGE, folds] = np.concatenate([outcome.images[finding, folds] for finding in found])
         outcome.scores += _scores(found, folds, question)
     return outcome
 

@@ -73,6 +73,8 @@ def zero_shot(subject: Subject, cohort: Cohort, question: Question = STRICT) -> 
     outcome.scores = [
         scored(name, finding, [statistic], patients, chance, question) for name, finding, chance, statistic in metrics
     ]
+    images = labelled.filter(split="test")["image"].to_numpy()[:, None]
+    outcome.images = {(score.finding, None): images for score in outcome.scores}
     outcome.confusion[ALL] = confusion_matrix(labels["test"], decided, labels=range(len(outcome.classes))).tolist()
     if strict and len(outcome.classes) == 2:
         _calibrate(outcome, margins, labels)

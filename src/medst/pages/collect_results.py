@@ -65,6 +65,7 @@ class BenchmarkResults:
         details: of each run, as in results.json.
         fingerprints: of the cohort of each run.
         seeds: groups of at least two runs that differ in their seed alone.
+        groups: of each run, its entries of `groups`.
     """
 
     task: str
@@ -75,6 +76,7 @@ class BenchmarkResults:
     details: list[dict[str, Any]]
     fingerprints: list[str]
     seeds: list[Seeds] = field(default_factory=list)
+    groups: list[list[dict[str, Any]]] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -84,6 +86,34 @@ class BenchmarkResults:
     def headline(self) -> list[Line]:
         """The lines that are drawn: those of the headline metric with the fewest folds, the summary first."""
         return headline(self.task, self.lines, attrgetter("metric", "finding", "folds"))
+
+    def group_lines(self) -> tuple[list[Line], list[str]]:
+        """The headline numbers of groups of rows, one line each, and a sentence for each that has too few rows."""
+        lines, too_few = list[Line](), list[str]()
+        for whole in self.headline():
+            key = whole.metric, whole.finding, whole.folds
+            of_runs = [
+                {(row["by"], row["group"]): row for row in rows if (row["metric"], row["finding"], row["folds"]) == key}
+                for rows in self.groups
+            ]
+            for by, group in dict.fromkeys(place for found in of_runs for place in found):
+                name = f"{whole.finding}, {by}: {group}"
+                rows = [found.get((by, group)) for found in of_runs]
+                known = [row if row is not None and row["value"] is not None else None for row in rows]
+                if not any(known):
+                    too_few.append(f"{name}: {next(row['reason'] for row in rows if row is not None)}")
+                    continue
+                trained = [row and row | {"std": None, "chance": whole.chance} for row in known]
+                leads = [
+                    row
+                    and row["lead"] is not None
+                    and row | {"value": row["lead"], "low": row["lead_low"], "high": row["lead_high"]}
+                    for row in known
+                ]
+                lines.append(
+                    Line(whole.metric, name, whole.folds, trained, [{} for _ in rows], [o or None for o in leads])
+                )
+        return lines, too_few
 
 
 def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
@@ -212,4 +242,7 @@ def _benchmark(task: str, dataset: str, protocol: str, results_files: Sequence[R
         details=[one.results["details"][name] for one in chosen],
         fingerprints=fingerprints,
         seeds=_seeds(chosen, fingerprints),
+        groups=[
+            [row for row in one.results["groups"] if (row["task"], row["dataset"]) == (task, dataset)] for one in chosen
+        ],
     )

@@ -180,6 +180,7 @@ def _benchmark(one: BenchmarkResults) -> dict[str, Any]:
     others = [line for line in one.lines if line not in first]
     metrics = {line.metric for line in one.lines}
     title = f"{one.title}, protocol {one.protocol}"
+    groups, too_few = one.group_lines()
     asks = BENCHMARKS[one.task].asks.replace("`", "")
     return {
         "id": f"{one.task}-{one.dataset}-{one.protocol}",
@@ -198,6 +199,8 @@ def _benchmark(one: BenchmarkResults) -> dict[str, Any]:
         ],
         "lines": first,
         "other_lines": others,
+        "groups": groups,
+        "too_few": too_few,
         "record": record(one),
         "is_one_copy": len(set(one.fingerprints)) == 1,
     }
