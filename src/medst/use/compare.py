@@ -53,19 +53,26 @@ NAMES = {
 }
 """Findings by the name for prompts, and the words for them in a report."""
 CHANGES: dict[Direction, str] = {
-    "improving": "improv(?:ed|ing|ement)|decreas(?:ed|ing|e)|smaller|resolv(?:ed|ing)|resolution|clear(?:ed|ing)|diminished"
-    "|reduced|reduction|lessened|regress(?:ed|ion)|better",
-    "stable": "stable|unchanged|constant|persist(?:s|ent)|similar",
-    "worsening": "wors(?:e|ened|ening)|increas(?:ed|ing|e)|larger|enlarged|progress(?:ed|ion)|new|developed",
+    "improving": "improv(?:ed|ing|ement)|decreas(?:ed|ing|e)|smaller|less|lessen(?:ed|ing)|better|shrunk(?:en)?"
+    "|reced(?:ed|ing)|resolv(?:ed|ing)|resolution|clear(?:ed|ing)|disappear(?:ed|ance)|diminish(?:ed|ing)|reduced"
+    "|reduction|abated|regress(?:ed|ion)",
+    "stable": "stable|unchanged|unaltered|constant|static|persist(?:s|ed|ent)|similar",
+    "worsening": "wors(?:e|ened|ening)|increas(?:ed|ing|e)|larger|more|grown|enlarged|enlargement|expan(?:ded|sion)"
+    "|progress(?:ed|ing|ion)|advanced|deteriorat(?:ed|ing|ion)|new|developed|development|appeared|onset|emergence",
 }
 """Words that state a change."""
 WINDOW = 5
 """A change is stated by the nearest word of change within so many words of the finding."""
-UNCHANGED = re.compile(
-    r"\b(?:no|not|without) (?:(?:significant|interval|substantial|relevant|appreciable) )*changed?\b"
-)
-NEGATED = ("no", "not", "without", "free", "clear")
-"""One of these in the three words before the finding or the word of change: no change is stated."""
+PHRASES = {
+    r"(?:no|not|without|little) (?:(?:significant|significantly|interval|substantial|relevant|appreciable) )*"
+    "(?:changed?|alteration)": "unchanged",
+    "no longer": "resolved",
+}
+"""Phrases that state a change, and the word for each."""
+NEGATED = {"no", "not", "without", "free", "clear", "neither"}
+"""One of these shortly before a finding or a word of change: no change is stated."""
+BEFORE_FINDING, BEFORE_CHANGE = 5, 3
+"""How many words before them: "no radiographic signs of a pneumothorax", "not significantly increased"."""
 
 
 def presence_prompts(finding: str) -> list[str]:
@@ -113,16 +120,19 @@ def stated_changes(report: str) -> Iterator[tuple[str, Direction]]:
     >>> dict(stated_changes("the left effusion is larger no pneumothorax edema without significant change"))
     {'pleural effusion': 'worsening', 'edema': 'stable'}
     """
-    words = UNCHANGED.sub("unchanged", report).split()
+    for phrase, word in PHRASES.items():
+        report = re.sub(rf"\b{phrase}\b", word, report)
+    words = report.split()
     change_of = {
         place: direction
         for place, word in enumerate(words)
         for direction, pattern in CHANGES.items()
-        if re.fullmatch(pattern, word) and not set(words[max(0, place - 3) : place]) & set(NEGATED)
+        if re.fullmatch(pattern, word) and not NEGATED & set(words[max(0, place - BEFORE_CHANGE) : place])
     }
     for finding, pattern in NAMES.items():
         for place, word in enumerate(words):
-            if not re.fullmatch(pattern, word) or set(words[max(0, place - 3) : place]) & set(NEGATED):
+            before = set(words[max(0, place - BEFORE_FINDING) : place])
+            if not re.fullmatch(pattern, word) or NEGATED & before:
                 continue
             near = {other: abs(other - place) for other in change_of if abs(other - place) <= WINDOW}
             directions = {change_of[other] for other, far in near.items() if far == min(near.values())}
