@@ -94,7 +94,7 @@ FRAMES: dict[str | None, tuple[str, ...]] = {
         "{persistent} {full}",
         "{full} {appears} {same_since}",
         "{the} {is} {size} and {same} in {extent}",
-        "{the} {has} neither grown nor diminished {since}",
+        "{the} {has} not evolved {since}",
         "no appreciable alteration of {the} {since}",
         "{full} {persists} {since}",
         "{the} {is} essentially {same} {since}",

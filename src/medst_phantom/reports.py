@@ -237,7 +237,8 @@ def _whole_impression(
     study: StudyTruth, background: Background, impression: list[Statement], rng: np.random.Generator
 ) -> list[Statement]:
     """An impression without a findings section: it also tells devices, absent findings and the heart."""
-    told = [*device_statements(study, rng), *impression]
+    rest = [said for said in impression if "Support Devices" not in dict(said.labels)]
+    told = [*device_statements(study, rng), *rest]
     if rng.random() < 0.6:
         told += _denials(study, {}, rng)[:1]
     if rng.random() < 0.6 and not any(said.fact in (("heart",), ("normal",)) for said in impression):
