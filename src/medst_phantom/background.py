@@ -123,7 +123,7 @@ def _place(device: Device, rng: np.random.Generator) -> str:
 def heart_statement(background: Background, follow_up: bool, rng: np.random.Generator) -> Statement:
     """The size of the heart; near the border between usual and large it may be uncertain."""
     severity = background.cardiomegaly
-    if background.borderline and rng.random() < 0.35:
+    if background.borderline and rng.random() < 0.2:
         return Statement(sentence(pick(phrases.BORDERLINE_HEART, rng)), (("Cardiomegaly", -1.0),), ("heart",))
     if severity:
         same = follow_up and rng.random() < 0.35

@@ -70,10 +70,10 @@ _WIDTH = 79
 # How often a sentence that is still true is repeated word for word from the previous report.
 _REPEATED = 0.4
 # How often an abnormality that is no finding is in the impression too, by the first word of its fact.
-_ECHOED: dict[object, float] = {"heart": 0.75, "mediastinum": 0.6, "lungs": 0.6, "bones": 0.4}
+_ECHOED: dict[object, float] = {"heart": 0.9, "mediastinum": 0.6, "lungs": 0.6, "bones": 0.4}
 # How often an absent finding is denied.
 _DENIED = {
-    "consolidation": 0.45,
+    "consolidation": 0.25,
     "edema": 0.5,
     "pleural_effusion": 0.7,
     "pneumonia": 0.5,
@@ -241,7 +241,7 @@ def _whole_impression(
     told = [*device_statements(study, rng), *rest]
     if rng.random() < 0.6:
         told += _denials(study, {}, rng)[:1]
-    if rng.random() < 0.6 and not any(said.fact in (("heart",), ("normal",)) for said in impression):
+    if rng.random() < 0.75 and not any(said.fact in (("heart",), ("normal",)) for said in impression):
         told.append(heart_statement(background, study.follow_up, rng))
     return told
 

@@ -32,7 +32,7 @@ from medst_phantom.phrasebook import (
 )
 from medst_phantom.trajectory import FindingState
 
-_OWN_WEIGHT = 3  # a finding's own frames are drawn as often as this many times their number
+_OWN_WEIGHT = 5  # a finding's own frames are drawn as often as this many times their number
 # By progression, the share of reports that do not say how severe a finding is now.
 _UNQUANTIFIED = {None: 0.1, "new": 0.2, "improving": 0.75, "stable": 0.5, "worsening": 0.75, "resolved": 0.0}
 _BOTH_BASES = ("bibasilar atelectasis", "bilateral lower lobe atelectasis", "bibasal atelectasis")
