@@ -45,7 +45,7 @@ def sample_devices(
     Returns:
         Devices of each study: those in place, and those that were removed in this stay since the previous study.
     """
-    stays = _stays(times)
+    stays = stays_of(times)
     placed: list[tuple[Device, set[int]]] = []
     for name, share in _IMPLANTS.items():
         if rng.random() < share:
@@ -63,7 +63,8 @@ def sample_devices(
     return [_at(index, placed, stays) for index in range(len(times))]
 
 
-def _stays(times: Sequence[datetime]) -> list[list[int]]:
+def stays_of(times: Sequence[datetime]) -> list[list[int]]:
+    """Indices of the studies of each stay in hospital, in time order."""
     stay = 0
     numbers = []
     for index, time in enumerate(times):

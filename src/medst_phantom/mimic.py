@@ -17,7 +17,7 @@ from medst_phantom.mimic_files import FRONTAL, LATERAL, PatientRecord, write_stu
 from medst_phantom.output_folder import claimed, finish_tree, open_tree, record_path, write_all
 from medst_phantom.radiograph import render_study, sample_acquisition
 from medst_phantom.reports import Report, write_report
-from medst_phantom.trajectory import MAX_STUDIES, StudyTruth, sample_trajectory
+from medst_phantom.trajectory import FOLLOWED, FOLLOWED_SHARES, GENERAL, MAX_STUDIES, StudyTruth, sample_trajectory
 
 JPG_FOLDER, MS_CXR_T_FOLDER = "mimic-cxr-jpg", "ms-cxr-t"
 TRUTH = "ground_truth.parquet"
@@ -58,7 +58,8 @@ def write_phantom(
         test_share, valid_share: shares of the patients in the test and the validate split.
 
     Returns:
-        Counts: patients, studies, images, findings, comparisons, sentences and patients by split.
+        Counts: patients, studies, images, findings, sentences and patients by split; comparisons of a finding, matched
+        ones, and those in which it is new or resolved.
 
     Raises:
         MedstError: an option is out of range, `out` holds something else or was begun with other options, or it
@@ -72,10 +73,8 @@ def write_phantom(
         if finished and progress:
             progress(patients, patients)
         if finished is None:
-            subjects, studies = _draw_ids(options)
-            write_all(
-                out, patients, workers, progress, partial(_write_patients, out.absolute(), seed, subjects, studies)
-            )
+            drawn = _draw_splits(options), *_draw_ids(options)
+            write_all(out, patients, workers, progress, partial(_write_patients, out.absolute(), seed, *drawn))
             finished = _finish(out, options)
     return finished
 
@@ -94,19 +93,24 @@ def _check_options(options: dict, workers: int) -> None:
         )
 
 
-def _write_patients(out: Path, seed: int, subjects: np.ndarray, studies: np.ndarray, indices: list[int]) -> None:
+def _write_patients(
+    out: Path, seed: int, splits: list[str], subjects: np.ndarray, studies: np.ndarray, indices: list[int]
+) -> None:
     for index in indices:
-        record = _write_patient(out / JPG_FOLDER, seed, index, int(subjects[index]), studies[index].tolist())
+        ids = int(subjects[index]), studies[index].tolist()
+        record = _write_patient(out / JPG_FOLDER, seed, index, splits[index], *ids)
         write_bytes(record_path(out, index), record.to_json())
 
 
-def _write_patient(root: Path, seed: int, index: int, subject_id: int, study_ids: list[int]) -> PatientRecord:
+def _write_patient(
+    root: Path, seed: int, index: int, split: str, subject_id: int, study_ids: list[int]
+) -> PatientRecord:
     """Draw one patient's story and body, and write the studies."""
     # Three streams, so that a change to the pictures does not change the stories, or the other way round.
     story, body, files = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, index]).spawn(3))
     anatomy = sample_anatomy(body)
     background = sample_background(story, anatomy)
-    trajectory = sample_trajectory(story)
+    trajectory = sample_trajectory(story, FOLLOWED if story.random() < FOLLOWED_SHARES[split] else GENERAL)
     records = []
     report: Report | None = None
     for study, study_id in zip(trajectory, study_ids, strict=False):
@@ -160,8 +164,15 @@ def _finish(out: Path, options: dict) -> dict:
     write_tables(out / JPG_FOLDER, records)
     folder = out / MS_CXR_T_FOLDER
     folder.mkdir(exist_ok=True)
-    tested = (row for patient, split in records() if split == "test" for row in ms_cxr_t.image_rows(patient))
-    comparisons = ms_cxr_t.write_csv(folder / ms_cxr_t.IMAGE_FILE, ms_cxr_t.IMAGE_COLUMNS, tested)
+    tested = [patient for patient, split in records() if split == "test"]
+    severities = [ms_cxr_t.severities_of(patient) for patient in tested]
+    compared = {}
+    chosen = ms_cxr_t.comparisons(severities, _cohort_rng(options["seed"], 3))
+    for name, file, ones in zip(
+        ("comparisons", "new_and_resolved"), (ms_cxr_t.IMAGE_FILE, ms_cxr_t.APART_FILE), chosen, strict=True
+    ):
+        ms_cxr_t.write_csv(folder / file, ms_cxr_t.IMAGE_COLUMNS, ms_cxr_t.image_rows(tested, ones))
+        compared[name] = len(ones)
     pairs = ms_cxr_t.sentence_rows(_cohort_rng(options["seed"], 2))
     sentences = ms_cxr_t.write_csv(folder / ms_cxr_t.SENTENCE_FILE, ms_cxr_t.SENTENCE_COLUMNS, pairs)
     truth = pl.DataFrame(
@@ -174,7 +185,7 @@ def _finish(out: Path, options: dict) -> dict:
     write_bytes(out / TRUTH, packed.getvalue())
     counts = _count(records()) | {
         "findings": len(truth),
-        "comparisons": comparisons,
+        **compared,
         "sentences": sentences,
     }
     return finish_tree(out, options, counts)

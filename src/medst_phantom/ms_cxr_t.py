@@ -1,14 +1,21 @@
-"""Write the two tables of MS-CXR-T: progression labels of image pairs, and pairs of sentences.
+"""Write the tables of MS-CXR-T: progression labels of image pairs, and pairs of sentences; and one of its own.
 
-The sentence pairs come in twins: a paraphrase and a contradiction share their first sentence, and their second sentences
-differ only in one word of progression. So neither word overlap nor length distinguishes them, and a bag of untrained words
-is at chance by construction.
+**Comparisons** are chosen among all pairs of studies of a test patient so that neither the present nor the prior severity
+tells worsening from improving (AUROC near 0.5 for each finding), and all three progressions are equally frequent. A new or
+resolved finding would tell its direction by being absent; these rows are in a table of their own, in the same layout.
+
+**Sentence pairs** come in squares: two wordings of one change and two of a change that contradicts it make two paraphrases
+and two contradictions. Every sentence is in one of each, at the same place, so that nothing about one sentence tells the
+category; and the four differ in one word of progression each, so that word overlap doesn't either.
+
+docs/phantom.md has the figures.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +24,11 @@ from medst.files import write_bytes
 from medst_phantom.findings import FINDINGS, Finding
 from medst_phantom.mimic_files import PatientRecord
 from medst_phantom.sentences import change_words, noun_phrase, pick, sentence, severity_word
-from medst_phantom.trajectory import progression_between
+from medst_phantom.trajectory import CLEAR_STEP, progression_between
 
 IMAGE_FILE = "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
+APART_FILE = "MS_CXR_T_new_and_resolved_v1.0.0.csv"
+"""New findings as worsening, resolved ones as improving; MS-CXR-T itself mixes them with the others."""
 SENTENCE_FILE = "MS_CXR_T_temporal_sentence_similarity_v1.0.0.csv"
 IMAGE_COLUMNS = (
     "dicom_id",
@@ -38,7 +47,8 @@ CLASS_OF = {
     "improving": "improving",
     "resolved": "improving",
 }
-_TWINS = {"RadGraph": 100, "swaps": 80}  # pairs of pairs; 360 rows in all
+_SQUARES = {"RadGraph": 50, "swaps": 40}  # four pairs each; 360 rows in all
+_MOST_TELLING = 0.045  # how far the AUROC of one study's severity may be from 0.5
 
 # The frames by the kind of word they take; a word and its opposite both fit.
 _FRAMES = {
@@ -68,47 +78,139 @@ _FRAMES = {
         "there has been interval {word} of the {np}",
     ),
 }
-# Contradicting progressions, and how often each is used.
-_OPPOSITES = {"improving": "worsening", "worsening": "improving", "resolved": "worsening"}
-_STABLE_SHARE = 0.15
-# Words of one stem are never set against each other as paraphrases: they would share word pieces.
-_STEMS = ("decreas", "improv", "diminish", "reduc", "increas", "wors", "progress", "resol")
+# Progressions that contradict each other, and how often each two are used.
+_OPPOSITES = {
+    ("improving", "worsening"): 0.5,
+    ("resolved", "worsening"): 0.2,
+    ("resolved", "stable"): 0.1,
+    ("improving", "stable"): 0.1,
+    ("stable", "worsening"): 0.1,
+}
+# Words of one stem are never in one pair: they would share word pieces.
+_STEMS = ("creas", "improv", "diminish", "reduc", "wors", "progress", "resol", "persist")
 
 
-def image_rows(patient: PatientRecord) -> Iterator[tuple]:
-    """One row for every two consecutive studies with a finding in either of them."""
-    for before, now in pairwise(patient.studies):
-        severities = {entry["finding"]: entry["severity"] for entry in now.truth}
-        earlier = {entry["finding"]: entry["severity"] for entry in before.truth}
-        labels = []
-        for name in FINDINGS:
-            step = progression_between(earlier.get(name, 0.0), severities.get(name, 0.0))
-            labels.append(CLASS_OF[step] if step else "")
-        if any(labels):
-            yield (
-                now.frontal,
-                before.frontal,
-                now.study_id,
-                before.study_id,
-                patient.subject_id,
-                *labels,
-            )
+@dataclass(frozen=True)
+class Comparison:
+    """Two studies of a patient and one finding, present in at least one of them.
+
+    Attributes:
+        patient: place of the patient among those given.
+        prior, current: places of the studies among the patient's, prior < current.
+        finding: one of `FINDINGS`.
+        before, now: its severity in the prior and in the current study, 0 if absent.
+        progression: as `progression_between` names it.
+    """
+
+    patient: int
+    prior: int
+    current: int
+    finding: str
+    before: float
+    now: float
+    progression: str
 
 
-def sentence_rows(rng: np.random.Generator) -> list[tuple[str, str, str, str]]:
-    """Make 360 different pairs of sentences: (sentence 1, sentence 2, category, subset).
+def comparisons(
+    severities: Sequence[Sequence[dict[str, float]]], rng: np.random.Generator
+) -> tuple[list[Comparison], list[Comparison]]:
+    """Choose comparisons of patients.
+
+    Args:
+        severities: for each patient and study, in time order, the severity of each finding that is present.
+
+    Returns:
+        Matched comparisons of findings that are present in both studies; and, of consecutive studies, those in which a
+        finding is new or resolved. Both are sorted by patient and study.
+    """
+    matched: dict[str, list[Comparison]] = {finding: [] for finding in FINDINGS}
+    apart = []
+    for patient, studies in enumerate(severities):
+        for prior, current in combinations(range(len(studies)), 2):
+            for finding in FINDINGS:
+                before, now = studies[prior].get(finding, 0.0), studies[current].get(finding, 0.0)
+                step = progression_between(before, now)
+                one = Comparison(patient, prior, current, finding, before, now, step or "")
+                if step in ("new", "resolved") and current == prior + 1:
+                    apart.append(one)
+                elif before and now and (step == "stable" or abs(now - before) >= CLEAR_STEP):
+                    matched[finding].append(one)
+    kept = [one for candidates in matched.values() for one in _match(candidates, rng)]
+    return sorted(kept, key=_place), sorted(apart, key=_place)
+
+
+def _place(one: Comparison) -> tuple[int, int, int]:
+    return one.patient, one.current, one.prior
+
+
+def _match(candidates: list[Comparison], rng: np.random.Generator) -> list[Comparison]:
+    """Leave out changes of one finding until neither study's severity tells the direction; then as many stable ones.
+
+    The next row to go is the one without which both AUROCs are nearest to 0.5, of the direction that has more rows.
+    """
+    rows = {
+        name: [one for one in candidates if one.progression == name] for name in ("worsening", "improving", "stable")
+    }
+    up, down = rows["worsening"], rows["improving"]
+    if not up or not down:
+        return []
+    sides = [np.array([(one.now, one.before) for one in side]) for side in (up, down)]
+    # wins[a, b, q]: +1/2 where worsening row a has the higher severity, now (q = 0) or before (q = 1).
+    wins = np.sign(sides[0][:, None] - sides[1][None]) / 2
+    kept = [np.full(len(up), True), np.full(len(down), True)]
+    sums = [wins.sum(1), wins.sum(0)]
+    total = wins.sum((0, 1))
+    while min(map(np.sum, kept)) and np.abs(total / (kept[0].sum() * kept[1].sum())).max() > _MOST_TELLING:
+        side = int(kept[1].sum() > kept[0].sum())
+        telling = np.square(total - sums[side]).sum(1)
+        telling[~kept[side]] = np.inf
+        gone = int(telling.argmin())
+        kept[side][gone] = False
+        total = total - sums[side][gone]
+        sums[1 - side] = sums[1 - side] - (wins[:, gone] if side else wins[gone])
+    size = int(min(map(np.sum, kept)))
+    chosen = [one for side, keep in zip((up, down), kept, strict=True) for one, k in zip(side, keep, strict=True) if k]
+    stable = rng.permutation(len(rows["stable"]))[:size]
+    return chosen + [rows["stable"][i] for i in sorted(stable)]
+
+
+def image_rows(patients: Sequence[PatientRecord], chosen: Iterable[Comparison]) -> list[tuple]:
+    """One row per two studies that are compared, with the progression of each finding or ''."""
+    labels: dict[tuple[int, int, int], dict[str, str]] = {}
+    for one in chosen:
+        labels.setdefault(_place(one), {})[one.finding] = CLASS_OF[one.progression]
+    rows = []
+    for (patient, current, prior), found in labels.items():
+        now, before = patients[patient].studies[current], patients[patient].studies[prior]
+        ids = (now.frontal, before.frontal, now.study_id, before.study_id, patients[patient].subject_id)
+        rows.append((*ids, *(found.get(finding, "") for finding in FINDINGS)))
+    return rows
+
+
+def severities_of(patient: PatientRecord) -> list[dict[str, float]]:
+    """The severity of each present finding in each study."""
+    return [
+        {one["finding"]: one["severity"] for one in study.truth if one["severity"] > 0} for study in patient.studies
+    ]
+
+
+def sentence_rows(rng: np.random.Generator, times: int = 1) -> list[tuple[str, str, str, str]]:
+    """Make `times` times 360 different pairs of sentences: (sentence 1, sentence 2, category, subset).
 
     'RadGraph': two sentences on one finding, in different words. 'swaps': one sentence with one word replaced.
     """
     rows = []
-    for subset, twins in _TWINS.items():
+    for subset, squares in _SQUARES.items():
         seen: set[tuple[str, str]] = set()
-        while len(seen) < 2 * twins:
-            first, same, opposite = _twin(subset, rng)
-            if (first, same) in seen or (first, opposite) in seen:
+        while len(seen) < 4 * squares * times:
+            one, against = _square(subset, rng)
+            pairs = {(first, second) for first in (one[0], against[0]) for second in (one[1], against[1])}
+            if len(pairs) < 4 or pairs & seen:
                 continue
-            seen |= {(first, same), (first, opposite)}
-            rows += [(first, same, "paraphrase", subset), (first, opposite, "contradiction", subset)]
+            seen |= pairs
+            for mine, other in ((one, against), (against, one)):
+                rows.append((mine[0], mine[1], "paraphrase", subset))
+                rows.append((mine[0], other[1], "contradiction", subset))
     order = rng.permutation(len(rows))
     return [rows[i] for i in order]
 
@@ -126,7 +228,8 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object
     return count
 
 
-def _twin(subset: str, rng: np.random.Generator) -> tuple[str, str, str]:
+def _square(subset: str, rng: np.random.Generator) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Two wordings of one change, and two of a change that contradicts it, in the same two frames."""
     finding = _sample_finding(rng)
     noun = noun_phrase(finding, rng)
     shared = {
@@ -136,33 +239,38 @@ def _twin(subset: str, rng: np.random.Generator) -> tuple[str, str, str]:
         "is": "are" if noun.plural else "is",
         "appears": "appear" if noun.plural else "appears",
     }
-    said, opposite = _sample_classes(rng)
+    pairs = list(_OPPOSITES)
+    said = pairs[int(rng.choice(len(pairs), p=list(_OPPOSITES.values())))]
     while True:
-        kind, other_kind = (str(rng.choice(list(_FRAMES))) for _ in range(2))
+        kinds = [str(rng.choice(list(_FRAMES))) for _ in range(2)]
+        frames = [pick(_FRAMES[kind], rng) for kind in kinds]
         if subset == "swaps":
-            other_kind = kind
-        frame, other_frame = pick(_FRAMES[kind], rng), pick(_FRAMES[other_kind], rng)
-        firsts = change_words(finding.name, said, kind)
-        sames = change_words(finding.name, said, other_kind)
-        opposites = change_words(finding.name, opposite, other_kind)
-        if subset == "swaps":
-            other_frame = frame
-        elif frame == other_frame:
+            kinds[1], frames[1] = kinds[0], frames[0]
+        elif frames[0] == frames[1]:
             continue
-        # Not every class has a word of every kind.
-        if firsts and sames and opposites:
-            first, same, against = pick(firsts, rng), pick(sames, rng), pick(opposites, rng)
-            if _stem(first) != _stem(same):
-                break
-    return (
-        sentence(frame.format(word=first, **shared)),
-        sentence(other_frame.format(word=same, **shared)),
-        sentence(other_frame.format(word=against, **shared)),
+        choices = [[change_words(finding.name, change, kind) for kind in kinds] for change in said]
+        if not all(words for pair in choices for words in pair):  # not every change has a word of every kind
+            continue
+        words = [[pick(options, rng) for options in pair] for pair in choices]
+        apart = {_stem(pair[0]) for pair in words}.isdisjoint(_stem(pair[1]) for pair in words)
+        if apart and _are_even([[len(word) for word in pair] for pair in words]):
+            break
+    one, against = (
+        tuple(sentence(frame.format(word=word, **shared)) for frame, word in zip(frames, pair, strict=True))
+        for pair in words
     )
+    return (one[0], one[1]), (against[0], against[1])
+
+
+def _are_even(lengths: list[list[int]]) -> bool:
+    """Whether two words of one change differ in length as much as two words of contradicting ones."""
+    (one, same), (other, against) = lengths
+    alike = sorted((abs(one - same), abs(other - against)))
+    return alike == sorted((abs(one - against), abs(other - same)))
 
 
 def _stem(word: str) -> str:
-    return next((stem for stem in _STEMS if word.startswith(stem)), word)
+    return next((stem for stem in _STEMS if stem in word), word)
 
 
 def _sample_finding(rng: np.random.Generator) -> Finding:
@@ -172,12 +280,3 @@ def _sample_finding(rng: np.random.Generator) -> Finding:
     if name == "edema" or (name == "pleural_effusion" and rng.random() < 0.3):
         side = "bilateral"
     return Finding(name, side, zone or pick(("upper", "mid", "lower"), rng), float(rng.uniform(0.2, 1.0)), 0)
-
-
-def _sample_classes(rng: np.random.Generator) -> tuple[str, str]:
-    """Progression of the first sentence, and one that contradicts it."""
-    if rng.random() < _STABLE_SHARE:
-        change = pick(("improving", "worsening"), rng)
-        return ("stable", change) if rng.random() < 0.5 else (change, "stable")
-    said = str(rng.choice(list(_OPPOSITES), p=[0.37, 0.43, 0.2]))
-    return said, _OPPOSITES[said]

@@ -52,7 +52,7 @@ CHANGE: dict[str, dict[str, tuple[str, ...]]] = {
         "comparative": ("unchanged", "stable", "similar"),
         "changing": ("unchanged", "stable", "persistent"),
     },
-    "resolved": {"verb": ("resolved", "cleared", "disappeared")},
+    "resolved": {"verb": ("resolved", "cleared", "disappeared"), "comparative": ("resolved", "cleared")},
 }
 ONLY_SIZED = ("smaller", "larger", "enlarged", "enlarging", "shrunken", "shrinking")
 # More of them, for reports only; as many for one direction as for the other.

@@ -1,8 +1,12 @@
 """Draw when a patient is examined, in which views, and how each finding develops from study to study.
 
-A complete course is drawn (onset, rise, plateau, fall, resolution), and the patient's studies are a random window of it.
-The distribution of courses is the same forwards and backwards, so improving and worsening are equally frequent by
-construction for any number of studies, and no label has to be discarded.
+A complete course is drawn (onset, clear steps up and down with plateaus between them, resolution), and the patient's studies
+are a random window of it. The distribution of courses is the same forwards and backwards, so improving and worsening are
+equally frequent by construction, at any place in a patient's series. Neither the setting of a study (bedside or not), nor
+its time, nor its views depend on how severe a finding is.
+
+Most patients have findings about as often as those of MIMIC-CXR. Followed patients have more studies and findings, as the
+patients whose studies were chosen for MS-CXR-T: docs/phantom.md has the figures.
 """
 
 from dataclasses import dataclass, replace
@@ -10,21 +14,57 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from medst_phantom.devices import sample_devices
-from medst_phantom.findings import FINDINGS, SIDES, Device, Finding
+from medst_phantom.devices import sample_devices, stays_of
+from medst_phantom.findings import DEVELOPING, FINDINGS, SIDES, Device, Finding
 
 MAX_STUDIES = 8
 DRAINED = ("pneumothorax", "pleural_effusion")  # findings that a chest tube drains
-CLEAR_STEP = 0.18  # least change of severity that is called a change
+CLEAR_STEP = 0.12  # least change of severity that is called a change
 STABLE_STEP = 0.04  # largest change of severity that is called stable
-LEAST_SEVERITY = 0.2  # a finding that is present is never fainter than this
+LEAST_SEVERITY = 0.16  # a finding that is present is never fainter than this
 
-_JITTER = 0.019  # two readings of one plateau differ by at most twice this, hence by less than STABLE_STEP
-_RISE = CLEAR_STEP + 2 * _JITTER + 0.002
-_FIRST_RISE = LEAST_SEVERITY + _JITTER + 0.002
-_HOLD_PEAK, _HOLD_SLOPE = 1.35, 0.55  # mean number of stable studies on a course's peak and on its other levels
-_STUDY_COUNT_WEIGHTS = (0.14, 0.19, 0.22, 0.17, 0.12, 0.08, 0.05, 0.03)
-_COURSE_COUNT_WEIGHTS = (0.06, 0.37, 0.37, 0.20)
+_JITTER = 0.012  # two readings of one plateau differ by at most twice this, hence by less than STABLE_STEP
+_STEP = CLEAR_STEP + 2 * _JITTER + 0.002  # least distance of two plateaus
+_MORE = 0.03  # mean distance beyond that
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of patient.
+
+    Attributes:
+        studies: weights of 1 to 8 studies.
+        levels: mean number of plateaus of a course.
+        hold: mean number of studies on a plateau.
+        shares: by finding, how often the patient has a course of it.
+    """
+
+    studies: tuple[float, ...]
+    levels: float
+    hold: float
+    shares: dict[str, float]
+
+
+GENERAL = Kind(
+    (0.30, 0.22, 0.17, 0.12, 0.08, 0.05, 0.035, 0.025),
+    3.0,
+    1.7,
+    {
+        "consolidation": 0.075,
+        "edema": 0.19,
+        "pleural_effusion": 0.38,
+        "pneumonia": 0.125,
+        "pneumothorax": 0.075,
+        "atelectasis": 0.33,
+    },
+)
+FOLLOWED = Kind(
+    (0.0, 0.0, 0.05, 0.15, 0.20, 0.20, 0.20, 0.20), 8.0, 1.35, {**dict.fromkeys(FINDINGS, 0.55), "atelectasis": 0.2}
+)
+FOLLOWED_SHARES = {"train": 0.25, "validate": 0.25, "test": 0.9}
+"""Share of followed patients by split; all comparisons are those of test patients."""
+_STAY_AT_BEDSIDE = {True: 0.70, False: 0.30}  # of stays with several studies, and of single studies
+_PORTABLE = {True: 0.93, False: 0.08}  # of the studies in a stay at the bedside, and of others
 
 
 @dataclass(frozen=True)
@@ -72,13 +112,14 @@ class StudyTruth:
         return tuple(state.finding for state in self.findings if state.present)
 
 
-def sample_trajectory(rng: np.random.Generator) -> tuple[StudyTruth, ...]:
+def sample_trajectory(rng: np.random.Generator, kind: Kind = GENERAL) -> tuple[StudyTruth, ...]:
     """Draw one patient: 1 to 8 studies in time order, no two within six hours of each other."""
-    count = 1 + int(rng.choice(MAX_STUDIES, p=_STUDY_COUNT_WEIGHTS))
-    lesions = _sample_lesions(rng)
-    courses = [_observed(_sample_course(rng), count, rng) for _ in lesions]
+    count = 1 + int(rng.choice(MAX_STUDIES, p=kind.studies))
+    lesions = _sample_lesions(kind, rng)
+    courses = [_observed(_sample_course(kind, rng), count, rng) for _ in lesions]
+    times = _sample_times(count, rng)
     studies = []
-    for index, time in enumerate(_sample_times(count, rng)):
+    for index, (time, portable) in enumerate(zip(times, _sample_settings(times, rng), strict=True)):
         states = []
         for lesion, severities in zip(lesions, courses, strict=True):
             before = severities[index - 1] if index else None
@@ -87,9 +128,7 @@ def sample_trajectory(rng: np.random.Generator) -> tuple[StudyTruth, ...]:
                 finding = Finding(severity=severities[index], **lesion)
                 change = 0.0 if before is None else round(severities[index] - before, 4)
                 states.append(FindingState(finding, progression, change))
-        worst = max((state.finding.severity for state in states), default=0.0)
-        portable, views = _sample_views(worst, rng)
-        studies.append(StudyTruth(time, views, portable, tuple(states), follow_up=index > 0))
+        studies.append(StudyTruth(time, _sample_views(portable, rng), portable, tuple(states), follow_up=index > 0))
     return _with_devices(studies, rng)
 
 
@@ -118,10 +157,10 @@ def progression_between(before: float | None, now: float) -> str | None:
     return "improving" if now < before else "worsening"
 
 
-def _sample_lesions(rng: np.random.Generator) -> list[dict]:
+def _sample_lesions(kind: Kind, rng: np.random.Generator) -> list[dict]:
     """One lesion per finding, with its side, zone and seed: a `Finding` without the severity."""
-    count = int(rng.choice(len(_COURSE_COUNT_WEIGHTS), p=_COURSE_COUNT_WEIGHTS))
-    names = [FINDINGS[i] for i in rng.permutation(len(FINDINGS))[:count]]
+    names = [name for name in DEVELOPING if rng.random() < kind.shares[name]]
+    names = [names[i] for i in rng.permutation(len(names))]
     # In a fixed order, so that a lesion that shares a pleural space or a lobe can avoid earlier ones.
     places: dict[str, tuple[str, str]] = {}
     for name in sorted(names, reverse=True):
@@ -142,6 +181,8 @@ def _sample_place(name: str, taken: dict[str, tuple[str, str]], rng: np.random.G
         if "pneumothorax" in taken:
             return ("left" if taken["pneumothorax"][0] == "right" else "right"), "lower"
         return ("bilateral" if rng.random() < 0.3 else one_side), "lower"
+    if name == "atelectasis":
+        return _free_base(taken, rng), "lower"
     # Consolidation and pneumonia look alike: in one patient they never lie in the same lobe.
     other = taken.get("pneumonia")
     while True:
@@ -157,28 +198,35 @@ def _sample_place(name: str, taken: dict[str, tuple[str, str]], rng: np.random.G
             return side, zone
 
 
-def _sample_course(rng: np.random.Generator) -> list[float]:
-    """Severities of one course from onset to the last study before resolution, all present."""
-    peak = 0.28 + (1.0 - _JITTER - 0.28) * float(rng.beta(1.7, 1.1))
-    up, down = _sample_slope(peak, rng), _sample_slope(peak, rng)
-    levels = [*up, *down[-2::-1]]
+def _free_base(taken: dict[str, tuple[str, str]], rng: np.random.Generator) -> str:
+    """Side of an atelectasis; not where another opacity fills the base, unless both are filled."""
+    low = ("lower", "retrocardiac")
+    filled = {taken[name][0] for name in ("consolidation", "pneumonia") if name in taken and taken[name][1] in low}
+    free = [side for side in SIDES[:2] if side not in filled and "bilateral" not in filled]
+    if len(free) != 1 and rng.random() < 0.35:
+        return "bilateral"
+    return str(rng.choice(free or SIDES[:2]))
+
+
+def _sample_course(kind: Kind, rng: np.random.Generator) -> list[float]:
+    """Severities of one course from onset to the last study before resolution, all present: a walk over plateaus.
+
+    Half of the walks are reversed, because one that turns back at the ends of the scale is not its own mirror image.
+    """
+    level = float(rng.uniform(LEAST_SEVERITY + _JITTER, 1.0 - _JITTER))
     severities = []
-    for level in levels:
-        mean = _HOLD_PEAK if level == peak else _HOLD_SLOPE
-        readings = level + rng.uniform(-_JITTER, _JITTER, int(rng.geometric(1 / (1 + mean))))
+    for _ in range(int(rng.geometric(1 / kind.levels))):
+        readings = level + rng.uniform(-_JITTER, _JITTER, int(rng.geometric(1 / kind.hold)))
         severities += [round(float(reading), 4) for reading in readings]
-    return severities
+        level = _next_level(level, rng)
+    return severities[::-1] if rng.random() < 0.5 else severities
 
 
-def _sample_slope(peak: float, rng: np.random.Generator) -> list[float]:
-    """Levels that rise from absence to `peak` in one to four clear steps; the last one is `peak`."""
-    most = min(4, 1 + int((peak - _FIRST_RISE) / _RISE))
-    weights = np.array([1.0, 2.0, 3.0, 3.0])[:most]
-    steps = 1 + int(rng.choice(most, p=weights / weights.sum()))
-    spare = peak - _FIRST_RISE - (steps - 1) * _RISE
-    shares = rng.dirichlet(np.ones(steps)) * spare
-    rises = shares + np.array([_FIRST_RISE] + [_RISE] * (steps - 1))
-    return [float(level) for level in np.cumsum(rises)[:-1]] + [peak]
+def _next_level(level: float, rng: np.random.Generator) -> float:
+    while True:
+        step = (_STEP + float(rng.exponential(_MORE))) * (1 if rng.random() < 0.5 else -1)
+        if LEAST_SEVERITY + _JITTER <= level + step <= 1.0 - _JITTER:
+            return level + step
 
 
 def _observed(course: list[float], count: int, rng: np.random.Generator) -> list[float]:
@@ -204,13 +252,20 @@ def _sample_times(count: int, rng: np.random.Generator) -> list[datetime]:
     return times
 
 
-def _sample_views(worst: float, rng: np.random.Generator) -> tuple[bool, tuple[str, ...]]:
-    """Whether the study is portable, and its views; the sicker the patient, the more likely a bedside study."""
-    portable = bool(rng.random() < 0.28 + 0.3 * worst)
+def _sample_settings(times: list[datetime], rng: np.random.Generator) -> list[bool]:
+    """Whether each study is taken at the bedside, which is mostly the same throughout a stay in hospital."""
+    portable = []
+    for stay in stays_of(times):
+        bedside = bool(rng.random() < _STAY_AT_BEDSIDE[len(stay) > 1])
+        portable += [bool(rng.random() < _PORTABLE[bedside]) for _ in stay]
+    return portable
+
+
+def _sample_views(portable: bool, rng: np.random.Generator) -> tuple[str, ...]:
     frontal = "AP" if portable or rng.random() < 0.07 else "PA"
     views = [frontal]
-    if not portable and rng.random() < 0.84:
+    if not portable and rng.random() < 0.9:
         views.append("LATERAL" if rng.random() < 0.7 else "LL")
     if rng.random() < 0.08:
         views.append(frontal)
-    return portable, tuple(views)
+    return tuple(views)
