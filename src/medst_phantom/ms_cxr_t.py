@@ -1,8 +1,9 @@
 """Write the tables of MS-CXR-T: progression labels of image pairs, and pairs of sentences; and one of its own.
 
 **Comparisons** are chosen among all pairs of studies of a test patient so that neither the present nor the prior severity
-tells worsening from improving (AUROC near 0.5 for each finding), and all three progressions are equally frequent. A new or
-resolved finding would tell its direction by being absent; these rows are in a table of their own, in the same layout.
+tells worsening from improving (AUROC near 0.5 for each finding and for all), and all three progressions are equally
+frequent. A new or resolved finding would tell its direction by being absent; these rows are in a table of their own, in the
+same layout.
 
 **Sentence pairs** come in squares: two wordings of one change and two of a change that contradicts it make two paraphrases
 and two contradictions. Every sentence is in one of each, at the same place, so that nothing about one sentence tells the
@@ -48,7 +49,8 @@ CLASS_OF = {
     "resolved": "improving",
 }
 _SQUARES = {"RadGraph": 50, "swaps": 40}  # four pairs each; 360 rows in all
-_MOST_TELLING = 0.045  # how far the AUROC of one study's severity may be from 0.5
+_ENDS = 0.1  # pull of worsening rows to the ends of the scale of severity, of improving ones to its middle
+_MOST_TELLING = 0.04  # how far the AUROC of one study's severity may be from 0.5
 
 # The frames by the kind of word they take; a word and its opposite both fit.
 _FRAMES = {
@@ -135,43 +137,61 @@ def comparisons(
                     apart.append(one)
                 elif before and now and (step == "stable" or abs(now - before) >= CLEAR_STEP):
                     matched[finding].append(one)
-    kept = [one for candidates in matched.values() for one in _match(candidates, rng)]
-    return sorted(kept, key=_place), sorted(apart, key=_place)
+    return sorted(_match(matched, rng), key=_place), sorted(apart, key=_place)
 
 
 def _place(one: Comparison) -> tuple[int, int, int]:
     return one.patient, one.current, one.prior
 
 
-def _match(candidates: list[Comparison], rng: np.random.Generator) -> list[Comparison]:
-    """Leave out changes of one finding until neither study's severity tells the direction; then as many stable ones.
+def _match(candidates: dict[str, list[Comparison]], rng: np.random.Generator) -> list[Comparison]:
+    """Thin out the changes of each finding, and of all together, and add as many stable comparisons of each."""
+    changes = {finding: [one for one in own if one.progression != "stable"] for finding, own in candidates.items()}
+    before = -1
+    while sum(map(len, changes.values())) != before:
+        before = sum(map(len, changes.values()))
+        changes = {finding: _thinned(own) for finding, own in changes.items()}
+        left = set(_thinned([one for own in changes.values() for one in own]))
+        changes = {finding: [one for one in own if one in left] for finding, own in changes.items()}
+    kept = []
+    for finding, own in changes.items():
+        stable = [one for one in candidates[finding] if one.progression == "stable"]
+        some = rng.permutation(len(stable))[: len(own) // 2]
+        kept += own + [stable[place] for place in sorted(some)]
+    return kept
 
-    The next row to go is the one without which both AUROCs are nearest to 0.5, of the direction that has more rows.
+
+def _thinned(changes: list[Comparison]) -> list[Comparison]:
+    """Leave out changes until nothing about one study tells their direction.
+
+    That is: the AUROCs of the present severity, of the prior severity and of the number of studies from one to the other are
+    near 0.5. The next row to go is the one without which they are nearest, of the direction that has more rows.
     """
-    rows = {
-        name: [one for one in candidates if one.progression == name] for name in ("worsening", "improving", "stable")
-    }
-    up, down = rows["worsening"], rows["improving"]
+    up, down = ([one for one in changes if one.progression == name] for name in ("worsening", "improving"))
     if not up or not down:
         return []
-    sides = [np.array([(one.now, one.before) for one in side]) for side in (up, down)]
-    # wins[a, b, q]: +1/2 where worsening row a has the higher severity, now (q = 0) or before (q = 1).
-    wins = np.sign(sides[0][:, None] - sides[1][None]) / 2
+    sides = [np.array([(one.now, one.before, one.current - one.prior) for one in side]) for side in (up, down)]
+    # wins[a, b, q]: +1 where worsening row a has more: severity now, severity before, studies from prior to current.
+    wins = np.sign(sides[0][:, None] - sides[1][None]).astype(np.int8)
     kept = [np.full(len(up), True), np.full(len(down), True)]
-    sums = [wins.sum(1), wins.sum(0)]
-    total = wins.sum((0, 1))
-    while min(map(np.sum, kept)) and np.abs(total / (kept[0].sum() * kept[1].sum())).max() > _MOST_TELLING:
+    sums = [wins.sum(1, dtype=np.int64), wins.sum(0, dtype=np.int64)]
+    total = sums[0].sum(0)
+    # Without this, some findings would keep worsening rows at the ends of the scale and others in its middle, and all
+    # findings together would tell what each of them doesn't.
+    middle = np.concatenate(sides)[:, :2].mean()
+    middles = [np.square(side[:, :2].mean(1) - middle) for side in sides]
+    ends = [-_ENDS * middles[0], _ENDS * middles[1]]
+    while min(map(np.sum, kept)) and np.abs(total / (kept[0].sum() * kept[1].sum())).max() > 2 * _MOST_TELLING:
         side = int(kept[1].sum() > kept[0].sum())
-        telling = np.square(total - sums[side]).sum(1)
+        telling = np.square(total - sums[side]).sum(1) / np.square(total).sum() + ends[side]
         telling[~kept[side]] = np.inf
         gone = int(telling.argmin())
         kept[side][gone] = False
         total = total - sums[side][gone]
         sums[1 - side] = sums[1 - side] - (wins[:, gone] if side else wins[gone])
-    size = int(min(map(np.sum, kept)))
-    chosen = [one for side, keep in zip((up, down), kept, strict=True) for one, k in zip(side, keep, strict=True) if k]
-    stable = rng.permutation(len(rows["stable"]))[:size]
-    return chosen + [rows["stable"][i] for i in sorted(stable)]
+    return [
+        one for side, keep in zip((up, down), kept, strict=True) for one, stays in zip(side, keep, strict=True) if stays
+    ]
 
 
 def image_rows(patients: Sequence[PatientRecord], chosen: Iterable[Comparison]) -> list[tuple]:

@@ -61,7 +61,7 @@ GENERAL = Kind(
 FOLLOWED = Kind(
     (0.0, 0.0, 0.05, 0.15, 0.20, 0.20, 0.20, 0.20), 8.0, 1.35, {**dict.fromkeys(FINDINGS, 0.55), "atelectasis": 0.2}
 )
-FOLLOWED_SHARES = {"train": 0.25, "validate": 0.25, "test": 0.9}
+FOLLOWED_SHARES = {"train": 0.25, "validate": 0.25, "test": 0.95}
 """Share of followed patients by split; all comparisons are those of test patients."""
 _STAY_AT_BEDSIDE = {True: 0.70, False: 0.30}  # of stays with several studies, and of single studies
 _PORTABLE = {True: 0.93, False: 0.08}  # of the studies in a stay at the bedside, and of others

@@ -12,9 +12,10 @@ import pytest
 
 from medst.errors import MedstError
 from medst_phantom import mimic, mimic_files
+from medst_phantom.findings import FINDINGS
 from medst_phantom.mimic import write_phantom
 from medst_phantom.mimic_files import CHEXPERT_COLUMNS, METADATA_COLUMNS, SPLIT_COLUMNS
-from medst_phantom.ms_cxr_t import IMAGE_COLUMNS, IMAGE_FILE, SENTENCE_COLUMNS, SENTENCE_FILE
+from medst_phantom.ms_cxr_t import APART_FILE, IMAGE_COLUMNS, IMAGE_FILE, SENTENCE_COLUMNS, SENTENCE_FILE
 
 PATIENTS = 4
 
@@ -86,21 +87,24 @@ def test_labels_of_pairs_follow_the_ground_truth(drawn):
     assert set(truth["progression"].drop_nulls()) <= {"new", "improving", "stable", "worsening", "resolved"}
     steps = {(row["study_id"], row["finding"]): row for row in truth.to_dicts()}
     frontal = {row["dicom_id"] for row in table(out, "metadata") if row["ViewPosition"] in ("PA", "AP")}
-    with (out / "ms-cxr-t" / IMAGE_FILE).open(newline="") as file:
+    merged = {"new": "worsening", "resolved": "improving"}
+    labelled = 0
+    with (out / "ms-cxr-t" / APART_FILE).open(newline="") as file:
         pairs = list(csv.DictReader(file))
     assert pairs
     assert tuple(pairs[0]) == IMAGE_COLUMNS
-    labelled = 0
     for row in pairs:
         assert {row["dicom_id"], row["previous_dicom_id"]} <= frontal
         for column in IMAGE_COLUMNS[5:]:
             step = steps.get((row["study_id"], column.removesuffix("_progression")), {"progression": None})
-            merged = {"new": "worsening", "resolved": "improving"}.get(step["progression"], step["progression"])
-            assert row[column] == (merged or "")
+            assert row[column] == merged.get(step["progression"], "")
             labelled += bool(row[column])
     tested = truth.filter(pl.col("split") == "test")
-    assert labelled == tested["progression"].drop_nulls().len()
+    expected = tested.filter(pl.col("progression").is_in(["new", "resolved"]), pl.col("finding").is_in(FINDINGS))
+    assert labelled == expected.height == counts["new_and_resolved"]
     assert {row["subject_id"] for row in pairs} <= set(tested["patient_id"])
+    with (out / "ms-cxr-t" / IMAGE_FILE).open(newline="") as file:
+        assert tuple(next(csv.reader(file))) == IMAGE_COLUMNS
     with (out / "ms-cxr-t" / SENTENCE_FILE).open(newline="") as file:
         assert tuple(next(csv.reader(file))) == SENTENCE_COLUMNS
 

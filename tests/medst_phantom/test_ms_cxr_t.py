@@ -3,14 +3,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from medst_phantom.anatomy import sample_anatomy
 from medst_phantom.background import sample_background
 from medst_phantom.mimic_files import ImageRecord, PatientRecord, StudyRecord
-from medst_phantom.ms_cxr_t import IMAGE_COLUMNS, image_rows, sentence_rows
+from medst_phantom.ms_cxr_t import IMAGE_COLUMNS, Comparison, comparisons, image_rows, sentence_rows, severities_of
 from medst_phantom.reports import write_report
-from medst_phantom.trajectory import sample_trajectory
+from medst_phantom.trajectory import CLEAR_STEP, FOLLOWED, progression_between, sample_trajectory
 
 
 def words(text: str) -> list[str]:
@@ -84,6 +86,17 @@ def test_the_words_are_those_of_the_reports(rows, report_words):
     assert np.mean([report_words[word] >= 3 for word in used]) > 0.95
 
 
+def test_every_sentence_is_once_in_a_paraphrase_and_once_in_a_contradiction(rows):
+    for place in (0, 1):
+        counts = Counter((row[place], row[2]) for row in rows)
+        for sentence, category in counts:
+            other = "contradiction" if category == "paraphrase" else "paraphrase"
+            assert counts[sentence, category] == counts[sentence, other], sentence
+    resolved = [row for row in rows if re.search("resolved|cleared|disappeared", row[0] + row[1])]
+    categories = Counter(row[2] for row in resolved)
+    assert min(categories.values()) > 20
+
+
 def study(study_id: int, **severities: float) -> StudyRecord:
     truth = tuple({"finding": name, "severity": severity} for name, severity in severities.items())
     images = (
@@ -95,7 +108,7 @@ def study(study_id: int, **severities: float) -> StudyRecord:
     return StudyRecord(study_id, f"2150-01-0{study_id}T10:00:00.000", "", images, {}, truth)
 
 
-def test_image_rows_name_the_step_between_consecutive_studies():
+def test_comparisons_of_two_studies_are_one_row():
     patient = PatientRecord(
         10000001,
         (
@@ -106,14 +119,53 @@ def test_image_rows_name_the_step_between_consecutive_studies():
             study(5),
         ),
     )
-    table = [dict(zip(IMAGE_COLUMNS, row, strict=True)) for row in image_rows(patient)]
+    matched, apart = comparisons([severities_of(patient)], np.random.default_rng(0))
+    assert not matched  # one patient has too few to match
+    chosen = [*apart, Comparison(0, 0, 2, "edema", 0.5, 0.3, "improving")]
+    table = [dict(zip(IMAGE_COLUMNS, row, strict=True)) for row in image_rows([patient], chosen)]
     assert [(row["previous_dicom_id"], row["dicom_id"]) for row in table] == [
         ("front1", "front2"),
-        ("front2", "front3"),
         ("front3", "front4"),
+        ("front1", "front3"),
     ]
-    assert [row["edema_progression"] for row in table] == ["stable", "improving", "improving"]
-    assert [row["consolidation_progression"] for row in table] == ["worsening", "worsening", "improving"]
+    assert [row["edema_progression"] for row in table] == ["", "improving", "improving"]
+    assert [row["consolidation_progression"] for row in table] == ["worsening", "improving", ""]
     assert [row["pneumonia_progression"] for row in table] == ["improving", "", ""]
     assert [row["pneumothorax_progression"] for row in table] == ["", "", ""]
-    assert [row["previous_study_id"] for row in table] == [1, 2, 3]
+    assert [row["previous_study_id"] for row in table] == [1, 3, 1]
+
+
+def followed(count: int, seed: int) -> list[list[dict[str, float]]]:
+    return [
+        [
+            {finding.name: finding.severity for finding in study.present}
+            for study in sample_trajectory(np.random.default_rng([seed, index]), FOLLOWED)
+        ]
+        for index in range(count)
+    ]
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 999))
+def test_matched_comparisons_are_balanced_and_one_severity_tells_nothing(seed):
+    patients = followed(80, seed)
+    matched, apart = comparisons(patients, np.random.default_rng(seed))
+    counts = Counter(one.progression for one in matched)
+    assert max(counts.values()) - min(counts.values()) <= 5
+    assert sum(counts.values()) > 150
+    assert {one.progression for one in apart} == {"new", "resolved"}
+    assert all(one.current == one.prior + 1 for one in apart)
+    for one in matched:
+        before, now = (patients[one.patient][place][one.finding] for place in (one.prior, one.current))
+        assert one.prior < one.current
+        assert (one.before, one.now) == (before, now)
+        assert one.progression == progression_between(before, now)
+    changes = [one for one in matched if one.progression != "stable"]
+    worse = [one.progression == "worsening" for one in changes]
+    for severity in ([one.now for one in changes], [one.before for one in changes]):
+        assert abs(roc_auc_score(worse, severity) - 0.5) < 0.055
+
+
+def test_steps_between_clear_and_stable_are_not_compared():
+    matched, _ = comparisons([[{"edema": 0.5}, {"edema": 0.5 + CLEAR_STEP - 0.01}]] * 20, np.random.default_rng(0))
+    assert not matched

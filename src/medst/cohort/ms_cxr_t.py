@@ -17,6 +17,10 @@ FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumoth
 PROGRESSIONS = ("improving", "stable", "worsening")
 """In the order of the confusion matrices."""
 IMAGE_FILE = "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
+APART_FILE = "MS_CXR_T_new_and_resolved_v1.0.0.csv"
+"""Rows of new (worsening) and resolved (improving) findings, where a source keeps them apart; MS-CXR-T does not."""
+APART = ", new or resolved"
+"""Ends the finding of these rows."""
 SENTENCE_FILE = "MS_CXR_T_temporal_sentence_similarity_v1.0.0.csv"
 IDS = ("dicom_id", "previous_dicom_id", "subject_id", "study_id")
 
@@ -24,12 +28,16 @@ IDS = ("dicom_id", "previous_dicom_id", "subject_id", "study_id")
 def describe(raw: Path, options: Options) -> dict[str, Any]:
     """See `medst.cohort.registry.Reader`."""
     images = _images(options)
-    source = digest([raw / IMAGE_FILE, raw / SENTENCE_FILE])
+    source = digest([*_image_files(raw), raw / SENTENCE_FILE])
     if part_of(images).exists() or read_meta(images) is not None:
         kind, source["images"] = "cohort", open_cohort(images).fingerprint
     else:
         kind, source = "raw", source | digest([images / METADATA])
     return {"dataset_version": "1.0.0", "options": {"images": kind, "decode": options.decode}, "source": source}
+
+
+def _image_files(raw: Path) -> list[Path]:
+    return [raw / IMAGE_FILE, *([raw / APART_FILE] if (raw / APART_FILE).exists() else [])]
 
 
 def _images(options: Options) -> Path:
@@ -41,7 +49,9 @@ def _images(options: Options) -> Path:
 
 
 def read_comparisons(writer: Writer, raw: Path) -> pl.DataFrame:
-    """Read the image table in long form: one row per labelled finding. Rows without a finding or an id are rejected.
+    """Read the image tables in long form: one row per labelled finding. Rows without a finding or an id are rejected.
+
+    Findings of `APART_FILE` end in `APART`.
 
     Returns:
         finding, patient_id, study_id, current_id, previous_id, progression, rows (of the image table).
@@ -50,10 +60,12 @@ def read_comparisons(writer: Writer, raw: Path) -> pl.DataFrame:
         MedstError: a column is missing, or a progression is not one of `PROGRESSIONS`.
     """
     columns = [f"{finding}_progression" for finding in FINDINGS]
-    file = raw / IMAGE_FILE
-    wide = writer.number_rows(read_csv(file, (*IDS, *columns)))
-    wide = wide.with_columns(
-        pl.col(columns).str.strip_chars().replace("", None), image_id="dicom_id", path=pl.lit(IMAGE_FILE)
+    tables = []
+    for file, ending in zip(_image_files(raw), ("", APART), strict=False):
+        table = writer.number_rows(read_csv(file, (*IDS, *columns)), f"{ending[2:5]}:" if ending else "")
+        tables.append(table.with_columns(path=pl.lit(file.name), ending=pl.lit(ending)))
+    wide = pl.concat(tables, how="diagonal").with_columns(
+        pl.col(columns).str.strip_chars().replace("", None), image_id="dicom_id"
     )
     wide = writer.reject_where(
         wide,
@@ -63,25 +75,25 @@ def read_comparisons(writer: Writer, raw: Path) -> pl.DataFrame:
     )
     long = (
         wide.with_row_index("line")
-        .unpivot(columns, index=["line", "rows", *IDS])
+        .unpivot(columns, index=["line", "rows", "path", "ending", *IDS])
         .filter(pl.col("value").is_not_null())
         .sort(pl.col("variable").str.strip_suffix("_progression"), "line")
         .select(
-            finding=pl.col("variable").str.strip_suffix("_progression"),
+            finding=pl.col("variable").str.strip_suffix("_progression") + pl.col("ending"),
             patient_id="p" + pl.col("subject_id").str.strip_prefix("p"),
             study_id="s" + pl.col("study_id").str.strip_prefix("s"),
             current_id="dicom_id",
             previous_id="previous_dicom_id",
             progression=pl.col("value").str.to_lowercase(),
             rows="rows",
+            path="path",
         )
     )
     odd = long.filter(~pl.col("progression").is_in(PROGRESSIONS))
     if odd.height:
-        raise MedstError(
-            f"{file}: '{odd['progression'][0]}' is not a progression; it must be one of {', '.join(PROGRESSIONS)}."
-        )
-    return long
+        file, value = raw / odd["path"][0], odd["progression"][0]
+        raise MedstError(f"{file}: '{value}' is not a progression; it must be one of {', '.join(PROGRESSIONS)}.")
+    return long.drop("path")
 
 
 def read_sentences(raw: Path) -> pl.DataFrame:
@@ -137,6 +149,7 @@ def write_cohort(writer: Writer, raw: Path, options: Options) -> dict[str, Any]:
         "images": rows.height,
         "comparisons": tied.height,
         **{f"{finding}_comparisons": tied.filter(finding=finding).height for finding in FINDINGS},
+        "new_or_resolved_comparisons": tied.filter(pl.col("finding").str.ends_with(APART)).height,
         "comparisons_without_image": comparisons.height - tied.height,
         "sentence_pairs": sentences.height,
     }

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from medst.cohort.ms_cxr_t import PROGRESSIONS
+from medst.cohort.ms_cxr_t import APART, PROGRESSIONS
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.intervals import Statistic, Weights, accuracy, macro_accuracy, mean_of, scored
@@ -77,7 +77,8 @@ class CrossValidated:
         return np.array([statistic(np.ones(len(self.classes))) for statistic in self.statistics(metric)])
 
     def chance(self, metric: str) -> float:
-        """What a guess reaches: the share of the most frequent class for the accuracy, 1/3 for macro accuracy and recall.
+        """What a guess reaches: the share of the most frequent class for the accuracy, one over the number of classes
+        for macro accuracy and recall.
 
         Of the swap consistency, what these answers reach if each swapped pair is answered without regard to the answer to
         the pair itself: with shares p_c of the answers c and q_c of the answers to swapped pairs,
@@ -89,7 +90,7 @@ class CrossValidated:
         if metric == "accuracy":
             return float(np.bincount(self.classes).max() / len(self.classes))
         if metric != "swap consistency":
-            return 1 / len(PROGRESSIONS)
+            return 1 / len(np.unique(self.classes))
         every = np.arange(len(PROGRESSIONS))[:, None]
         given = [(answers[:, None] == every).mean(-1) for answers in (self.predicted, self.swapped)]  # (seed, class)
         return float((given[0] * given[1][:, MIRROR]).sum(1).mean())
@@ -103,7 +104,8 @@ def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
     """
     table = cohort.require("comparisons", "temporal-image needs one made by `medst prepare ms-cxr-t`")
     folds, reasons = min(FOLDS[protocol]), []
-    for (finding,), rows in table.sort("finding").partition_by("finding", as_dict=True, maintain_order=True).items():
+    matched = table.filter(~pl.col("finding").str.ends_with(APART)).sort("finding")
+    for (finding,), rows in matched.partition_by("finding", as_dict=True, maintain_order=True).items():
         counts = _counts(_classes(rows), rows["patient_id"].to_numpy() if protocol == "strict" else None)
         if counts.min() >= folds:
             return table
@@ -123,7 +125,7 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
 
     See `CrossValidated.chance` for what a guess reaches. Confusion matrices and predictions are those of 5 folds and the
     first seed. A finding is skipped for a number of folds, and listed in `left_out`, if a class has fewer rows (strict:
-    patients) than folds.
+    patients) than folds. Findings that are new or resolved have two classes and are not part of the average.
 
     Raises:
         MedstError: the cohort has no comparisons, or every finding would be left out.
@@ -138,7 +140,7 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
             rows = np.flatnonzero(table["finding"].to_numpy() == finding)
             x, y, x_swapped, groups = features[rows], classes[rows], swapped[rows], patients[rows]
             counts = _counts(y, groups if strict else None)
-            if counts.min() < folds:
+            if counts[[0, 2] if finding.endswith(APART) else [0, 1, 2]].min() < folds:
                 outcome.left_out.append(LeftOut(finding, folds, _too_few(counts, folds, question.protocol)))
                 continue
             if strict:
@@ -262,11 +264,12 @@ def _classifier(features: np.ndarray, otherwise: Any) -> Any:
 
 def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, question: Question) -> list[Score]:
     """The scores of each finding with its patients, and of their average."""
-    if not found:
+    averaged = {finding: one for finding, one in found.items() if not finding.endswith(APART)}
+    if not averaged:
         return []
     scores = []
-    patients = np.concatenate([own for _, own in found.values()])
-    ends = np.cumsum([0, *(len(own) for _, own in found.values())])
+    patients = np.concatenate([own for _, own in averaged.values()])
+    ends = np.cumsum([0, *(len(own) for _, own in averaged.values())])
     rows = [slice(start, end) for start, end in pairwise(ends)]
     common: dict[str, Any] = {"question": question, "folds": folds, "seeds": SEEDS}
     for metric in ("accuracy", "macro accuracy", "swap consistency"):
@@ -276,14 +279,17 @@ def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, que
                 scored(metric, finding, one.statistics(metric), own, chance, values=one.values(metric), **common)
             )
         # The average over the findings has its own spread over the seeds, and its own interval.
-        values = np.mean([one.values(metric) for one, _ in found.values()], axis=0)
-        by_seed = zip(*(one.statistics(metric) for one, _ in found.values()), strict=True)
+        values = np.mean([one.values(metric) for one, _ in averaged.values()], axis=0)
+        by_seed = zip(*(one.statistics(metric) for one, _ in averaged.values()), strict=True)
         statistics = [mean_of([partial(_of_rows, *pair) for pair in zip(rows, seed, strict=True)]) for seed in by_seed]
-        scores.append(scored(metric, AVERAGE, statistics, patients, float(np.mean(chances)), values=values, **common))
+        chance = float(np.mean([one.chance(metric) for one, _ in averaged.values()]))
+        scores.append(scored(metric, AVERAGE, statistics, patients, chance, values=values, **common))
     if question.protocol == "strict":
         for finding, (one, own) in found.items():
             for place, metric in enumerate(RECALL + name for name in PROGRESSIONS):
                 n = int((one.classes == place).sum())
+                if not n:
+                    continue
                 scores.append(scored(metric, finding, one.statistics(metric), own, one.chance(metric), n=n, **common))
     return scores
 

@@ -3,7 +3,7 @@
 Patients are chosen by how much there is to see, never by how well the model did on them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ def read_patients(inputs: PatientInputs, count: int) -> tuple[list[ShownPatient]
     if pairs.is_empty():
         return [], None
     image, report = embed_pairs(inputs.model, inputs.cohort, pairs)
-    changes = _changes(inputs)
+    changes = _changes(inputs, pairs)
     chosen = choose(pairs, changes, count)
     shown: dict[str, ShownPatient] = {}
     right = []
@@ -160,18 +160,32 @@ def choose(pairs: pl.DataFrame, changes: Mapping[str, list[ShownChange]], count:
     return chosen
 
 
-def _changes(inputs: PatientInputs) -> dict[str, list[ShownChange]]:
-    """The known changes of each study, by finding; with predictions where there are any."""
+def _changes(inputs: PatientInputs, pairs: pl.DataFrame) -> dict[str, list[ShownChange]]:
+    """The known changes of each study since the one before it, by finding; with predictions where there are any."""
     labels = None if inputs.comparisons is None else inputs.comparisons.comparisons
     rows: list[Mapping[str, Any]] = [*inputs.predictions, *([] if labels is None else labels.iter_rows(named=True))]
+    follows = _follows(inputs, pairs)
     by_key: dict[tuple[str, str], ShownChange] = {}
     for row in rows:
-        change = ShownChange(row["finding"], row["progression"], row.get("predicted"))
-        by_key.setdefault((row["study_id"], row["finding"]), change)
+        if follows(row["study_id"], row["previous"]):
+            change = ShownChange(row["finding"], row["progression"], row.get("predicted"))
+            by_key.setdefault((row["study_id"], row["finding"]), change)
     found: dict[str, list[ShownChange]] = {}
     for study, finding in sorted(by_key):
         found.setdefault(study, []).append(by_key[study, finding])
     return found
+
+
+def _follows(inputs: PatientInputs, pairs: pl.DataFrame) -> Callable[[str, int], bool]:
+    """Tells whether a study directly follows the one of an image of the comparisons; True where nobody can tell."""
+    if inputs.comparisons is None:
+        return lambda study, image: True
+    ids = inputs.cohort.image_table["image_id"].to_list()
+    studies = inputs.cohort.require("pairs").select("study_id", "frontal").iter_rows()
+    study_of = {ids[frontal]: study for study, frontal in studies}
+    before = dict(pairs.select("study_id", before=pl.col("study_id").shift().over("patient_id")).iter_rows())
+    compared = inputs.comparisons.image_table["image_id"].to_list()
+    return lambda study, image: compared[image] not in study_of or study_of[compared[image]] == before.get(study)
 
 
 def _studies(cohort: Cohort, pairs: pl.DataFrame, changes: Mapping[str, list[ShownChange]]) -> list[ShownStudy]:
