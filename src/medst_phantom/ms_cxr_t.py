@@ -49,6 +49,7 @@ CLASS_OF = {
     "resolved": "improving",
 }
 _SQUARES = {"RadGraph": 50, "swaps": 40}  # four pairs each; 360 rows in all
+_FEWEST = 5  # rows of a direction that stay in any case: so few can't be matched
 _ENDS = 0.1  # pull of worsening rows to the ends of the scale of severity, of improving ones to its middle
 _MOST_TELLING = 0.04  # how far the AUROC of one study's severity may be from 0.5
 
@@ -181,7 +182,9 @@ def _thinned(changes: list[Comparison]) -> list[Comparison]:
     middle = np.concatenate(sides)[:, :2].mean()
     middles = [np.square(side[:, :2].mean(1) - middle) for side in sides]
     ends = [-_ENDS * middles[0], _ENDS * middles[1]]
-    while min(map(np.sum, kept)) and np.abs(total / (kept[0].sum() * kept[1].sum())).max() > 2 * _MOST_TELLING:
+    while min(map(np.sum, kept)) > _FEWEST:
+        if np.abs(total / (2 * kept[0].sum() * kept[1].sum())).max() <= _MOST_TELLING:
+            break
         side = int(kept[1].sum() > kept[0].sum())
         telling = np.square(total - sums[side]).sum(1) / np.square(total).sum() + ends[side]
         telling[~kept[side]] = np.inf

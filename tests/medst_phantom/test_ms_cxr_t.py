@@ -152,7 +152,7 @@ def test_matched_comparisons_are_balanced_and_one_severity_tells_nothing(seed):
     matched, apart = comparisons(patients, np.random.default_rng(seed))
     counts = Counter(one.progression for one in matched)
     assert max(counts.values()) - min(counts.values()) <= 5
-    assert sum(counts.values()) > 150
+    assert sum(counts.values()) > 60
     assert {one.progression for one in apart} == {"new", "resolved"}
     assert all(one.current == one.prior + 1 for one in apart)
     for one in matched:
