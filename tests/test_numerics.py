@@ -10,7 +10,7 @@ from medst import NUMERICS, weights
 from medst.batch import Batch, tokenize
 from medst.cohort.store import Cohort
 from medst.encode import embed_texts, image_features
-from medst.evaluate.temporal_image import cross_validate, cross_validate_strictly
+from medst.evaluate.progression_svm import cross_validate, cross_validate_strictly
 from medst.pretrain import Step
 from medst.recipes.settings import Recipe
 from medst.tokenizer import learn_tokenizer

@@ -17,10 +17,11 @@ from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.leads import GUESSES, guesses, leads, mean_scores
 from medst.evaluate.probe import probe
+from medst.evaluate.progression_svm import cross_validate, cross_validate_strictly
 from medst.evaluate.runner import evaluate
 from medst.evaluate.subjects import BASELINES, ModelSubject, Nothing, Thumbnails, Words
 from medst.evaluate.task import STRICT, Outcome, Question, Score
-from medst.evaluate.temporal_image import cross_validate, cross_validate_strictly, features_of
+from medst.evaluate.temporal_image import features_of
 from medst.evaluate.temporal_text import temporal_text
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import balanced_accuracy_score, recall_score
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import shuffle
 
@@ -16,15 +18,12 @@ from medst.cohort.store import Cohort, open_cohort
 from medst.encode import ImageFeatures
 from medst.errors import MedstError
 from medst.evaluate import temporal_image as module
+from medst.evaluate.benchmarks import BENCHMARKS
+from medst.evaluate.progression_svm import MIRROR, SEEDS, CrossValidated, cross_validate, cross_validate_strictly
+from medst.evaluate.runner import evaluate
 from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import PAPER, STRICT, Question
-from medst.evaluate.temporal_image import (
-    PROGRESSIONS,
-    SEEDS,
-    cross_validate,
-    cross_validate_strictly,
-    temporal_image,
-)
+from medst.evaluate.temporal_image import PROGRESSIONS, features_of, temporal_image
 
 
 def by_key(outcome: module.Outcome) -> dict[tuple[str, str, int | None], module.Score]:
@@ -82,7 +81,7 @@ def test_the_feature_is_the_current_embedding_then_the_previous_one(
     world = subject.images(benchmark, range(48)).embedding
     given: list[np.ndarray] = []
 
-    def spy(features: np.ndarray, classes: np.ndarray, folds: int, swapped: np.ndarray) -> module.CrossValidated:
+    def spy(features: np.ndarray, classes: np.ndarray, folds: int, swapped: np.ndarray) -> CrossValidated:
         given.extend([features, swapped])
         return cross_validate(features, classes, folds, SEEDS, swapped)
 
@@ -174,7 +173,7 @@ def test_strict_learns_what_is_there_whatever_its_scale_and_swaps_it() -> None:
     swapped = features * np.array([-1, 1], dtype=np.float32)
     found = cross_validate_strictly(features, swapped, classes, np.arange(120) // 2, 5)
     assert found.accuracy.min() > 0.97
-    assert (found.swapped == module.MIRROR[found.predicted]).mean() > 0.97
+    assert (found.swapped == MIRROR[found.predicted]).mean() > 0.97
 
 
 def test_permuted_labels_give_chance_in_strict(subject: ModelSubject, benchmark: Cohort, seen: None) -> None:
@@ -212,7 +211,7 @@ def test_strict_reports_intervals_and_the_recall_of_each_class(
 def test_recalls_agree_with_scikit_learn_for_any_weights() -> None:
     rng = np.random.default_rng(2)
     classes, predicted, weights = rng.integers(0, 3, 60), rng.integers(0, 3, (3, 60)), rng.integers(0, 4, 60) * 1.0
-    found = module.CrossValidated(np.zeros(3), classes, predicted, predicted)
+    found = CrossValidated(np.zeros(3), classes, predicted, predicted)
     for place, name in enumerate(PROGRESSIONS):
         expected = [
             recall_score(classes, one, labels=[place], average=None, sample_weight=weights)[0] for one in predicted
@@ -224,7 +223,7 @@ def test_chance_of_the_swap_consistency_is_that_of_independent_answers() -> None
     rng = np.random.default_rng(3)
     predicted = rng.choice(3, (2, 3000), p=[0.2, 0.7, 0.1])
     swapped = rng.choice(3, (2, 3000), p=[0.3, 0.5, 0.2])
-    found = module.CrossValidated(np.zeros(2), np.zeros(3000, dtype=np.int64), predicted, swapped)
+    found = CrossValidated(np.zeros(2), np.zeros(3000, dtype=np.int64), predicted, swapped)
     by_permuting = []
     for _ in range(50):
         shuffled = rng.permuted(swapped, axis=1)
@@ -233,7 +232,7 @@ def test_chance_of_the_swap_consistency_is_that_of_independent_answers() -> None
     assert found.chance("swap consistency") == pytest.approx(0.2 * 0.2 + 0.7 * 0.5 + 0.1 * 0.3, abs=0.02)
     # One answer to everything is consistent, and no achievement.
     always = np.ones((2, 30), dtype=np.int64)
-    assert module.CrossValidated(np.zeros(2), always[0], always, always).chance("swap consistency") == 1.0
+    assert CrossValidated(np.zeros(2), always[0], always, always).chance("swap consistency") == 1.0
 
 
 def test_strict_needs_as_many_patients_as_folds(
@@ -281,3 +280,89 @@ def test_laterals_are_looked_up_in_the_cohort_with_pairs(
         module.features_of(subject, benchmark, benchmark.comparisons[:3], Question(laterals=phantom_cohort))
     with pytest.raises(MedstError, match="has no pairs: it is a ms-cxr-t cohort; the lateral views"):
         module.features_of(subject, cohort, table, Question(laterals=benchmark_cohort))
+
+
+def test_new_or_resolved_findings_stand_apart(
+    subject: ModelSubject, seen: None, write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+) -> None:
+    table = make_comparisons(edema=(14, 14, 14), **{"edema, new or resolved": (20, 0, 12)})
+    outcome = temporal_image(subject, open_cohort(write_cohort("apart", "ms-cxr-t", comparisons=table)))
+    scores = by_key(outcome)
+    for metric in ("accuracy", "macro accuracy", "swap consistency"):
+        assert scores[metric, "average", 5].value == pytest.approx(scores[metric, "edema", 5].value)
+        assert scores[metric, "average", 5].n == 42
+    assert scores["macro accuracy", "edema, new or resolved", 5].chance == 0.5
+    assert scores["accuracy", "edema, new or resolved", 5].chance == 20 / 32
+    assert ("recall of stable", "edema, new or resolved", 5) not in scores
+    assert not outcome.left_out
+
+
+@pytest.fixture
+def two_cohorts(
+    write_cohort: Callable[..., Path], make_comparisons: Callable[..., pl.DataFrame]
+) -> tuple[pl.DataFrame, Cohort, Path]:
+    """Comparisons to learn from, of patients p15 and later, and others to test on."""
+    learnt = make_comparisons(edema=(20, 22, 24), pneumonia=(4, 20, 20), pneumothorax=(20, 20, 20))
+    learnt = learnt.with_columns(
+        patient_id="p" + (pl.col("patient_id").str.slice(1).cast(pl.Int64) + 15).cast(pl.String)
+    )
+    tested = make_comparisons(edema=(12, 14, 11), pneumonia=(12, 12, 12), consolidation=(9, 9, 9))
+    return (
+        learnt,
+        open_cohort(write_cohort("tested", "ms-cxr-t", comparisons=tested)),
+        write_cohort("learnt", "ms-cxr-t", comparisons=learnt),
+    )
+
+
+def test_transfer_learns_from_one_cohort_and_tests_on_another(
+    subject: ModelSubject, seen: None, two_cohorts: tuple[pl.DataFrame, Cohort, Path]
+) -> None:
+    learnt, tested, path = two_cohorts
+    question = Question(protocol="transfer", learn_from=path)
+    outcome = temporal_image(subject, tested, question)
+    own = learnt.filter(~pl.col("patient_id").is_in(tested.comparisons["patient_id"].to_list()), finding="edema")
+    shared = (
+        learnt["patient_id"].n_unique()
+        - learnt.filter(~pl.col("patient_id").is_in(tested.comparisons["patient_id"].to_list()))[
+            "patient_id"
+        ].n_unique()
+    )
+    assert outcome.warnings == [
+        f"--learn-from: {shared} patients are in the tested cohort too; nothing is learnt from them."
+    ]
+    rows = tested.comparisons.filter(finding="edema")
+    source = open_cohort(path)
+    x, test_x = (features_of(subject, c, t, question)[0] for c, t in ((source, own), (tested, rows)))
+    classes, true = ([PROGRESSIONS.index(p) for p in t["progression"]] for t in (own, rows))
+    found = []
+    for seed in SEEDS:
+        inner = StratifiedGroupKFold(3, shuffle=True, random_state=seed).split(x, classes, own["patient_id"].to_numpy())
+        pipe = make_pipeline(StandardScaler(), SVC(kernel="linear"))
+        grid = {"svc__C": (0.001, 0.01, 0.1, 1.0)}
+        search = GridSearchCV(pipe, grid, scoring="balanced_accuracy", cv=inner).fit(x, classes)
+        found.append(balanced_accuracy_score(true, search.predict(test_x)))
+    score = by_key(outcome)["macro accuracy", "edema", None]
+    assert score.value == pytest.approx(np.mean(found))
+    assert score.interval is not None
+    assert {left.finding for left in outcome.left_out} == {"pneumonia", "consolidation"}
+    assert all(left.reason.startswith("--learn-from: ") for left in outcome.left_out)
+
+
+def test_transfer_has_its_file_and_its_baselines(
+    model_folder: Path, seen: None, two_cohorts: tuple[pl.DataFrame, Cohort, Path], tmp_path: Path
+) -> None:
+    _, tested, path = two_cohorts
+    question = Question(protocol="transfer", learn_from=path)
+    results = evaluate(model_folder, tested.path, tmp_path / "out.json", question=question, baseline_seeds=(0,))
+    assert {row["model"] for row in results["results"]} == {"trained", *BENCHMARKS["temporal-image"].baselines}
+    assert results["leads"]
+    assert results["protocol"] == "transfer"
+    for wrong, reason in (
+        (replace(question, learn_from=None), "--learn-from"),
+        (Question(learn_from=path), "goes with --protocol transfer"),
+        (replace(question, laterals=path), "leave it out"),
+    ):
+        with pytest.raises(MedstError, match=reason):
+            evaluate(model_folder, tested.path, None, question=wrong)
+    with pytest.raises(MedstError, match="for temporal-image alone"):
+        evaluate(model_folder, tested.path, None, tasks=("temporal-text",), question=question)

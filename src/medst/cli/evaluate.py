@@ -47,7 +47,8 @@ def evaluate(
         leaks: if the model was pre-trained on patients of a benchmark: warn, and under protocol strict also report numbers
             without their rows; or refuse, also if nobody recorded whom the model was pre-trained on.
         cache: keep image features in the folder features next to MODEL, so that they are computed once.
-        out: file for the results; results.json next to MODEL if not given, results-paper.json for protocol paper.
+        out: file for the results; results.json next to MODEL if not given, results-PROTOCOL.json for the
+            other protocols.
         replace_all: measure everything again and write a new file; the numbers of the old one are lost.
     """
     from medst.hub import check_name
@@ -63,7 +64,9 @@ def evaluate(
     from medst.evaluate.runner import evaluate as run
     from medst.progress import Display
 
-    out = out or model.parent / ("results.json" if question.protocol == "strict" else "results-paper.json")
+    out = out or model.parent / (
+        "results.json" if question.protocol == "strict" else f"results-{question.protocol}.json"
+    )
     with Display(["evaluate"]) as display:
         results = run(
             model,

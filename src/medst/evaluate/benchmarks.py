@@ -57,7 +57,7 @@ _ALL = (
         headline="macro accuracy",
         chance="1/3",
         baselines=("majority answer", "thumbnails", "current study alone", "prior study alone", "untrained"),
-        switches=("laterals",),
+        switches=("laterals", "learn_from"),
     ),
     Benchmark(
         "temporal-text",

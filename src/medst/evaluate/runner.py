@@ -25,6 +25,8 @@ from medst.files import claim, sha256
 from medst.progress import Progress
 from medst.use import Model, load
 
+TRANSFERRED = "temporal-image"
+"""The benchmark that protocol transfer is for."""
 SWITCHES = ("features", "tokens", "laterals", "prompts", "finetune", "precision")
 """Fields of `Question` that all numbers of a file share, as they do the protocol."""
 
@@ -71,6 +73,7 @@ def evaluate(
             with `tasks`, a cohort lacks what a benchmark needs; with `leaks="refuse"`, patients of pre-training, or none
             known; with `keep`, `out` holds another model, cohort, protocol, numerics version or switches.
     """
+    _check_transfer(tasks, question)
     unknown = [task for task in tasks or () if task not in BENCHMARKS]
     if unknown or (tasks is not None and not tasks):
         named = f"There is no benchmark {', '.join(unknown)}" if unknown else "No benchmark is given"
@@ -80,7 +83,7 @@ def evaluate(
     plan = [
         (BENCHMARKS[name], dataset)
         for dataset, cohort in opened.items()
-        for name in tasks or [name for name, one in BENCHMARKS.items() if one.fits(cohort, question)]
+        for name in tasks or [name for name in _possible(question) if BENCHMARKS[name].fits(cohort, question)]
     ]
     if not plan:
         raise MedstError(f"There is no benchmark for a cohort of {', '.join(opened) or 'no data set'}.")
@@ -134,6 +137,23 @@ def evaluate(
             raise MedstError(f"Nothing could be measured ({'; '.join(left_out)}).")
         report_progress(0, f"{len(results.content['results'])} numbers")
     return results.content
+
+
+def _possible(question: Question) -> Sequence[str]:
+    return (TRANSFERRED,) if question.protocol == "transfer" else tuple(BENCHMARKS)
+
+
+def _check_transfer(tasks: Sequence[str] | None, question: Question) -> None:
+    if question.protocol != "transfer":
+        if question.learn_from is not None:
+            raise MedstError("--learn-from goes with --protocol transfer.")
+        return
+    if any(task != TRANSFERRED for task in tasks or ()):
+        raise MedstError(f"--protocol transfer is for {TRANSFERRED} alone; measure the others under strict.")
+    if question.learn_from is None:
+        raise MedstError("--protocol transfer needs --learn-from, a cohort with comparisons to learn from.")
+    if question.laterals is not None:
+        raise MedstError("--laterals names the pairs of one cohort, and --protocol transfer has two; leave it out.")
 
 
 def _open(paths: Path | Sequence[Path]) -> dict[str, Cohort]:
@@ -216,7 +236,7 @@ class _Job:
                 if found:
                     beside[name] = mean_scores(found, self.seeds) if baseline.seeded else found[0].scores
         if self.overlap is not None:
-            outcome.warnings += self.overlap.warnings(self.question.protocol == "strict")
+            outcome.warnings += self.overlap.warnings(self.question.protocol != "paper")
         return outcome, beside
 
     @property
@@ -227,7 +247,7 @@ class _Job:
         """The outcome of a subject, with that on unseen patients."""
         task = self.benchmark.task()
         outcome = task(subject, self.cohort, question)
-        strict = question.protocol == "strict" and self.measure_unseen
+        strict = question.protocol != "paper" and self.measure_unseen
         unseen = self.overlap.unseen() if strict and self.overlap is not None else None
         if unseen is not None:
             try:
@@ -258,6 +278,7 @@ def _without_paths(sentence: str, cohort: Cohort, question: Question) -> str:
         cohort.path: cohort.path.name,
         question.patients: "--patients",
         question.laterals: "--laterals",
+        question.learn_from: "--learn-from",
         question.prompts: "--prompts",
     }
     for path, name in known.items():

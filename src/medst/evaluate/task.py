@@ -23,8 +23,11 @@ WITHIN = "within a patient"
 class Question:
     """How a benchmark is measured. Most fields are flags of `medst evaluate`."""
 
-    protocol: Literal["strict", "paper"] = "strict"
-    """strict: nothing about a test row was used to choose anything; paper: as released, to compare with publications."""
+    protocol: Literal["strict", "paper", "transfer"] = "strict"
+    """strict: nothing about a test row was used to choose anything; paper: as released, to compare with publications;
+    transfer: temporal-image's classifiers learn on --learn-from and are tested on all rows of the cohort."""
+    learn_from: Path | None = None
+    """Protocol transfer: cohort with comparisons, whose patients are not those of the tested cohort."""
     features: Literal["concat", "difference", "both", "current", "prior"] = "concat"
     """temporal-image: embeddings of the two studies side by side (as released), current minus previous, both, or one
     study alone."""
@@ -52,7 +55,7 @@ class Question:
     @property
     def intervals(self) -> bool:
         """Whether to compute intervals."""
-        return self.bootstrap and self.protocol == "strict"
+        return self.bootstrap and self.protocol != "paper"
 
 
 STRICT = Question()

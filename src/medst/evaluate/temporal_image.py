@@ -1,99 +1,42 @@
 """Temporal image classification on MS-CXR-T (paper, section 4.2): has a finding improved, stayed or worsened?
 
 Features are the frozen embeddings of the current and the previous image, side by side. Each finding has a linear SVM,
-cross-validated over rows shuffled with three seeds. Protocol `paper`, as released: C = 1; 5 and 10 folds, stratified but not
-grouped, so that a patient's rows are in training and test. Protocol `strict`: no patient in both; scaling and C are chosen
-within the training folds.
+cross-validated with three seeds: in 5 and 10 folds through rows under `paper`, in 5 through patients under `strict`.
+Under `transfer` it learns from another cohort and is tested on all rows of this one.
 
 Each test pair is predicted again with its two studies swapped. Improving must then be worsening, and stable must stay stable
 (TILA, 2026); `swap consistency` is the share of rows where this holds.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float32, Int64
-from sklearn.dummy import DummyClassifier
+from jaxtyping import Float32
 from sklearn.metrics import confusion_matrix
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from medst.cohort.ms_cxr_t import APART, PROGRESSIONS
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.evaluate.intervals import Statistic, Weights, accuracy, macro_accuracy, mean_of, scored
+from medst.evaluate.intervals import mean_of, scored
+from medst.evaluate.progression_svm import (
+    RECALL,
+    SEEDS,
+    CrossValidated,
+    chosen_svm,
+    counts_of,
+    cross_validate,
+    cross_validate_strictly,
+    of_rows,
+)
 from medst.evaluate.subjects import Subject
 from medst.evaluate.task import AVERAGE, STRICT, LeftOut, Outcome, Question, Score
 
-MIRROR = np.array([2, 1, 0])
-"""What each class becomes when the two studies are swapped."""
-RECALL = "recall of "
-"""Begins the name of a class's recall."""
-SEEDS = (42, 100, 666)
-FOLDS = {"paper": (5, 10), "strict": (5,)}
-CHOICES_OF_C = (0.001, 0.01, 0.1, 1.0)
-INNER_FOLDS = 3
-
-
-@dataclass(frozen=True)
-class CrossValidated:
-    """Out-of-fold predictions of one finding's SVM, one row per seed.
-
-    Attributes:
-        accuracy: mean accuracy of the folds, float64 (seed,).
-        classes: true class of every row, int64 (row,).
-        predicted: predicted class of every row, int64 (seed, row).
-        swapped: the same with the two studies exchanged, int64 (seed, row); `predicted` if this was not asked for.
-    """
-
-    accuracy: np.ndarray
-    classes: np.ndarray
-    predicted: np.ndarray
-    swapped: np.ndarray
-
-    def statistics(self, metric: str) -> list[Statistic]:
-        """A metric of all rows, one per seed."""
-        if metric == "swap consistency":
-            return [partial(accuracy, hit) for hit in self.swapped == MIRROR[self.predicted]]
-        hits = self.predicted == self.classes
-        if metric == "accuracy":
-            return [partial(accuracy, hit) for hit in hits]
-        if metric.startswith(RECALL):
-            among = np.flatnonzero(self.classes == PROGRESSIONS.index(metric.removeprefix(RECALL)))
-            return [partial(_of_rows, among, partial(accuracy, hit[among])) for hit in hits]
-        return [partial(macro_accuracy, hit, self.classes) for hit in hits]
-
-    def values(self, metric: str) -> np.ndarray:
-        """The metric, float64 (seed,)."""
-        if metric == "accuracy":  # as released: the mean over the folds
-            return self.accuracy
-        return np.array([statistic(np.ones(len(self.classes))) for statistic in self.statistics(metric)])
-
-    def chance(self, metric: str) -> float:
-        """What a guess reaches: the share of the most frequent class for the accuracy, one over the number of classes
-        for macro accuracy and recall.
-
-        Of the swap consistency, what these answers reach if each swapped pair is answered without regard to the answer to
-        the pair itself: with shares p_c of the answers c and q_c of the answers to swapped pairs,
-
-            p_improving q_worsening + p_stable q_stable + p_worsening q_improving
-
-        as the expected agreement in Cohen's kappa; the mean over the seeds.
-        """
-        if metric == "accuracy":
-            return float(np.bincount(self.classes).max() / len(self.classes))
-        if metric != "swap consistency":
-            return 1 / len(np.unique(self.classes))
-        every = np.arange(len(PROGRESSIONS))[:, None]
-        given = [(answers[:, None] == every).mean(-1) for answers in (self.predicted, self.swapped)]  # (seed, class)
-        return float((given[0] * given[1][:, MIRROR]).sum(1).mean())
+FOLDS = {"paper": (5, 10), "strict": (5,), "transfer": (5,)}
+"""Of the cross-validation; protocol transfer has none, and needs as many patients of each progression to learn from."""
 
 
 def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
@@ -106,7 +49,7 @@ def checked_comparisons(cohort: Cohort, protocol: str) -> pl.DataFrame:
     folds, reasons = min(FOLDS[protocol]), []
     matched = table.filter(~pl.col("finding").str.ends_with(APART)).sort("finding")
     for (finding,), rows in matched.partition_by("finding", as_dict=True, maintain_order=True).items():
-        counts = _counts(_classes(rows), rows["patient_id"].to_numpy() if protocol == "strict" else None)
+        counts = counts_of(_classes(rows), rows["patient_id"].to_numpy() if protocol != "paper" else None)
         if counts.min() >= folds:
             return table
         reasons.append(f"{finding}: {_too_few(counts, folds, protocol)}")
@@ -134,21 +77,24 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
     features, swapped = features_of(subject, cohort, table, question)
     classes, patients = _classes(table), table["patient_id"].to_numpy()
     outcome, images = Outcome(classes=list(PROGRESSIONS)), table.select("current", "previous").to_numpy()
-    for folds in FOLDS[question.protocol]:
+    learnt = _Learnt(subject, cohort, question) if question.protocol == "transfer" else None
+    for folds in (None,) if learnt else FOLDS[question.protocol]:
         found: dict[str, tuple[CrossValidated, np.ndarray]] = {}
         for finding in table["finding"].unique().sort().to_list():
             rows = np.flatnonzero(table["finding"].to_numpy() == finding)
             x, y, x_swapped, groups = features[rows], classes[rows], swapped[rows], patients[rows]
-            counts = _counts(y, groups if strict else None)
-            if counts[[0, 2] if finding.endswith(APART) else [0, 1, 2]].min() < folds:
-                outcome.left_out.append(LeftOut(finding, folds, _too_few(counts, folds, question.protocol)))
+            lacking = learnt.lacking(finding) if learnt else _lacking(finding, y, groups, folds or 0, strict)
+            if lacking:
+                outcome.left_out.append(LeftOut(finding, folds or 0, lacking))
                 continue
-            if strict:
-                one = cross_validate_strictly(x, x_swapped, y, groups, folds)
+            if learnt:
+                one = learnt.predict(finding, x, x_swapped, y)
+            elif strict:
+                one = cross_validate_strictly(x, x_swapped, y, groups, folds or 0)
             else:
-                one = cross_validate(x, y, folds, swapped=x_swapped)
+                one = cross_validate(x, y, folds or 0, swapped=x_swapped)
             found[finding] = (one, groups)
-            if folds == FOLDS[question.protocol][0]:
+            if folds in (None, FOLDS[question.protocol][0]):
                 first = one.predicted[0]
                 outcome.confusion[finding] = confusion_matrix(y, first, labels=range(len(PROGRESSIONS))).tolist()
                 outcome.predictions += [
@@ -157,9 +103,59 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
                 ]
             outcome.images[finding, folds] = images[rows]
         if found:
-            outcome.images[AVERAGE, folds] = np.concatenate([outcome.images[finding, folds] for finding in found])
+            averaged = [finding for finding in found if not finding.endswith(APART)]
+            outcome.images[AVERAGE, folds] = np.concatenate([outcome.images[finding, folds] for finding in averaged])
         outcome.scores += _scores(found, folds, question)
+    if learnt:
+        outcome.warnings += learnt.warnings
+        if not outcome.scores:
+            raise MedstError(
+                f"{cohort.path}: no finding can be learnt from --learn-from ({outcome.left_out[0].reason})."
+            )
     return outcome
+
+
+def _lacking(finding: str, classes: np.ndarray, patients: np.ndarray, needed: int, strict: bool) -> str:
+    """Why a finding has too few rows, or patients, of a progression; empty if it has enough."""
+    counts = counts_of(classes, patients if strict else None)
+    enough = counts[[0, 2] if finding.endswith(APART) else [0, 1, 2]].min() >= needed
+    return "" if enough else _too_few(counts, needed, "strict" if strict else "paper")
+
+
+class _Learnt:
+    """Classifiers of protocol transfer, learnt from the comparisons of another cohort without the tested patients."""
+
+    def __init__(self, subject: Subject, tested: Cohort, question: Question) -> None:
+        assert question.learn_from is not None
+        source = open_cohort(question.learn_from)
+        table = checked_comparisons(source, "strict")
+        tested_patients = tested.require("comparisons")["patient_id"].unique().to_list()
+        shared = pl.col("patient_id").is_in(tested_patients)
+        patients = table.filter(shared)["patient_id"].n_unique()
+        note = f"--learn-from: {patients} patients are in the tested cohort too; nothing is learnt from them."
+        self.warnings = [note] if patients else []
+        self.table = table.filter(~shared)
+        self.features = features_of(subject, source, self.table, question)[0]
+
+    def _rows(self, finding: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(self.table["finding"].to_numpy() == finding)
+        own = self.table[rows.tolist()]
+        return rows, _classes(own), own["patient_id"].to_numpy()
+
+    def lacking(self, finding: str) -> str:
+        """Why it can't be learnt; empty if it can."""
+        _, classes, patients = self._rows(finding)
+        reason = _lacking(finding, classes, patients, FOLDS["transfer"][0], strict=True)
+        return f"--learn-from: {reason}" if reason else ""
+
+    def predict(self, finding: str, features: np.ndarray, swapped: np.ndarray, classes: np.ndarray) -> CrossValidated:
+        """Predict all rows of the tested cohort, once per seed, which shuffles the folds that choose C."""
+        rows, known, patients = self._rows(finding)
+        predicted = np.empty((2, len(SEEDS), len(classes)), dtype=np.int64)
+        for number, seed in enumerate(SEEDS):
+            search = chosen_svm(self.features[rows], known, patients, seed)
+            predicted[0, number], predicted[1, number] = search.predict(features), search.predict(swapped)
+        return CrossValidated((predicted[0] == classes).mean(1), classes, predicted[0], predicted[1])
 
 
 def features_of(
@@ -204,65 +200,7 @@ def _views(cohort: Cohort, table: pl.DataFrame, source: Cohort) -> Iterator[tupl
         yield np.array(frontal), np.array([lateral_of.get(row, -1) for row in frontal])
 
 
-def cross_validate(
-    features: Float32[np.ndarray, "row feature"],
-    classes: Int64[np.ndarray, " row"],
-    folds: int,
-    seeds: Sequence[int] = SEEDS,
-    swapped: Float32[np.ndarray, "row feature"] | None = None,
-) -> CrossValidated:
-    """Predict every row with a linear SVM that was not fitted on it, once per seed, as released."""
-    accuracies, predicted = [], np.empty((2, len(seeds), len(classes)), dtype=np.int64)
-    for number, seed in enumerate(seeds):
-        order = np.random.RandomState(seed).permutation(len(classes))
-        x, y = features[order], classes[order]
-        correct = []
-        for train, test in StratifiedKFold(folds).split(x, y):
-            svm = _classifier(x[train], SVC(kernel="linear", C=1)).fit(x[train], y[train])
-            predicted[0, number, order[test]] = svm.predict(x[test])
-            if swapped is not None:
-                predicted[1, number, order[test]] = svm.predict(swapped[order[test]])
-            correct.append(float((predicted[0, number, order[test]] == y[test]).mean()))
-        accuracies.append(np.mean(correct))
-    return CrossValidated(np.array(accuracies), classes, predicted[0], predicted[int(swapped is not None)])
-
-
-def cross_validate_strictly(
-    features: Float32[np.ndarray, "row feature"],
-    swapped: Float32[np.ndarray, "row feature"],
-    classes: Int64[np.ndarray, " row"],
-    patients: np.ndarray,
-    folds: int,
-    seeds: Sequence[int] = SEEDS,
-) -> CrossValidated:
-    """As `cross_validate`, but with all rows of a patient in one fold; scaling and C are chosen within the training folds.
-
-    C is the value with the best macro accuracy over `INNER_FOLDS` folds of the training patients.
-    """
-    predicted = np.empty((2, len(seeds), len(classes)), dtype=np.int64)
-    for number, seed in enumerate(seeds):
-        splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, classes, patients)
-        for train, test in splits:
-            few = _counts(classes[train], patients[train]).min()
-            inner = StratifiedGroupKFold(max(2, min(INNER_FOLDS, int(few))), shuffle=True, random_state=seed)
-            search = GridSearchCV(
-                make_pipeline(StandardScaler(), SVC(kernel="linear")),
-                {"svc__C": CHOICES_OF_C},
-                scoring="balanced_accuracy",
-                cv=inner.split(features[train], classes[train], patients[train]),
-            )
-            search = _classifier(features[train], search).fit(features[train], classes[train])
-            predicted[0, number, test] = search.predict(features[test])
-            predicted[1, number, test] = search.predict(swapped[test])
-    return CrossValidated((predicted[0] == classes).mean(1), classes, predicted[0], predicted[1])
-
-
-def _classifier(features: np.ndarray, otherwise: Any) -> Any:
-    """A classifier for these training rows; where all are alike, the one that gives the most frequent answer."""
-    return otherwise if np.ptp(features, axis=0).any() else DummyClassifier(strategy="most_frequent")
-
-
-def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, question: Question) -> list[Score]:
+def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int | None, question: Question) -> list[Score]:
     """The scores of each finding with its patients, and of their average."""
     averaged = {finding: one for finding, one in found.items() if not finding.endswith(APART)}
     if not averaged:
@@ -281,10 +219,10 @@ def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, que
         # The average over the findings has its own spread over the seeds, and its own interval.
         values = np.mean([one.values(metric) for one, _ in averaged.values()], axis=0)
         by_seed = zip(*(one.statistics(metric) for one, _ in averaged.values()), strict=True)
-        statistics = [mean_of([partial(_of_rows, *pair) for pair in zip(rows, seed, strict=True)]) for seed in by_seed]
+        statistics = [mean_of([partial(of_rows, *pair) for pair in zip(rows, seed, strict=True)]) for seed in by_seed]
         chance = float(np.mean([one.chance(metric) for one, _ in averaged.values()]))
         scores.append(scored(metric, AVERAGE, statistics, patients, chance, values=values, **common))
-    if question.protocol == "strict":
+    if question.protocol != "paper":
         for finding, (one, own) in found.items():
             for place, metric in enumerate(RECALL + name for name in PROGRESSIONS):
                 n = int((one.classes == place).sum())
@@ -294,20 +232,8 @@ def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int, que
     return scores
 
 
-def _of_rows(rows: slice | np.ndarray, statistic: Statistic, weights: Weights) -> float:
-    return statistic(weights[rows])
-
-
 def _classes(table: pl.DataFrame) -> np.ndarray:
     return np.array([PROGRESSIONS.index(progression) for progression in table["progression"]], dtype=np.int64)
-
-
-def _counts(classes: np.ndarray, patients: np.ndarray | None) -> np.ndarray:
-    """Number of rows of each class, or of patients with such a row."""
-    every = range(len(PROGRESSIONS))
-    if patients is None:
-        return np.bincount(classes, minlength=len(every))
-    return np.array([len(np.unique(patients[classes == one])) for one in every])
 
 
 def _too_few(counts: np.ndarray, folds: int, protocol: str) -> str:
