@@ -243,6 +243,14 @@ def test_a_setting_that_config_json_lost_is_not_replaced_by_a_default(saved: Pat
         medst.load(saved)
 
 
+def test_a_folder_of_format_2_without_a_digest_of_its_settings_opens(saved: Path) -> None:
+    expected = medst.load(saved)
+    config = json.loads((saved / "config.json").read_text())
+    del config["sha256"]
+    (saved / "config.json").write_text(json.dumps(config))
+    assert same(medst.load(saved).model, expected.model)
+
+
 def test_unknown_and_renamed_settings_of_the_recipe_are_ignored(saved: Path) -> None:
     """Settings with another name, type or range are ignored; the others are kept."""
     file, expected = saved / "recipe.json", medst.load(saved)

@@ -225,7 +225,8 @@ def _read_config(folder: Path) -> tuple[Recipe, dict[str, str], Margin | None]:
     wrong = "" if entry is None else misfit(entry, {"value": float, "statements": int, "stable": float}, "margin")
     if wrong:
         raise MedstError(f"{file} is damaged ({wrong}); {REMEDY}.")
-    if config["format"] == FORMAT and config.get("sha256") != _digest(model, crop, entry):
+    # The first folders of format 2 have no digest of their settings.
+    if "sha256" in config and config["sha256"] != _digest(model, crop, entry):
         raise MedstError(f"{file} is damaged: its settings are not those that were saved; {REMEDY}.")
     recipe = _read_record(Recipe, record)
     return (
