@@ -52,7 +52,7 @@ SHRINK = {
     "medst pretrain": SMALL,
     "medst evaluate": "--untrained 1 --fractions 1",
     "medst app": "--port 0",
-    "medst ablate": f"--only no-local --seeds 2 {SMALL}",
+    "medst ablate": f"--only no-local --seeds 2 --jobs 1 {SMALL}",
 }
 """Beginning of a command -> flags that make it quick, or find a free port."""
 
@@ -302,6 +302,7 @@ def test_every_flag_that_a_page_mentions_exists(capsys: pytest.CaptureFixture[st
     known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
     others = {
         "--guarded",
+        "--open-i",
         "--user",
         "--ask-password",
         "--standalone",

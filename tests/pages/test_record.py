@@ -65,6 +65,20 @@ def test_med_st_is_below_the_majority_on_two_findings() -> None:
     )
 
 
+def test_averages_are_those_of_the_five_findings() -> None:
+    whole = [one for one in published() if all(one[finding] for finding in FINDINGS)]
+    assert len(whole) > 10
+    for one in whole:
+        assert float(one["average"]) == pytest.approx(np.mean([float(one[f]) for f in FINDINGS]), abs=0.06), one
+
+
+def test_coca_cxr_has_two_averages() -> None:
+    own, later = (float(row("CoCa-CXR", metric)["average"]) for metric in ("macro accuracy", "as reported"))
+    assert later - own == pytest.approx(4.2)
+    assert f"{own}" in PAGE
+    assert f"{later}" in PAGE
+
+
 def whole_copy(results: dict) -> dict:
     results = copy.deepcopy(results)
     rows = [one for one in results["results"] if one["task"] == "temporal-image"]
