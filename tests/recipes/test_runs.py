@@ -24,7 +24,7 @@ from medst.recipes import RECIPES
 SHRINK = shlex.split(
     "--model.vision.image-size 32 --model.vision.width 32 --model.vision.depth 1 --model.vision.heads 2 "
     "--model.text.width 32 --model.text.layers 1 --model.text.heads 2 --model.text.intermediate 32 "
-    "--model.projection-hidden 32 --model.embedding 16 --data.sequences-per-batch 12 --data.vocabulary 400 "
+    "--model.projection-hidden 32 --model.embedding 16 --data.sequences-per-batch 18 --data.vocabulary 400 "
     "--optimiser.epochs 1 --run.logger csv"
 )
 
