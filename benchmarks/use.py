@@ -11,12 +11,12 @@ of held-out studies for which the heat lies more on the finding's side (chance 5
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from features import made_up
 from machine import keep
@@ -24,8 +24,10 @@ from medst.app.html import timeline_html
 from medst.app.search import nearest
 from medst.app.studies import Backend
 from medst.app.uploads import SHOWN_SIDE, shrink
+from medst.cohort.ms_cxr_t import APART
 from medst.cohort.store import open_cohort
 from medst.encode import image_features
+from medst.evaluate.intervals import Ranked, Statistic, accuracy, bootstrap, macro_accuracy
 from medst.use import Model, Study, load, read_picture, stored_picture
 from medst.use.compare import DEFAULT_MARGIN, presence_axis, presence_prompts
 
@@ -83,16 +85,16 @@ def searching() -> dict[str, Any]:
 
 
 def progressions(model: Model, demo: Path) -> dict[str, Any]:
-    """AUROC of worsening against improving (mean over findings), and balanced accuracy of all three."""
+    """AUROC of worsening against improving (mean over findings), and balanced accuracy of all three, with intervals."""
     cohort = open_cohort(demo / "comparisons")
-    table = cohort.comparisons
-    assert table is not None
+    assert cohort.comparisons is not None
+    table = cohort.comparisons.filter(~pl.col("finding").str.ends_with(APART))
     prior, current = (
         image_features(model, cohort, table[name].to_numpy()).embedding for name in ("previous", "current")
     )
     finding, truth = table["finding"].to_numpy(), table["progression"].to_numpy()
     names = sorted(set(finding.tolist()))
-    presence = np.zeros(len(truth))
+    presence, now_alone = np.zeros(len(truth)), np.zeros(len(truth))
     change_now, change_both = np.zeros(len(truth)), np.zeros(len(truth))
     for name in names:
         of = finding == name
@@ -102,25 +104,39 @@ def progressions(model: Model, demo: Path) -> dict[str, Any]:
             for k, v in CHANGES.items()
         }
         direction = spoken["worsening"] - spoken["improving"]
-        presence[of] = (current[of] - prior[of]) @ axis
+        presence[of], now_alone[of] = (current[of] - prior[of]) @ axis, current[of] @ axis
         change_now[of], change_both[of] = current[of] @ direction, (current[of] - prior[of]) @ direction
     moved = truth != "stable"
 
-    def auroc(score: np.ndarray) -> float:
-        each = [
-            roc_auc_score(truth[of] == "worsening", score[of]) for of in (moved & (finding == name) for name in names)
-        ]
-        return round(float(np.mean(each)), 3)
+    patients = table["patient_id"].to_numpy()
+
+    def auroc(score: np.ndarray) -> list[float]:
+        each = [Ranked(truth[of] == "worsening", score[of]) for of in (moved & (finding == name) for name in names)]
+        rows = [moved & (finding == name) for name in names]
+
+        def mean(weights: np.ndarray) -> float:
+            return float(np.mean([one.auroc(weights[of]) for one, of in zip(each, rows, strict=True)]))
+
+        return with_interval(mean, patients)
 
     margin = DEFAULT_MARGIN if model.margin is None else model.margin.value
     said = np.where(presence > margin, "worsening", np.where(presence < -margin, "improving", "stable"))
     return {
         "comparisons": len(truth),
         "presence, difference of both studies (compare)": auroc(presence),
+        "presence, later study alone": auroc(now_alone),
         "prompts that name the change, later study alone": auroc(change_now),
         "prompts that name the change, difference of both studies": auroc(change_both),
-        "balanced accuracy of compare, chance 0.333": round(float(balanced_accuracy_score(truth, said)), 3),
+        "balanced accuracy of compare, chance 0.333": with_interval(
+            partial(macro_accuracy, said == truth, truth), patients
+        ),
     }
+
+
+def with_interval(statistic: Statistic, patients: Any) -> list[float]:
+    """A value and its 95 % interval over patients."""
+    value = statistic(np.ones(len(patients)))
+    return [round(float(number), 3) for number in (value, *(bootstrap(statistic, patients) or ()))]
 
 
 def sides(model: Model, demo: Path) -> dict[str, Any]:
@@ -148,7 +164,10 @@ def sides(model: Model, demo: Path) -> dict[str, Any]:
             column = int(grid.argmax()) % grid.shape[1]
             middle = (grid.shape[1] - 1) / 2
             peak.append(0.5 if column == middle else (column < middle) == (row["side"] == "right"))
-        found[name] = {"mean": round(float(np.mean(mean)), 3), "peak": round(float(np.mean(peak)), 3)}
+        found[name] = {
+            kind: with_interval(partial(accuracy, hits), table["patient_id"].to_numpy())
+            for kind, hits in (("mean", mean), ("peak", peak))
+        }
     return found
 
 

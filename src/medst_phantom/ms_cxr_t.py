@@ -50,7 +50,9 @@ CLASS_OF = {
 }
 _SQUARES = {"RadGraph": 50, "swaps": 40}  # four pairs each; 360 rows in all
 _FEWEST = 5  # rows of a direction that stay in any case: so few can't be matched
-_ENDS = 0.1  # pull of worsening rows to the ends of the scale of severity, of improving ones to its middle
+# Of two groups that move in opposite directions, one must keep to the ends of the scale and the other to its middle for
+# their ranks to agree, and all findings must do it alike. Large steps would need more room than the scale has.
+_MIDDLE, _END, _NEAR, _LARGEST = 0.58, 0.15, 0.2, 0.3
 _MOST_TELLING = 0.04  # how far the AUROC of one study's severity may be from 0.5
 
 # The frames by the kind of word they take; a word and its opposite both fit.
@@ -147,7 +149,7 @@ def _place(one: Comparison) -> tuple[int, int, int]:
 
 def _match(candidates: dict[str, list[Comparison]], rng: np.random.Generator) -> list[Comparison]:
     """Thin out the changes of each finding, and of all together, and add as many stable comparisons of each."""
-    changes = {finding: [one for one in own if one.progression != "stable"] for finding, own in candidates.items()}
+    changes = {finding: [one for one in own if _may_match(one)] for finding, own in candidates.items()}
     before = -1
     while sum(map(len, changes.values())) != before:
         before = sum(map(len, changes.values()))
@@ -160,6 +162,12 @@ def _match(candidates: dict[str, list[Comparison]], rng: np.random.Generator) ->
         some = rng.permutation(len(stable))[: len(own) // 2]
         kept += own + [stable[place] for place in sorted(some)]
     return kept
+
+
+def _may_match(one: Comparison) -> bool:
+    off_centre = abs((one.before + one.now) / 2 - _MIDDLE)
+    fits = off_centre >= _END if one.progression == "worsening" else off_centre <= _NEAR
+    return one.progression != "stable" and abs(one.now - one.before) <= _LARGEST and fits
 
 
 def _thinned(changes: list[Comparison]) -> list[Comparison]:
@@ -177,16 +185,11 @@ def _thinned(changes: list[Comparison]) -> list[Comparison]:
     kept = [np.full(len(up), True), np.full(len(down), True)]
     sums = [wins.sum(1, dtype=np.int64), wins.sum(0, dtype=np.int64)]
     total = sums[0].sum(0)
-    # Without this, some findings would keep worsening rows at the ends of the scale and others in its middle, and all
-    # findings together would tell what each of them doesn't.
-    middle = np.concatenate(sides)[:, :2].mean()
-    middles = [np.square(side[:, :2].mean(1) - middle) for side in sides]
-    ends = [-_ENDS * middles[0], _ENDS * middles[1]]
     while min(map(np.sum, kept)) > _FEWEST:
         if np.abs(total / (2 * kept[0].sum() * kept[1].sum())).max() <= _MOST_TELLING:
             break
         side = int(kept[1].sum() > kept[0].sum())
-        telling = np.square(total - sums[side]).sum(1) / np.square(total).sum() + ends[side]
+        telling = np.square(total - sums[side]).sum(1).astype(np.float64)
         telling[~kept[side]] = np.inf
         gone = int(telling.argmin())
         kept[side][gone] = False
