@@ -13,6 +13,8 @@ from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.task import STRICT, Question
 
+OF_MODELS = ("protocol", "learn_from", "features", "tokens", "laterals", "precision")
+"""Fields of `Question` that change how temporal-image measures a model."""
 if TYPE_CHECKING:
     Task = str
 else:
@@ -29,6 +31,7 @@ def evaluate(
     baselines: bool = True,
     leaks: Literal["warn", "refuse"] = "warn",
     cache: bool = True,
+    answers: Path | None = None,
     out: Path | None = None,
     replace_all: Annotated[bool, arg(name="replace")] = False,
 ) -> None:
@@ -47,12 +50,18 @@ def evaluate(
         leaks: if the model was pre-trained on patients of a benchmark: warn, and under protocol strict also report numbers
             without their rows; or refuse, also if nobody recorded whom the model was pre-trained on.
         cache: keep image features in the folder features next to MODEL, so that they are computed once.
+        answers: temporal-image: JSON-lines file with answers of any system, such as a language model. It takes the place of
+            MODEL; the results are of protocol answers, by default in results-answers.json next to it.
         out: file for the results; results.json next to MODEL if not given, results-PROTOCOL.json for the
             other protocols.
         replace_all: measure everything again and write a new file; the numbers of the old one are lost.
     """
     from medst.hub import check_name
 
+    if answers is not None:
+        _check_answers(task, (model, *cohorts), question, leaks)
+        _score_answers(answers, model, out, question, baselines, not replace_all)
+        return
     if not cohorts:
         raise MedstError("evaluate needs at least one COHORT after MODEL.")
     if untrained < 0:
@@ -82,3 +91,37 @@ def evaluate(
         )
     datasets = {open_cohort(path).dataset for path in cohorts}
     print_results(results, out, BENCHMARKS if task == "all" else (task,), datasets)
+
+
+def _check_answers(task: str, paths: tuple[Path, ...], question: Question, leaks: str) -> None:
+    if task != "temporal-image":
+        raise MedstError(f"--answers is for temporal-image alone, not for {task}.")
+    if len(paths) > 1 or (paths[0] / "config.json").is_file():
+        raise MedstError("--answers takes the place of MODEL; give one COHORT with comparisons and no model.")
+    changed = [name for name in OF_MODELS if getattr(question, name) != getattr(STRICT, name)]
+    if changed:
+        raise MedstError(
+            f"--answers has a protocol of its own and no model; leave out --{changed[0].replace('_', '-')}."
+        )
+    if leaks == "refuse":
+        raise MedstError("--leaks refuse needs a record of pre-training, and answers have none; leave it out.")
+
+
+def _score_answers(
+    answers: Path, cohort: Path, out: Path | None, question: Question, baselines: bool, keep: bool
+) -> None:
+    from medst.evaluate.answers import TASK, evaluate_answers
+    from medst.progress import Display
+
+    out = out or answers.parent / "results-answers.json"
+    with Display(["evaluate"]) as display:
+        results = evaluate_answers(
+            answers,
+            cohort,
+            out,
+            question=question,
+            baselines=baselines,
+            keep=keep,
+            progress=display.stage("evaluate"),
+        )
+    print_results(results, out, (TASK,), set(results["cohorts"]))

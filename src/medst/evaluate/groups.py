@@ -18,7 +18,7 @@ from medst.cohort.store import Cohort
 from medst.errors import MedstError
 from medst.evaluate.intervals import bootstrap
 from medst.evaluate.summary import headline
-from medst.evaluate.task import Lead, LeftOut, Outcome, Score
+from medst.evaluate.task import Lead, LeftOut, Outcome, Question, Score
 
 NAMES = ("view", "gap", "portable", "sex", "age")
 FEWEST = 20
@@ -72,6 +72,19 @@ def chosen(by: str) -> tuple[str, ...]:
     if unknown:
         raise MedstError(f"--by {by}: there is no {unknown[0]}; choose from {','.join(NAMES)}.")
     return tuple(name for name in NAMES if name in given)
+
+
+def people_of(question: Question, cohorts: Iterable[Cohort]) -> pl.DataFrame | None:
+    """What `--patients` says of the patients of `cohorts`, see `read_people`; None if it is not given.
+
+    Raises:
+        MedstError: as `chosen` and `read_people`, or nothing is split by it.
+    """
+    if question.patients is None:
+        return None
+    if not set(chosen(question.by)) & {"sex", "age"}:
+        raise MedstError("--patients goes with --by sex or --by age.")
+    return read_people(question.patients, cohorts)
 
 
 def read_people(path: Path, cohorts: Iterable[Cohort]) -> pl.DataFrame:

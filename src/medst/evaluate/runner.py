@@ -14,7 +14,7 @@ from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS, Benchmark
-from medst.evaluate.groups import chosen, group_scores, read_people, rows_of
+from medst.evaluate.groups import chosen, group_scores, people_of, rows_of
 from medst.evaluate.leads import GUESSES, guesses, leads, mean_scores
 from medst.evaluate.leaks import Overlap, overlaps
 from medst.evaluate.prompts import read_prompts
@@ -88,9 +88,7 @@ def evaluate(
     if not plan:
         raise MedstError(f"There is no benchmark for a cohort of {', '.join(opened) or 'no data set'}.")
     by = chosen(question.by)
-    if question.patients is not None and not set(by) & {"sex", "age"}:
-        raise MedstError("--patients goes with --by sex or --by age.")
-    people = None if question.patients is None else read_people(question.patients, opened.values())
+    people = people_of(question, opened.values())
     seen = overlaps(model_folder, opened, refuse=leaks == "refuse")
     jobs = [
         _Job(

@@ -8,7 +8,7 @@ Each test pair is predicted again with its two studies swapped. Improving must t
 (TILA, 2026); `swap consistency` is the share of rows where this holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -35,6 +35,7 @@ from medst.evaluate.progression_svm import (
 from medst.evaluate.subjects import Subject
 from medst.evaluate.task import AVERAGE, STRICT, LeftOut, Outcome, Question, Score
 
+MAIN_METRICS, SWAP = ("accuracy", "macro accuracy"), "swap consistency"
 FOLDS = {"paper": (5, 10), "strict": (5,), "transfer": (5,)}
 """Of the cross-validation; protocol transfer has none, and needs as many patients of each progression to learn from."""
 
@@ -105,7 +106,7 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
         if found:
             averaged = [finding for finding in found if not finding.endswith(APART)]
             outcome.images[AVERAGE, folds] = np.concatenate([outcome.images[finding, folds] for finding in averaged])
-        outcome.scores += _scores(found, folds, question)
+        outcome.scores += progression_scores(found, folds, question)
     if learnt:
         outcome.warnings += learnt.warnings
         if not outcome.scores:
@@ -200,8 +201,22 @@ def _views(cohort: Cohort, table: pl.DataFrame, source: Cohort) -> Iterator[tupl
         yield np.array(frontal), np.array([lateral_of.get(row, -1) for row in frontal])
 
 
-def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int | None, question: Question) -> list[Score]:
-    """The scores of each finding with its patients, and of their average."""
+def progression_scores(
+    found: dict[str, tuple[CrossValidated, np.ndarray]],
+    folds: int | None,
+    question: Question,
+    seeds: Sequence[int] = SEEDS,
+    metrics: Sequence[str] = (*MAIN_METRICS, SWAP),
+) -> list[Score]:
+    """The scores of each finding with its patients, and of their average.
+
+    Args:
+        found: the predictions, one row per seed, and the patient of each row.
+        folds: of the cross-validation; None if there is none.
+        question: how they were measured; protocol `paper` has no recalls.
+        seeds: those of the predictions.
+        metrics: which; with the accuracy come the recalls.
+    """
     averaged = {finding: one for finding, one in found.items() if not finding.endswith(APART)}
     if not averaged:
         return []
@@ -209,8 +224,8 @@ def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int | No
     patients = np.concatenate([own for _, own in averaged.values()])
     ends = np.cumsum([0, *(len(own) for _, own in averaged.values())])
     rows = [slice(start, end) for start, end in pairwise(ends)]
-    common: dict[str, Any] = {"question": question, "folds": folds, "seeds": SEEDS}
-    for metric in ("accuracy", "macro accuracy", "swap consistency"):
+    common: dict[str, Any] = {"question": question, "folds": folds, "seeds": seeds}
+    for metric in metrics:
         chances = [one.chance(metric) for one, _ in found.values()]
         for (finding, (one, own)), chance in zip(found.items(), chances, strict=True):
             scores.append(
@@ -222,7 +237,7 @@ def _scores(found: dict[str, tuple[CrossValidated, np.ndarray]], folds: int | No
         statistics = [mean_of([partial(of_rows, *pair) for pair in zip(rows, seed, strict=True)]) for seed in by_seed]
         chance = float(np.mean([one.chance(metric) for one, _ in averaged.values()]))
         scores.append(scored(metric, AVERAGE, statistics, patients, chance, values=values, **common))
-    if question.protocol != "paper":
+    if question.protocol != "paper" and "accuracy" in metrics:
         for finding, (one, own) in found.items():
             for place, metric in enumerate(RECALL + name for name in PROGRESSIONS):
                 n = int((one.classes == place).sum())

@@ -31,6 +31,8 @@ PROTOCOL_NOTES = {
     "paper": "as released, to compare with numbers in papers; ± is the standard deviation over seeds, with n - 1",
     "transfer": "learnt from another cohort, without the tested patients; a run’s interval holds 95 % of a bootstrap over "
     "patients for its predictions as they are",
+    "answers": "answers of a system that was not trained here, on the rows of protocol strict; a row without an answer "
+    "counts as wrong; an interval holds 95 % of a bootstrap over patients",
     "strict": "nothing about a test row was used to choose anything; a run’s interval holds 95 % of a bootstrap over "
     "patients, or over clusters of sentences, for its predictions as they are",
 }
@@ -128,6 +130,13 @@ def _content(results_files: Sequence[ResultsFile], run: RunInputs | None) -> dic
 def _facts(one: ResultsFile, run: RunInputs | None) -> list[tuple[str, str]]:
     model, measured_on = one.results["model"], " and ".join(one.results["cohorts"])
     data, date = f"measured on {measured_on}", f"measured {one.measured}"
+    if one.results["protocol"] == "answers":
+        return [
+            ("Answers", f"{one.name}, {model['fingerprint'][:12]}"),
+            ("Data", data),
+            ("Date", date),
+            ("Protocol", "answers"),
+        ]
     if run is not None:
         data = f"trained on {run.settings['cohort']['dataset']}, {data}"
         date = f"trained {run.began}, {date}" if run.began else date
@@ -148,7 +157,7 @@ def _provenance(one: ResultsFile, run: RunInputs | None) -> list[tuple[str, str]
         ("Model", results["model"]["fingerprint"]),
     ]
     found += [(f"Benchmark ({dataset})", fingerprint) for dataset, fingerprint in results["cohorts"].items()]
-    if run is not None:
+    if run is not None and results["protocol"] != "answers":
         settings, vision = run.settings, run.settings["recipe"]["model"]["vision"]
         found += [
             ("Recipe", f"{settings['recipe']['name']}, seed {settings['recipe']['run']['seed']}"),
