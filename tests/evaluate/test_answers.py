@@ -270,6 +270,10 @@ def test_the_command_writes_prints_and_resumes(
     assert "protocol strict" in page
     assert "count as wrong" in page
     assert "<dt>Answers" in page
+    verdict = re.search(r"Answers: ([^<]*)", page)
+    assert "temporal-image on ms-cxr-t" in page.partition("Answers: ")[0]
+    assert verdict is not None
+    assert "best baseline: temporal-image on ms-cxr-t (macro accuracy" in verdict[1]
     tables = tables_of([tmp_path / "run", tmp_path / "llm"], "markdown")
     assert "**temporal-image on ms-cxr-t, protocol answers**" in tables
     for content in (strict, json.loads(out.read_text())):

@@ -20,7 +20,16 @@ LEAST_ROWS = 20
 
 
 def verdict(benchmarks: Sequence[BenchmarkResults]) -> str:
-    """Compare the headline numbers of a run, or of a recipe's seeds, with the best baselines, or those of several runs."""
+    """Compare the headline numbers of a run, or of a recipe's seeds, with the best baselines, or those of several runs.
+
+    Answers, which have no run, have a sentence of their own after that.
+    """
+    answers = [one for one in benchmarks if one.protocol == "answers"]
+    models = [one for one in benchmarks if one.protocol != "answers"]
+    return f"{_verdict(models)} Answers: {_verdict(answers)}" if models and answers else _verdict(benchmarks)
+
+
+def _verdict(benchmarks: Sequence[BenchmarkResults]) -> str:
     names = {name for benchmark in benchmarks for name in benchmark.names}
     compare = _with_baselines if len(names) == 1 else _between_runs
     chosen = _one_protocol([one for one in benchmarks if len(names) == 1 or len(one.names) > 1])
