@@ -265,6 +265,7 @@ def test_the_command_writes_prints_and_resumes(
     strict = evaluate(
         model_folder, folder, tmp_path / "run" / "results.json", tasks=["temporal-image"], baselines=False
     )
+    (tmp_path / "llm" / "settings.json").write_text("[]")  # answers in the folder of a run are not that run's
     page = report([tmp_path / "run", tmp_path / "llm"], tmp_path / "page.html").read_text()
     assert "temporal-image on ms-cxr-t, protocol answers" in page
     assert "protocol strict" in page

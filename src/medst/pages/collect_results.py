@@ -59,7 +59,7 @@ class BenchmarkResults:
     Attributes:
         task: name of the task.
         dataset: name of the data set.
-        protocol: paper or strict.
+        protocol: strict, paper, transfer or answers.
         names: of the runs.
         lines: one per number; the rows of each are in the order of `names`.
         details: of each run, as in results.json.
@@ -137,7 +137,12 @@ def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
         found += files_here
     contents = [read_results(file, "`medst evaluate all MODEL COHORT`") for file in found]
     results_files = [
-        ResultsFile(" ".join([name, *_switches(content["switches"])]), content, day_written(file), _settings(file))
+        ResultsFile(
+            " ".join([name, *_switches(content["switches"])]),
+            content,
+            day_written(file),
+            {} if content["protocol"] == "answers" else _settings(file),  # answers beside a run are not the run's
+        )
         for file, name, content in zip(found, _names(found), contents, strict=True)
     ]
     for (name, protocol), count in Counter((one.name, one.results["protocol"]) for one in results_files).items():
