@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tests.weights.checkpoints import bert, deit, offline_hub
+from tests.weights.checkpoints import bert, deit, dinov2, offline_hub
 
 from medst.cli import main
 from medst.cli.entry import VERBS
@@ -72,6 +72,11 @@ NOT_RUN = {
     ("docs/pretrain.md", "torchrun --standalone"): "needs eight GPUs; tests/pretrain starts two processes on a CPU",
     ("docs/pretrain.md", "torchrun --nnodes 2"): "needs two machines",
     ("docs/pretrain.md", "#!/bin/bash"): "needs Slurm",
+    ("docs/other-models.md", "import open_clip"): "needs open_clip_torch and the weights",
+    (
+        "docs/other-models.md",
+        "import polars as pl\nimport torch\nfrom health",
+    ): "needs hi-ml-multimodal and the weights",
     ("docs/app.md", "ssh"): "needs another computer",
     ("docs/app.md", "location / {"): "configures nginx, which the tests don't have",
 }
@@ -242,6 +247,7 @@ def reader(
     add = offline_hub(folder / "hf-home", patch)
     add("emilyalsentzer/Bio_ClinicalBERT", bert(folder / "bert"))
     add("facebook/deit-base-patch16-224", deit(folder / "deit"))
+    add("microsoft/rad-dino", dinov2(folder / "dinov2"))
     patch.chdir(folder)
     patch.setenv("PATH", f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}")
     for name in ("PAGE", "MEDST_TOKEN", "PATIENT"):  # what a page that is opened sets

@@ -4,10 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
+from tests.evaluate.conftest import Writes, comparisons_of
+from tests.weights.checkpoints import dinov2
 
+from medst.cli import main
+from medst.cohort.store import open_cohort
 from medst.embed import embed
+from medst.evaluate.results import read_results
+from medst.files import sha256
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -50,12 +58,35 @@ def test_similar_studies(small_model: Path, phantom_cohort: Path, pictures: list
         assert "similarity" in run("similar_studies", small_model, tmp_path / "out", *question)
 
 
+def test_embed_with_transformers(tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor, AutoModel
+
+    names = pl.DataFrame({"row": range(48), "image_id": [f"i{row}" for row in range(48)]})
+    comparisons = Writes(tmp_path)("named", "ms-cxr-t", images=names, comparisons=comparisons_of(edema=(6, 6, 6)))
+    model, out = dinov2(tmp_path / "dinov2"), tmp_path / "out.parquet"
+    cohort = open_cohort(comparisons)
+    said = run("embed_with_transformers", model, comparisons, out)
+    assert said == f"{len(cohort.images)} images, vectors of 16: {out}\n"
+    table = pl.read_parquet(out)
+    assert table["id"].to_list() == cohort.image_table["image_id"].to_list()
+    picture = Image.fromarray(cohort.images[17]).convert("RGB")
+    inputs = AutoImageProcessor.from_pretrained(model)(images=[picture], return_tensors="pt")
+    expected = AutoModel.from_pretrained(model).eval()(**inputs).last_hidden_state[0, 0].detach()
+    np.testing.assert_allclose(table["vector"][17].to_numpy(), expected, atol=1e-4)
+
+    main(["evaluate", "temporal-image", str(comparisons), "--embeddings", str(out), "--protocol", "paper"])
+    results = read_results(tmp_path / "results-paper.json")
+    assert results["model"] == {"fingerprint": sha256(out), "recipe": "embeddings"}
+    assert {"trained", "thumbnails", "prior study alone"} <= {row["model"] for row in results["results"]}
+
+
 def test_a_wrong_path_or_patient_is_one_sentence(small_model: Path, phantom_cohort: Path, tmp_path: Path) -> None:
     none = tmp_path / "none"
     for words in (
         ["heat_map", none, none, "edema", tmp_path / "a.png"],
         ["heat_map", small_model, none, "edema", tmp_path / "a.png"],
         ["patient_over_time", small_model, none],
+        ["embed_with_transformers", none, none, tmp_path / "a.parquet"],
         ["patient_over_time", small_model, phantom_cohort, "--patient", "none"],
     ):
         command = [sys.executable, EXAMPLES / f"{words[0]}.py", *map(str, words[1:])]

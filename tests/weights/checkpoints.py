@@ -119,3 +119,17 @@ def offline_hub(home: Path, patch: pytest.MonkeyPatch) -> Callable[[str, Path], 
         shutil.copytree(files, model / "snapshots" / commit)
 
     return add
+
+
+def dinov2(folder: Path) -> Path:
+    """A small `Dinov2Model` with random weights and its image processor, of the classes of RAD-DINO."""
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        image_size=28, patch_size=14, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=2
+    )
+    Dinov2Model(config).save_pretrained(folder)
+    side = {"height": 28, "width": 28}
+    BitImageProcessor(size={"shortest_edge": 28}, crop_size=side).save_pretrained(folder)
+    return folder

@@ -27,6 +27,7 @@ def evaluate(
     cohorts: Cohorts,
     /,
     question: Annotated[Question, arg(name="")] = STRICT,
+    embeddings: Annotated[tuple[Path, ...], arg(metavar="FILE...")] = (),
     untrained: int = 3,
     baselines: bool = True,
     leaks: Literal["warn", "refuse"] = "warn",
@@ -42,9 +43,11 @@ def evaluate(
 
     Args:
         task: which benchmark, or all.
-        model: folder of a model, for instance RUN/best.
+        model: folder of a model, for instance RUN/best; left out with --embeddings.
         cohorts: one or several, one per data set.
         question: how to measure.
+        embeddings: measure the embeddings of another model: Parquet files with id and vector of images and sentences, or
+            with current, prior and vector of pairs of images. All positional paths are then cohorts.
         untrained: number of untrained models among the baselines.
         baselines: measure what a model has to beat, on the same rows.
         leaks: if the model was pre-trained on patients of a benchmark: warn, and under protocol strict also report numbers
@@ -52,37 +55,48 @@ def evaluate(
         cache: keep image features in the folder features next to MODEL, so that they are computed once.
         answers: temporal-image: JSON-lines file with answers of any system, such as a language model. It takes the place of
             MODEL; the results are of protocol answers, by default in results-answers.json next to it.
-        out: file for the results; results.json next to MODEL if not given, results-PROTOCOL.json for the
-            other protocols.
+        out: file for the results; results.json next to MODEL, or the first FILE, if not given; results-PROTOCOL.json for
+            the other protocols.
         replace_all: measure everything again and write a new file; the numbers of the old one are lost.
     """
     from medst.hub import check_name
 
     if answers is not None:
+        if embeddings:
+            raise MedstError("--answers and --embeddings are of two systems; give one of them.")
         _check_answers(task, (model, *cohorts), question, leaks)
         _score_answers(answers, model, out, question, baselines, not replace_all)
         return
+    if embeddings:
+        cohorts = (model, *cohorts)
+        if models := [path for path in cohorts if not _is_cohort(path)]:
+            raise MedstError(
+                f"{models[0]} is not a cohort; with --embeddings no MODEL is given, and all paths are cohorts."
+            )
+    elif _is_cohort(model):
+        raise MedstError(f"{model} is a cohort; give a MODEL before it, or --embeddings or --answers of another one.")
     if not cohorts:
         raise MedstError("evaluate needs at least one COHORT after MODEL.")
     if untrained < 0:
         raise MedstError(f"--untrained is {untrained}; give 0 or more.")
     if not all(0 < fraction <= 1 for fraction in question.fractions):
         raise MedstError(f"--fractions {' '.join(map(str, question.fractions))}: give shares above 0 and up to 1.")
-    check_name(model, "model")  # before the seconds that the other imports take
+    if not embeddings:
+        check_name(model, "model")  # before the seconds that the other imports take
     from medst.cohort.store import open_cohort
+    from medst.evaluate.embeddings import read_embeddings
     from medst.evaluate.runner import evaluate as run
     from medst.progress import Display
 
-    out = out or model.parent / (
-        "results.json" if question.protocol == "strict" else f"results-{question.protocol}.json"
-    )
+    place = (*embeddings, model)[0].parent
+    out = out or place / ("results.json" if question.protocol == "strict" else f"results-{question.protocol}.json")
     with Display(["evaluate"]) as display:
         results = run(
-            model,
+            read_embeddings(embeddings) if embeddings else model,
             cohorts,
             out,
             tasks=None if task == "all" else (task,),
-            question=replace(question, cache=model.parent / "features" if cache else None),
+            question=replace(question, cache=place / "features" if cache else None),
             baselines=baselines,
             baseline_seeds=tuple(range(untrained)),
             keep=not replace_all,
@@ -125,3 +139,7 @@ def _score_answers(
             progress=display.stage("evaluate"),
         )
     print_results(results, out, (TASK,), set(results["cohorts"]))
+
+
+def _is_cohort(path: Path) -> bool:
+    return (path / "cohort.json").is_file()

@@ -110,13 +110,13 @@ def overlap(trained_on: TrainedOn | None, cohort: Cohort) -> Overlap | None:
     return Overlap(cohort, len(patients), sorted(training), sorted(validation), trained_on.complete)
 
 
-def overlaps(model: Path, cohorts: dict[str, Cohort], refuse: bool) -> dict[str, Overlap]:
-    """Find the overlap of each cohort that names patients, by data set.
+def overlaps(model: Path | None, cohorts: dict[str, Cohort], refuse: bool) -> dict[str, Overlap]:
+    """Find the overlap of each cohort that names patients, by data set; None is a model of which nothing is known.
 
     Raises:
         MedstError: with `refuse`, a patient was in pre-training, or nobody can tell.
     """
-    trained_on = read_trained_on(find_folder(model, is_model))
+    trained_on = None if model is None else read_trained_on(find_folder(model, is_model))
     every = {dataset: overlap(trained_on, cohort) for dataset, cohort in cohorts.items()}
     found = {dataset: one for dataset, one in every.items() if one is not None}
     sentences = [sentence for one in found.values() for sentence in one.warnings(strict=True)]

@@ -14,6 +14,7 @@ from medst import NUMERICS, __version__
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS, Benchmark
+from medst.evaluate.embeddings import Embeddings
 from medst.evaluate.groups import chosen, group_scores, people_of, rows_of
 from medst.evaluate.leads import GUESSES, guesses, leads, mean_scores
 from medst.evaluate.leaks import Overlap, overlaps
@@ -23,7 +24,7 @@ from medst.evaluate.subjects import BASELINES, ONE_STUDY, ModelSubject, Subject
 from medst.evaluate.task import ALL, STRICT, UNSEEN, LeftOut, Outcome, Question, Score
 from medst.files import claim, sha256
 from medst.progress import Progress
-from medst.use import Model, load
+from medst.use import load
 
 TRANSFERRED = "temporal-image"
 """The benchmark that protocol transfer is for."""
@@ -32,7 +33,7 @@ SWITCHES = ("features", "tokens", "laterals", "prompts", "finetune", "precision"
 
 
 def evaluate(
-    model_folder: Path,
+    model_folder: Path | Embeddings,
     cohorts: Path | Sequence[Path],
     out: Path | None,
     *,
@@ -47,7 +48,7 @@ def evaluate(
     """Measure a model, and its baselines, on benchmarks.
 
     Args:
-        model_folder: a model, for instance RUN/best.
+        model_folder: a model, for instance RUN/best, or the embeddings of another model.
         cohorts: one prepared cohort, or several.
         out: file for the results, written after every benchmark; None writes nothing.
         tasks: names of `BENCHMARKS`, each measured on every cohort; None takes those that each cohort supports, records in
@@ -70,7 +71,8 @@ def evaluate(
 
     Raises:
         MedstError: an unknown benchmark; no model or no cohort there; two cohorts of one data set; nothing can be measured;
-            with `tasks`, a cohort lacks what a benchmark needs; with `leaks="refuse"`, patients of pre-training, or none
+            with `tasks`, a cohort or the embeddings lack what a benchmark needs; with embeddings, a switch that only a
+            medst model has; with `leaks="refuse"`, patients of pre-training, or none
             known; with `keep`, `out` holds another model, cohort, protocol, numerics version or switches.
     """
     _check_transfer(tasks, question)
@@ -78,8 +80,15 @@ def evaluate(
     if unknown or (tasks is not None and not tasks):
         named = f"There is no benchmark {', '.join(unknown)}" if unknown else "No benchmark is given"
         raise MedstError(f"{named}; choose from {', '.join(BENCHMARKS)}.")
-    model, opened = load(model_folder, device="cpu"), _open(cohorts)
-    subject = ModelSubject(model, question.precision, question.cache)
+    subject: Subject
+    if isinstance(model_folder, Embeddings):
+        _check_switches(question)
+        subject, head = model_folder, _head(model_folder.fingerprint, "embeddings", question)
+    else:
+        model = load(model_folder, device="cpu")
+        subject = ModelSubject(model, question.precision, question.cache)
+        head = _head(model.fingerprint, model.recipe.name, question)
+    opened = _open(cohorts)
     plan = [
         (BENCHMARKS[name], dataset)
         for dataset, cohort in opened.items()
@@ -89,14 +98,15 @@ def evaluate(
         raise MedstError(f"There is no benchmark for a cohort of {', '.join(opened) or 'no data set'}.")
     by = chosen(question.by)
     people = people_of(question, opened.values())
-    seen = overlaps(model_folder, opened, refuse=leaks == "refuse")
+    folder = None if isinstance(model_folder, Embeddings) else model_folder
+    seen = overlaps(folder, opened, refuse=leaks == "refuse")
     jobs = [
         _Job(
             one,
             opened[dataset],
             seen.get(dataset) if one.names_patients else None,
             question,
-            one.baselines if baselines else (),
+            _baselines(one, subject, opened[dataset]) if baselines else (),
             tuple(baseline_seeds),
             leaks != "ignore",
         )
@@ -111,7 +121,7 @@ def evaluate(
     with nullcontext() if out is None else claim(out):
         fingerprints = {dataset: cohort.fingerprint for dataset, cohort in opened.items()}
         known = {dataset: one.to_json() for dataset, one in seen.items()}
-        results = Results(out, _head(model, question), fingerprints, known, keep)
+        results = Results(out, head, fingerprints, known, keep)
         for job in jobs:
             name, dataset = job.benchmark.name, job.cohort.dataset
             if not results.holds(name, dataset, job.asked()):
@@ -233,6 +243,11 @@ class _Job:
                     done += 1
                 if found:
                     beside[name] = mean_scores(found, self.seeds) if baseline.seeded else found[0].scores
+        pairs = self.cohort.pairs if self.benchmark.name == "retrieval" else None
+        if isinstance(subject, Embeddings) and pairs is not None and pairs["lateral"].count():
+            outcome.warnings.append(
+                f"{self.cohort.path.name}: embeddings are those of frontal views alone in retrieval."
+            )
         if self.overlap is not None:
             outcome.warnings += self.overlap.warnings(self.question.protocol != "paper")
         return outcome, beside
@@ -256,7 +271,25 @@ class _Job:
         return outcome
 
 
-def _head(model: Model, question: Question) -> dict[str, Any]:
+def _check_switches(question: Question) -> None:
+    """Refuse the switches of an encoder, which embeddings don't have."""
+    encoder = {"tokens": "--tokens", "laterals": "--laterals", "finetune": "--finetune", "precision": "--precision"}
+    given = [flag for name, flag in encoder.items() if getattr(question, name) != getattr(STRICT, name)]
+    if given:
+        raise MedstError(
+            f"Embeddings can't be measured with {' and '.join(given)}; leave out what a medst model needs."
+        )
+
+
+def _baselines(benchmark: Benchmark, subject: Subject, cohort: Cohort) -> tuple[str, ...]:
+    """The baselines that a subject has: embeddings can't be untrained, and those of pairs hold no study alone."""
+    if not isinstance(subject, Embeddings):
+        return benchmark.baselines
+    lacking = ("untrained", *(() if subject.has_images(cohort) else ONE_STUDY))
+    return tuple(name for name in benchmark.baselines if name not in lacking)
+
+
+def _head(fingerprint: str, recipe: str, question: Question) -> dict[str, Any]:
     switches: dict[str, Any] = {name: getattr(question, name) for name in SWITCHES}
     switches["laterals"] = question.laterals is not None
     switches["prompts"] = "released" if question.prompts is None else read_prompts(question.prompts)
@@ -266,7 +299,7 @@ def _head(model: Model, question: Question) -> dict[str, Any]:
         "numerics": NUMERICS,
         "protocol": question.protocol,
         "switches": switches,
-        "model": {"fingerprint": model.fingerprint, "recipe": model.recipe.name},
+        "model": {"fingerprint": fingerprint, "recipe": recipe},
     }
 
 

@@ -21,6 +21,7 @@ from sklearn.metrics import confusion_matrix
 from medst.cohort.ms_cxr_t import APART, PROGRESSIONS
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
+from medst.evaluate.embeddings import Embeddings
 from medst.evaluate.intervals import mean_of, scored
 from medst.evaluate.progression_svm import (
     RECALL,
@@ -78,6 +79,10 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
     features, swapped = features_of(subject, cohort, table, question)
     classes, patients = _classes(table), table["patient_id"].to_numpy()
     outcome, images = Outcome(classes=list(PROGRESSIONS)), table.select("current", "previous").to_numpy()
+    metrics = MAIN_METRICS if isinstance(swapped, str) else (*MAIN_METRICS, SWAP)
+    if isinstance(swapped, str):
+        outcome.left_out.append(LeftOut(SWAP, 0, swapped))
+        swapped = features  # what is predicted of these is not reported
     learnt = _Learnt(subject, cohort, question) if question.protocol == "transfer" else None
     for folds in (None,) if learnt else FOLDS[question.protocol]:
         found: dict[str, tuple[CrossValidated, np.ndarray]] = {}
@@ -106,7 +111,7 @@ def temporal_image(subject: Subject, cohort: Cohort, question: Question = STRICT
         if found:
             averaged = [finding for finding in found if not finding.endswith(APART)]
             outcome.images[AVERAGE, folds] = np.concatenate([outcome.images[finding, folds] for finding in averaged])
-        outcome.scores += progression_scores(found, folds, question)
+        outcome.scores += progression_scores(found, folds, question, metrics=metrics)
     if learnt:
         outcome.warnings += learnt.warnings
         if not outcome.scores:
@@ -161,8 +166,10 @@ class _Learnt:
 
 def features_of(
     subject: Subject, cohort: Cohort, table: pl.DataFrame, question: Question
-) -> tuple[Float32[np.ndarray, "row feature"], Float32[np.ndarray, "row feature"]]:
-    """Compute the features of comparisons, and of the same with the two studies swapped."""
+) -> tuple[Float32[np.ndarray, "row feature"], Float32[np.ndarray, "row feature"] | str]:
+    """Compute the features of comparisons, and of the same with the two studies swapped, or why there are none."""
+    if isinstance(subject, Embeddings) and subject.pairs.place and question.features == "concat":
+        return subject.comparisons(cohort, table["current"], table["previous"])
     if question.laterals is None:
         sides = [subject.images(cohort, table[name]) for name in ("current", "previous")]
     else:
