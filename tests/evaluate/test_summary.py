@@ -105,3 +105,16 @@ def test_one_sentence_per_benchmark_for_missing_numbers() -> None:
         "Not measured: probe a, 1 %: too few rows. 1 more of this benchmark: see left_out in the file.",
         "Not measured: temporal-image a, edema, 5 folds: too few rows.",
     ]
+
+
+def test_new_or_resolved_findings_have_a_title_of_their_own() -> None:
+    rows = [
+        row("temporal-image", "a", "macro accuracy", finding, 0.5, folds=5)
+        for finding in ("average", "pleural_effusion", "pleural_effusion, new or resolved")
+    ]
+    lines = printed({"results": rows, "leads": [], "details": {"temporal-image/a": {}}})
+    assert [words(line) for line in lines[3:]] == [
+        "pleural_effusion 0.500 +0.250 chance 7",
+        "temporal-image on a, new or resolved: macro accuracy, 5 folds",
+        "pleural_effusion 0.500 +0.250 chance 7",
+    ]

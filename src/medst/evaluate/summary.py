@@ -6,6 +6,7 @@ from operator import itemgetter
 from textwrap import wrap
 from typing import Any, TypeVar
 
+from medst.cohort.ms_cxr_t import APART
 from medst.evaluate.benchmarks import BENCHMARKS
 from medst.evaluate.intervals import too_wide
 from medst.evaluate.task import is_summary
@@ -61,13 +62,14 @@ def summary_table(results: dict[str, Any], tasks: Collection[str], datasets: Col
     for row in headline_rows(results, tasks, datasets):
         folds = f", {row['folds']} folds" if row["folds"] else ""
         learnt = results["details"][f"{row['task']}/{row['dataset']}"].get("train_rows", {}).get(row["finding"])
-        finding = f"  {row['finding']}" + (f" ({learnt} rows)" if learnt else "")
+        apart = row["finding"].endswith(APART)
+        finding = f"  {row['finding'].removesuffix(APART)}" + (f" ({learnt} rows)" if learnt else "")
         lead = leads.get(_key(row), {"value": row["value"] - row["chance"], "low": None, "baseline": "chance"})
         interval = "" if lead["low"] is None else f"{lead['low']:+.3f} to {lead['high']:+.3f}"
         if too_wide(lead["low"], lead.get("high")) or too_wide(row["low"], row["high"]):
             interval = "too few rows"
-        title = f"{row['task']} on {row['dataset']}: {row['metric']}{folds}"
-        if title not in groups:
+        title = f"{row['task']} on {row['dataset']}{APART if apart else ''}: {row['metric']}{folds}"
+        if title not in groups and not apart:
             notes[title] = _baselines(results, row)
         cells = (finding, f"{row['value']:.3f}", f"{lead['value']:+.3f}", interval, lead["baseline"], str(row["n"]))
         groups.setdefault(title, []).append(cells)
