@@ -228,6 +228,8 @@ def test_a_wrong_mixture_is_one_sentence(
     sentence = "--answers takes the place of MODEL; give one COHORT with comparisons and no model."
     assert sentence in refused(capsys, "temporal-image", model_folder, folder, *given)
     assert sentence in refused(capsys, "temporal-image", model_folder, *given)
+    said = refused(capsys, "temporal-image", folder, *given, "--embeddings", file)
+    assert "--answers and --embeddings are of two systems; give one of them." in said
     assert "--answers is for temporal-image alone, not for all." in refused(capsys, "all", folder, *given)
     assert "has no comparisons" in refused(capsys, "temporal-image", cohort.path, *given)
     said = refused(capsys, "temporal-image", folder, *given, "--protocol", "paper")

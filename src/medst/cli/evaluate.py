@@ -43,7 +43,7 @@ def evaluate(
 
     Args:
         task: which benchmark, or all.
-        model: folder of a model, for instance RUN/best; left out with --embeddings.
+        model: folder of a model, for instance RUN/best; left out with --embeddings or --answers.
         cohorts: one or several, one per data set.
         question: how to measure.
         embeddings: measure the embeddings of another model: Parquet files with id and vector of images and sentences, or
