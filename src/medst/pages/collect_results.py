@@ -181,7 +181,12 @@ def _names(paths: list[Path]) -> list[str]:
     while len({folder.parts[-depth:] for folder in folders}) < len(set(folders)):
         depth += 1
     names = ["/".join(folder.parts[-depth:]) for folder in folders]
-    usual = ("results", "results-paper", "results-strict")  # the last one was written by earlier versions
+    usual = (
+        "results",
+        "results-paper",
+        "results-transfer",
+        "results-strict",
+    )  # the last one was written by earlier versions
     return [name if path.stem in usual else f"{name}/{path.stem}" for name, path in zip(names, paths, strict=True)]
 
 
