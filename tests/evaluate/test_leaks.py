@@ -10,7 +10,7 @@ import pytest
 
 from medst.cohort.store import Cohort
 from medst.errors import MedstError
-from medst.evaluate import temporal_image
+from medst.evaluate import progression_svm
 from medst.evaluate.leaks import overlap
 from medst.evaluate.runner import evaluate
 from medst.evaluate.task import PAPER, Question
@@ -28,7 +28,7 @@ def trained_on(folder: Path, dataset: str = "mimic-cxr", complete: bool = True, 
 @pytest.fixture(autouse=True)
 def one_regularisation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fit one SVM instead of four."""
-    monkeypatch.setattr(temporal_image, "CHOICES_OF_C", (1.0,))
+    monkeypatch.setattr(progression_svm, "CHOICES_OF_C", (1.0,))
 
 
 @pytest.fixture

@@ -19,7 +19,14 @@ from medst.encode import ImageFeatures
 from medst.errors import MedstError
 from medst.evaluate import temporal_image as module
 from medst.evaluate.benchmarks import BENCHMARKS
-from medst.evaluate.progression_svm import MIRROR, SEEDS, CrossValidated, cross_validate, cross_validate_strictly
+from medst.evaluate.progression_svm import (
+    MIRROR,
+    SEEDS,
+    CrossValidated,
+    chosen_svm,
+    cross_validate,
+    cross_validate_strictly,
+)
 from medst.evaluate.runner import evaluate
 from medst.evaluate.subjects import ModelSubject
 from medst.evaluate.task import PAPER, STRICT, Question
@@ -366,3 +373,12 @@ def test_transfer_has_its_file_and_its_baselines(
             evaluate(model_folder, tested.path, None, question=wrong)
     with pytest.raises(MedstError, match="for temporal-image alone"):
         evaluate(model_folder, tested.path, None, tasks=("temporal-text",), question=question)
+
+
+def test_an_inner_fold_without_one_of_the_classes_still_chooses() -> None:
+    """The only patient who worsens is in one of the two inner folds, and the other fold's rows look alike."""
+    classes = np.array([0] * 6 + [1] * 6 + [2] * 6)
+    patients = np.array([f"p{row}" for row in range(12)] + ["worse"] * 6)
+    features = np.array([0, 0, 0, 5, 5, 5, 1, 1, 1, 5, 5, 5] + [5] * 6, dtype=np.float32)[:, None]
+    search = chosen_svm(features, classes, patients, seed=42)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
