@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from medst.cohort.mimic_cxr import METADATA
-from medst.cohort.ms_cxr_t import FINDINGS, IMAGE_FILE, SENTENCE_FILE
+from medst.cohort.ms_cxr_t import APART_FILE, FINDINGS, IMAGE_FILE, SENTENCE_FILE
 from medst.cohort.options import Options
 from medst.cohort.prepare import prepare
 from medst.cohort.store import Cohort, open_cohort
@@ -160,3 +160,25 @@ def test_images_of_other_patients_are_refused(benchmark: Path, raw: Path, tmp_pa
     spoil(benchmark / IMAGE_FILE, "00000000-00000000-00000000-00000000", "1-2-3-4")
     with pytest.raises(MedstError, match="holds none of the 3 images that"):
         prepare("ms-cxr-t", benchmark, tmp_path / "x", Options(images=raw))
+
+
+def test_new_and_resolved_findings_of_a_second_table_are_kept_apart(benchmark: Path, tree: Any) -> None:
+    table = (benchmark / IMAGE_FILE).read_text()
+    apart = "\n".join(table.splitlines()[:2]).replace("stable,,improving,,", "worsening,,improving,,") + "\n"
+    (benchmark / APART_FILE).write_text(apart)
+    cohort = prepared(benchmark, tree.folder)
+    assert cohort.comparisons is not None
+    found = cohort.comparisons.filter(pl.col("finding").str.contains(","))
+    assert found.select("finding", "progression").rows() == [
+        ("consolidation, new or resolved", "worsening"),
+        ("pleural_effusion, new or resolved", "improving"),
+    ]
+    assert cohort.meta["counts"]["new_or_resolved_comparisons"] == 2
+    assert cohort.meta["counts"]["comparisons"] == 6
+    assert cohort.meta["rows"]["read"] == cohort.meta["rows"]["kept"] == 3
+
+
+def test_a_stable_finding_is_neither_new_nor_resolved(benchmark: Path, tree: Any) -> None:
+    (benchmark / APART_FILE).write_text((benchmark / IMAGE_FILE).read_text())
+    with pytest.raises(MedstError, match="'stable' is neither new"):
+        prepared(benchmark, tree.folder)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -202,10 +203,38 @@ def test_a_stopped_evaluation_resumes_and_writes_the_same_bytes(
         assert measured == expected
         assert out.read_bytes() == results_file.read_bytes()
         measured.clear()
-    evaluate(model_folder, benchmark_cohort, out, baselines=False, keep=True)
-    assert measured == ["temporal-image", "temporal-text"]
     evaluate(model_folder, benchmark_cohort, out, tasks=("temporal-text",), baseline_seeds=(0,))
-    assert measured[2:] == ["temporal-text"] * (SUBJECTS["temporal-text"] - 1)
+    assert measured == ["temporal-text"] * (SUBJECTS["temporal-text"] - 1)
+
+
+def test_asking_for_less_loses_no_number_and_asking_for_more_adds_them(
+    model_folder: Path, benchmark_cohort: Path, tmp_path: Path, measured: list[str]
+) -> None:
+    out = tmp_path / "results.json"
+
+    def ask(by: str = "", **options: Any) -> None:
+        evaluate(
+            model_folder,
+            benchmark_cohort,
+            out,
+            tasks=("temporal-image",),
+            question=Question(by=by),
+            keep=True,
+            **options,
+        )
+
+    ask(baselines=False)
+    ask(baseline_seeds=(0,))
+    assert len(measured) == 1 + SUBJECTS["temporal-image"] - 1
+    written = out.read_bytes()
+    measured.clear()
+    ask(baselines=False)
+    ask(baseline_seeds=())
+    assert (measured, out.read_bytes()) == ([], written)
+    for wrong in ({"by": "view", "baselines": False}, {"by": "view", "baseline_seeds": (1,)}):
+        with pytest.raises(MedstError, match="measured with other options"):
+            ask(**wrong)
+    assert out.read_bytes() == written
 
 
 def test_results_of_another_numerics_version_are_not_taken_for_results_of_this_one(

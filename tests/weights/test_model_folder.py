@@ -22,6 +22,7 @@ from medst.errors import MedstError
 from medst.recipes.settings import ObjectiveSettings, Recipe
 from medst.tokenizer import learn_tokenizer
 from medst.use import Model
+from medst.weights.model_folder import Margin, keep_margin
 from medst.weights.trained_on import TRAINED_ON
 
 EARLIER = Path(__file__).parents[1] / "data" / "earlier"
@@ -390,3 +391,20 @@ def test_a_pushed_model_is_loaded_by_its_hub_id(tmp_path: Path, monkeypatch: pyt
     pulled = medst.load("someone/a-model")
     assert same(pulled.model, made.model)
     assert pulled.tokenizer.get_vocab() == TOKENIZER.get_vocab()
+
+
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+def test_an_impossible_margin_is_refused(saved: Path, value: float) -> None:
+    keep_margin(saved, Margin(value, 60, 0.3))
+    with pytest.raises(MedstError, match=r"config\.json"):
+        medst.load(saved)
+
+
+def test_a_margin_without_a_digest_is_refused(saved: Path) -> None:
+    keep_margin(saved, Margin(0.02, 60, 0.3))
+    assert medst.load(saved).margin == Margin(0.02, 60, 0.3)
+    config = json.loads((saved / "config.json").read_text())
+    del config["sha256"]
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MedstError, match=r"config.json is damaged \(margin\)"):
+        medst.load(saved)

@@ -93,6 +93,9 @@ def read_comparisons(writer: Writer, raw: Path) -> pl.DataFrame:
     if odd.height:
         file, value = raw / odd["path"][0], odd["progression"][0]
         raise MedstError(f"{file}: '{value}' is not a progression; it must be one of {', '.join(PROGRESSIONS)}.")
+    still = long.filter(pl.col("finding").str.ends_with(APART), progression="stable")
+    if still.height:
+        raise MedstError(f"{raw / APART_FILE}: 'stable' is neither new (worsening) nor resolved (improving).")
     return long.drop("path")
 
 

@@ -131,7 +131,8 @@ def cross_validate_strictly(
 
 def chosen_svm(features: np.ndarray, classes: np.ndarray, patients: np.ndarray, seed: int) -> Any:
     """A fitted classifier whose scaling and C come from folds of these rows' patients alone."""
-    few = counts_of(classes, patients).min()
+    counts = counts_of(classes, patients)
+    few = counts[counts > 0].min()
     inner = StratifiedGroupKFold(max(2, min(INNER_FOLDS, int(few))), shuffle=True, random_state=seed)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), SVC(kernel="linear")),

@@ -108,9 +108,21 @@ class Results:
             raise MedstError(f"{self.path} holds numbers of {other[0]}; give another --out, or --replace to lose them.")
 
     def holds(self, task: str, dataset: str, asked: dict[str, Any]) -> bool:
-        """Whether a benchmark was measured on a data set as `asked`, with or without more groups."""
+        """Whether a benchmark was measured on a data set as `asked`, or with more baselines, groups or shares.
+
+        Raises:
+            MedstError: it was measured otherwise, and measuring it again as `asked` would lose some of its numbers.
+        """
         before = self.content["details"].get(f"{task}/{dataset}", {}).get("asked")
-        return bool(before is not None and {"by": before.get("by")} | asked == {"by": None} | before)
+        if before is None or not _left_out(before, asked):
+            return before is not None
+        lost = _left_out(asked, before)
+        if lost:
+            raise MedstError(
+                f"{self.path} holds {task} on {dataset} measured with other options ({lost}); give another --out, or "
+                "--replace to lose its numbers."
+            )
+        return False
 
     def put(
         self,
@@ -159,6 +171,20 @@ class Results:
         }
         if self.path is not None:
             write_json(self.path, self.content)
+
+
+_LISTED = ("baselines", "untrained", "by", "fractions")
+"""Parts of `asked` that are lists of what was measured."""
+
+
+def _left_out(whole: dict[str, Any], part: dict[str, Any]) -> str:
+    """The first option by which `part` asks for numbers that `whole` does not; empty if it has all of them."""
+    for name in sorted(whole.keys() | part.keys()):
+        one, other = whole.get(name), part.get(name)
+        fits = set(other or ()) <= set(one or ()) if name in _LISTED else one == other or (name == "intervals" and one)
+        if not fits:
+            return name
+    return ""
 
 
 def _row(score: Score, model: str) -> dict[str, Any]:

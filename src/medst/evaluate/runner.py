@@ -95,7 +95,8 @@ def evaluate(
         for name in tasks or [name for name in _possible(question) if BENCHMARKS[name].fits(cohort, question)]
     ]
     if not plan:
-        raise MedstError(f"There is no benchmark for a cohort of {', '.join(opened) or 'no data set'}.")
+        under = " under protocol transfer" if question.protocol == "transfer" else ""
+        raise MedstError(f"There is no benchmark{under} for a cohort of {', '.join(opened) or 'no data set'}.")
     by = chosen(question.by)
     people = people_of(question, opened.values())
     folder = None if isinstance(model_folder, Embeddings) else model_folder
@@ -203,7 +204,8 @@ class _Job:
 
     def asked(self) -> dict[str, Any]:
         """How the benchmark is measured, without the switches that all numbers of a file share; plain JSON."""
-        asked: dict[str, Any] = {"baselines": list(self.baselines), "untrained": list(self.seeds)}
+        seeds = self.seeds if any(BASELINES[name].seeded for name in self.baselines if name not in GUESSES) else ()
+        asked: dict[str, Any] = {"baselines": list(self.baselines), "untrained": list(seeds)}
         asked["intervals"] = self.question.intervals
         for name in self.benchmark.switches:
             value = getattr(self.question, name)

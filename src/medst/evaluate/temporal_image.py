@@ -141,6 +141,10 @@ class _Learnt:
         note = f"--learn-from: {patients} patients are in the tested cohort too; nothing is learnt from them."
         self.warnings = [note] if patients else []
         self.table = table.filter(~shared)
+        if self.table.is_empty():
+            raise MedstError(
+                f"{source.path}: all its patients are in the tested cohort, so nothing can be learnt from it."
+            )
         self.features = features_of(subject, source, self.table, question)[0]
 
     def _rows(self, finding: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

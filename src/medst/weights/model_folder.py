@@ -222,7 +222,7 @@ def _read_config(folder: Path) -> tuple[Recipe, dict[str, str], Margin | None]:
     if wrong:
         raise MedstError(f"{file} is damaged ({wrong}); {REMEDY}.")
     entry = config.get("margin")
-    wrong = "" if entry is None else misfit(entry, {"value": float, "statements": int, "stable": float}, "margin")
+    wrong = "" if entry is None else _wrong_margin(config, entry)
     if wrong:
         raise MedstError(f"{file} is damaged ({wrong}); {REMEDY}.")
     # The first folders of format 2 have no digest of their settings.
@@ -234,6 +234,14 @@ def _read_config(folder: Path) -> tuple[Recipe, dict[str, str], Margin | None]:
         digests,
         None if entry is None else Margin(**entry),
     )
+
+
+def _wrong_margin(config: dict[str, Any], entry: Any) -> str:
+    wrong = misfit(entry, {"value": float, "statements": int, "stable": float}, "margin")
+    if wrong or set(entry) != {"value", "statements", "stable"} or "sha256" not in config:
+        return wrong or "margin"
+    possible = 0 <= entry["value"] < float("inf") and entry["statements"] >= 0 and 0 <= entry["stable"] <= 1
+    return "" if possible else f"margin is {entry}"
 
 
 def _digest(model: dict[str, Any], crop: int, margin: dict[str, Any] | None = None) -> str:
