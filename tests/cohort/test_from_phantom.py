@@ -27,6 +27,7 @@ def test_nothing_is_left_out(raw: Path, tmp_path: Path, name: str) -> None:
     meta = prepare(name, raw / name, tmp_path / name, workers=2, max_rejected=0)
     cohort = open_cohort(tmp_path / name)
     assert meta["dataset"] == name
+    assert meta["synthetic"] is True
     assert meta["counts"]["images"] == len(cohort.images) == cohort.image_table.height
     assert (cohort.images.reshape(len(cohort.images), -1).max(1) > 100).all()
     assert (cohort.pairs is None) == (name in ("rsna", "covidx"))

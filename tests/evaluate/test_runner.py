@@ -360,3 +360,14 @@ def test_the_page_on_results_json_has_a_line_for_every_key(
     assert all(row.keys() == leads for row in found["leads"])
     assert {frozenset(row) for row in found["groups"]} == {frozenset(groups)}
     assert set().union(*found["details"].values()) == details
+
+
+def test_results_on_phantom_patients_warn_that_a_program_drew_them(
+    model_folder: Path, write_cohort: Callable[..., Path], benchmark: Cohort
+) -> None:
+    path = write_cohort("drawn", "ms-cxr-t", comparisons=benchmark.comparisons, sentences=benchmark.sentences)
+    options: dict[str, Any] = {"tasks": ("temporal-text",), "baselines": False}
+    assert evaluate(model_folder, path, None, **options)["warnings"] == []
+    meta = json.loads((path / "cohort.json").read_text())
+    (path / "cohort.json").write_text(json.dumps(meta | {"synthetic": True}))
+    assert evaluate(model_folder, path, None, **options)["warnings"] == [f"drawn: {runner.SYNTHETIC}"]

@@ -77,7 +77,8 @@ def _write(dataset: str, raw: Path, cohort: Path, options: Options, workers: Wor
         raise MedstError(
             f"{cohort} is in {raw}, which holds the raw data and is never written to; give another folder."
         )
-    writer = Writer(cohort, header, workers, Reading(options.decode, options.intensity))
+    drawn = any((place / "phantom.json").is_file() for place in (raw, raw.parent))
+    writer = Writer(cohort, header, workers, Reading(options.decode, options.intensity), synthetic=drawn)
     with claim(cohort):
         meta = writer.start()
         if meta is None:

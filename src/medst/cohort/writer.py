@@ -59,6 +59,7 @@ class Writer(Rejections):
         workers: processes that read the images.
         reading: how files become pixels.
         digests: sha256 of each block of images.
+        synthetic: whether `medst phantom` drew the patients.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Writer(Rejections):
     workers: Workers = field(default_factory=Workers)
     reading: Reading = AS_RELEASED
     digests: list[str] = field(default_factory=list)
+    synthetic: bool = False
 
     @property
     def part(self) -> Path:
@@ -218,6 +220,7 @@ class Writer(Rejections):
             "medst_version": __version__,
             "fingerprint": sha256(chunks),
             "files": written,
+            **({"synthetic": True} if self.synthetic else {}),
         }
         write_json(self.part / "cohort.json", meta)
         self._move()

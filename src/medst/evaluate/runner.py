@@ -26,6 +26,7 @@ from medst.files import claim, sha256
 from medst.progress import Progress
 from medst.use import load
 
+SYNTHETIC = "a program drew these patients (`medst phantom`); no number says anything about real ones."
 TRANSFERRED = "temporal-image"
 """The benchmark that protocol transfer is for."""
 SWITCHES = ("features", "tokens", "laterals", "prompts", "finetune", "precision")
@@ -250,6 +251,8 @@ class _Job:
             outcome.warnings.append(
                 f"{self.cohort.path.name}: embeddings are those of frontal views alone in retrieval."
             )
+        if self.cohort.meta.get("synthetic"):
+            outcome.warnings.append(f"{self.cohort.path.name}: {SYNTHETIC}")
         if self.overlap is not None:
             outcome.warnings += self.overlap.warnings(self.question.protocol != "paper")
         return outcome, beside

@@ -25,7 +25,7 @@ from medst.pages.verdict import verdict
 from medst.pages.wording import percent, readable
 from medst.progress import Progress
 
-MOST_DRAWN = 10
+MOST_DRAWN = 12
 """Findings in one figure; the others are in the table."""
 PROTOCOL_NOTES = {
     "paper": "as released, to compare with numbers in papers; ± is the standard deviation over seeds, with n - 1",
