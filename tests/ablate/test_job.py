@@ -17,6 +17,7 @@ from medst import NUMERICS, jobs, pretrain
 from medst.ablate import ablate, table
 from medst.ablate import job as module
 from medst.ablate.design import read_design, spread_of_reference
+from medst.cli import main
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
 from medst.files import claim
@@ -268,6 +269,29 @@ def test_an_ablation_of_an_earlier_version_is_refused_and_is_a_pilot(
     assert [run.variant for run in runs[:2]] == ["reference", "no-laterals"]  # nothing has to be trained beforehand
     assert f"Spreads from {old / 'ablation.json'}" in statement
     assert "not known" not in statement
+
+
+def test_cohorts_without_pairs_are_refused_before_the_first_run(
+    phantom_cohort: Path, phantom_comparisons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        main(["ablate", "tiny", str(phantom_cohort), str(tmp_path / "job"), "--more-cohorts", str(phantom_comparisons)])
+    assert f"{phantom_comparisons} has no pairs" in capsys.readouterr().err
+    assert not (tmp_path / "job").exists()
+
+
+def test_the_command_fails_if_runs_are_missing_after_it_prints_the_tables(
+    phantom_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_run_all", lambda left, *_: {run: "x" for run in left if run.seed == 1})
+    monkeypatch.setattr(table, "read_values", lambda *_: {variants.OWN_REPORT: 0.5})
+    words = ["ablate", "tiny", str(phantom_cohort), str(tmp_path / "job"), "--only", "no-local", "--seeds"]
+    with pytest.raises(SystemExit, match="1"):
+        main([*words, "2"])
+    said = capsys.readouterr()
+    assert "Missing: no-local with seed 1, because: x" in said.out
+    assert "2 runs are missing from the tables" in said.err
+    main([*words, "1"])
 
 
 def test_unusable_comparisons_are_refused_before_the_first_run(phantom_cohort: Path, tmp_path: Path) -> None:

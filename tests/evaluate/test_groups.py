@@ -176,7 +176,7 @@ def test_what_a_cohort_does_not_hold_is_said(benchmark: Cohort, cohort: Cohort, 
     [
         ("patient_id\np1", "needs the column patient_id, and sex, age or birth_year"),
         ("id,sex\np1,F", "has no column patient_id"),
-        ("patient_id,age\np1,old", "'old' is not a number, as age must be"),
+        ("patient_id,age\np1,old", "'old' is not a number of 0 or more, as age must be"),
         ("patient_id,sex\np1,F\np1,M", "has patient p1 in several rows"),
         ("patient_id,sex\n7,F", r"names no patient of .*, such as p0; its column"),
     ],
@@ -188,6 +188,46 @@ def test_a_bad_table_of_patients_is_refused(
     question = Question(by="sex", patients=tmp_path / "bad.csv", bootstrap=False)
     with pytest.raises(MedstError, match=said):
         evaluate(model_folder, split_cohort, None, tasks=("temporal-image",), question=question, baselines=False)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"age": [[40]]}, r"the column age is of type List"),
+        ({"sex": [["F"]]}, r"the column sex is of type List"),
+        ({"age": [float("inf")]}, "'inf' is not a number of 0 or more, as age must be"),
+        ({"age": [-4]}, "'-4' is not a number of 0 or more, as age must be"),
+    ],
+)
+def test_a_parquet_of_patients_with_impossible_columns_is_refused(
+    columns: dict[str, list[Any]], said: str, split_cohort: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.parquet"
+    pl.DataFrame({"patient_id": ["p0"], **columns}).write_parquet(file)
+    with pytest.raises(MedstError, match=rf"--patients {file}: {said}"):
+        read_people(file, [open_cohort(split_cohort)])
+
+
+def test_an_age_that_is_not_a_number_is_unknown(split_cohort: Path, subject: ModelSubject, tmp_path: Path) -> None:
+    cohort, file = open_cohort(split_cohort), tmp_path / "people.parquet"
+    ages = [float("nan")] * 15 + [50.0] * 15
+    pl.DataFrame({"patient_id": [f"p{i}" for i in range(30)], "age": ages}).write_parquet(file)
+    found, _ = split(cohort, temporal_image(subject, cohort, PAPER), "age", people=file)
+    assert {one.group for one in found} == {"40 to 59", "unknown"}
+
+
+def test_a_patient_born_after_a_study_is_named(split_cohort: Path, subject: ModelSubject, tmp_path: Path) -> None:
+    cohort, file = open_cohort(split_cohort), tmp_path / "people.csv"
+    file.write_text("patient_id,birth_year\np0,2160\n")
+    found, left = split(cohort, temporal_image(subject, cohort, PAPER), "age", people=file)
+    assert not found
+    assert [one.reason for one in left] == ["--patients says that patient p0 was born after the year of a study"]
+
+
+def test_a_missing_file_of_patients_or_a_folder_is_named(split_cohort: Path, tmp_path: Path) -> None:
+    for place, said in ((tmp_path, "not a file"), (tmp_path / "a.csv", "no such file"), (tmp_path / "a.pq", "no such")):
+        with pytest.raises(MedstError, match=rf"--patients {place}: {said}.*give a CSV or Parquet file\.$"):
+            read_people(place, [open_cohort(split_cohort)])
 
 
 def test_years_of_birth_give_the_age_at_the_study(split_cohort: Path, subject: ModelSubject, tmp_path: Path) -> None:

@@ -159,6 +159,15 @@ def test_a_file_is_added_to_and_never_mixed(model_folder: Path, benchmark_cohort
     ):
         add("temporal-image", keep=True, question=STRICT)
     assert out.read_bytes() == before
+    out.write_text(json.dumps(json.loads(before) | {"protocol": "strict"}))
+    with pytest.raises(MedstError, match=r"of protocol strict, these are of protocol paper; give another --out, or"):
+        add("temporal-image", keep=True)
+    elsewhere = out.rename(tmp_path / "mine.json")
+    with pytest.raises(MedstError, match=r"rename it to results\.json to keep it, give another --out, or --replace"):
+        evaluate(model_folder, benchmark_cohort, elsewhere, tasks=("temporal-image",), keep=True, question=PAPER)
+    for keep in (True, False):
+        with pytest.raises(MedstError, match=rf"{tmp_path} is a folder; give --out the name of a file\.$"):
+            evaluate(model_folder, benchmark_cohort, tmp_path, tasks=("temporal-text",), keep=keep)
     other = json.loads(before)
     other["cohorts"]["ms-cxr-t"] = "another"
     out.write_text(json.dumps(other))

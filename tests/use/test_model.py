@@ -227,6 +227,7 @@ def test_the_squares_are_cut_and_scaled_as_in_evaluation(model: Model, studies: 
         (lambda m, s: m.ground(s[0], 5), "a string or several, not int"),
         (lambda m, s: m.similarity(s[0], m.encode_image(s[0])), "a string or several, not ImageEmbeddings"),
         (lambda m, s: m.compare(s[0], s[1], None), "name a finding"),
+        (lambda m, s: m.compare(None, s[1], "edema"), "a picture is a path, .* not NoneType"),
         (lambda m, s: m.compare(s[0], s[1], ["edema"]), "name a finding"),
         (lambda m, s: m.timeline(["x.jpg"], "edema"), r"x\.jpg: no such file"),
         (lambda m, s: m.encode_image(torch.zeros(2, 1, 40, 40).to_sparse()), "give a dense one"),

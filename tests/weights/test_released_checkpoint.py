@@ -163,6 +163,12 @@ def test_without_a_tokenizer_the_message_says_where_to_get_it(tmp_path: Path) ->
     assert medst.load(ckpt, tokenizer=folder).tokenizer.sep_token_id == small.SEP
 
 
+def test_a_file_of_another_kind_is_not_asked_for_a_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("patient_id,age\np0,40\n")
+    with pytest.raises(MedstError, match=r"p\.csv is not a model folder, and not a checkpoint; give one of them\.$"):
+        medst.load(tmp_path / "p.csv")
+
+
 def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
     ckpt = checkpoints.write_checkpoint(tmp_path / "a.ckpt", checkpoints.medst_state())
     (tmp_path / "vocab.txt").write_text("\n".join([*checkpoints.PIECES, "more"]))

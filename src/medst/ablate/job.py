@@ -70,9 +70,9 @@ def ablate(
         The design and the tables, in Markdown.
 
     Raises:
-        MedstError: an unknown variant, impossible numbers, cohorts that don't fit together, nothing to measure on
-            `comparisons`, an unreadable pilot, `out` holds an ablation of an earlier version or runs of other settings,
-            cohorts or another numerics version, a run's process was killed, or no run could be measured.
+        MedstError: an unknown variant, impossible numbers, cohorts without pairs or that don't fit together, nothing to
+            measure on `comparisons`, an unreadable pilot, `out` holds an ablation of an earlier version or runs of other
+            settings, cohorts or another numerics version, a run's process was killed, or no run could be measured.
     """
     if seeds < 1 or jobs < 1:
         raise MedstError(f"seeds is {seeds} and jobs is {jobs}; give 1 or more.")
@@ -122,6 +122,8 @@ def _open_cohorts(
         )
     if len(cohorts) > seeds:
         raise MedstError(f"There are {len(cohorts)} cohorts for {seeds} seeds; give --seeds {len(cohorts)} or more.")
+    for path in cohorts:
+        open_cohort(path).require("pairs", "train on cohorts with pairs, and give ms-cxr-t ones as --comparisons")
     measured = [[_MeasuredCohort.open(path, ["retrieval"])] for path in cohorts]
     known = dict[str, Path]()
     for (one,) in measured:

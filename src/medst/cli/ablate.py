@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medst.cli.arguments import CohortPath, Out
 from medst.cli.recipes import Settings
+from medst.errors import MedstError
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,14 @@ class Ablate:
     """Runs at a time."""
 
     def run(self) -> None:
-        """State what can be detected, train and measure all variants and print the tables."""
+        """State what can be detected, train and measure all variants and print the tables.
+
+        Raises:
+            MedstError: as `medst.ablate.ablate`; or, after the tables are printed, runs are missing from them.
+        """
         self.settings.check()  # before the seconds that the imports take
         from medst.ablate import ablate
+        from medst.files import read_json
         from medst.progress import Display
 
         with Display(["ablate"]) as display:
@@ -53,3 +59,10 @@ class Ablate:
                 say=lambda note: print(note, file=sys.stderr),
             )
         print(tables)
+        file = self.out / "ablation.json"
+        missing = len(read_json(file, "the same command writes it", {"failed": [dict]})["failed"])
+        if missing:
+            raise MedstError(
+                f"{missing} {'run is' if missing == 1 else 'runs are'} missing from the tables, for the reasons above; "
+                "the same command tries again."
+            )

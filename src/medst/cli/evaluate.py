@@ -11,7 +11,7 @@ from medst.cli.arguments import Cohorts, Model
 from medst.cli.results import print_results
 from medst.errors import MedstError
 from medst.evaluate.benchmarks import BENCHMARKS
-from medst.evaluate.task import STRICT, Question
+from medst.evaluate.task import STRICT, Question, results_name
 
 OF_MODELS = ("protocol", "learn_from", "features", "tokens", "laterals", "precision")
 """Fields of `Question` that change how temporal-image measures a model."""
@@ -89,7 +89,7 @@ def evaluate(
     from medst.progress import Display
 
     place = (*embeddings, model)[0].parent
-    out = out or place / ("results.json" if question.protocol == "strict" else f"results-{question.protocol}.json")
+    out = out or place / results_name(question.protocol)
     with Display(["evaluate"]) as display:
         results = run(
             read_embeddings(embeddings) if embeddings else model,
@@ -127,7 +127,7 @@ def _score_answers(
     from medst.evaluate.answers import TASK, evaluate_answers
     from medst.progress import Display
 
-    out = out or answers.parent / "results-answers.json"
+    out = out or answers.parent / results_name("answers")
     with Display(["evaluate"]) as display:
         results = evaluate_answers(
             answers,

@@ -94,17 +94,29 @@ def read_people(path: Path, cohorts: Iterable[Cohort]) -> pl.DataFrame:
         patient_id, sex (text), age (years) and birth_year; columns that the file lacks are null.
 
     Raises:
-        MedstError: the file is missing, damaged, lacks patient_id or all others, names a patient twice or no patient of the
-            cohorts, or has an age or a year that is not a number.
+        MedstError: the file is missing, a folder, damaged, lacks patient_id or all others, names a patient twice or no
+            patient of the cohorts, has a column of lists or the like, or an age or a year that is not a number of 0 or more.
     """
-    table = read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else read_csv(path, ("patient_id",))
+    if not path.is_file():
+        raise MedstError(
+            f"--patients {path}: {'not a file' if path.exists() else 'no such file'}; give a CSV or Parquet file."
+        )
+    given = path.suffix.lower() in (".parquet", ".pq")
+    table = read_parquet(path) if given else read_csv(path, ("patient_id",), remedy="write it again")
     numbers = [name for name in ("age", "birth_year") if name in table.columns]
     if "patient_id" not in table.columns or not (numbers or "sex" in table.columns):
         raise MedstError(f"--patients {path} needs the column patient_id, and sex, age or birth_year.")
+    for name in [name for name in ("patient_id", "sex") if name in table.columns] + numbers:
+        kind = table[name].dtype
+        if not (kind.is_numeric() or kind in (pl.String, pl.Null, pl.Boolean, pl.Categorical, pl.Enum)):
+            raise MedstError(f"--patients {path}: the column {name} is of type {kind}; give text or numbers.")
     for name in numbers:
-        odd = table.filter(pl.col(name).is_not_null() & pl.col(name).cast(pl.Float64, strict=False).is_null())
+        # A null of pandas is NaN where polars writes the file.
+        number = pl.col(name).cast(pl.String).cast(pl.Float64, strict=False)
+        odd = table.filter(pl.col(name).is_not_null() & ((number < 0) | number.is_infinite() | number.is_null()))
         if odd.height:
-            raise MedstError(f"--patients {path}: '{odd[name][0]}' is not a number, as {name} must be.")
+            raise MedstError(f"--patients {path}: '{odd[name][0]}' is not a number of 0 or more, as {name} must be.")
+        table = table.with_columns(number.fill_nan(None).alias(name))
     twice = table.filter(~pl.col("patient_id").is_first_distinct())
     if twice.height:
         raise MedstError(f"--patients {path} has patient {twice['patient_id'][0]} in several rows; give one row each.")
@@ -225,7 +237,11 @@ def _labels(
     if by == "sex":
         return rows["sex"].fill_null(UNKNOWN).to_numpy().astype(str)
     age = pl.col("age") if "year" not in rows.columns else pl.coalesce("age", pl.col("year") - pl.col("birth_year"))
-    return np.array([_bin(one, AGES) for one in rows.select(age)["age"]])
+    rows = rows.with_columns(age.alias("age"))
+    unborn = rows.filter(pl.col("age") < 0)
+    if unborn.height:
+        return f"--patients says that patient {unborn['patient_id'][0]} was born after the year of a study"
+    return np.array([_bin(one, AGES) for one in rows["age"]])
 
 
 def _per_study(

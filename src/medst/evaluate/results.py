@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medst.errors import MedstError
-from medst.evaluate.task import Lead, Outcome, Score
+from medst.evaluate.task import Lead, Outcome, Score, results_name
 from medst.files import misfit, read_json, write_json
 
 SCHEMA = 2
@@ -77,7 +77,7 @@ class Results:
         keep: whether to add to the numbers in the file.
 
     Raises:
-        MedstError: with `keep`, the file is damaged or its numbers are not comparable with the new ones.
+        MedstError: `path` is a folder; with `keep`, the file is damaged or its numbers are not comparable with the new ones.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class Results:
         empty: dict[str, Any] = {"cohorts": {}, "leaks": {}}
         empty |= {"results": [], "leads": [], "groups": [], "left_out": [], "warnings": [], "details": {}}
         before = empty
+        if path is not None and path.is_dir():
+            raise MedstError(f"{path} is a folder; give --out the name of a file.")
         if keep and path is not None and path.exists():
             before = read_results(path, "`medst evaluate --replace`")
             self._check(head, before)
@@ -94,9 +96,11 @@ class Results:
 
     def _check(self, head: dict[str, Any], before: dict[str, Any]) -> None:
         if before["protocol"] != head["protocol"]:
+            name = results_name(before["protocol"])
+            rename = "" if self.path is None or self.path.name == name else f"rename it to {name} to keep it, "
             raise MedstError(
                 f"{self.path} holds numbers of protocol {before['protocol']}, these are of protocol {head['protocol']}; "
-                f"rename it to results-{before['protocol']}.json to keep it, give another --out, or --replace to lose them."
+                f"{rename}give another --out, or --replace to lose them."
             )
         other = [difference for name, difference in _SAME.items() if before[name] != head[name]]
         other += [

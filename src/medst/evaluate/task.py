@@ -127,6 +127,15 @@ class LeftOut:
     reason: str
 
 
+def results_name(protocol: str) -> str:
+    """Name of the file that `medst evaluate` writes under a protocol if --out is not given.
+
+    >>> [results_name(protocol) for protocol in ("strict", "paper")]
+    ['results.json', 'results-paper.json']
+    """
+    return "results.json" if protocol == "strict" else f"results-{protocol}.json"
+
+
 def is_summary(finding: str) -> bool:
     """Whether a finding stands for several: their average, all rows, or a share of the labels.
 

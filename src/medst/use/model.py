@@ -133,7 +133,7 @@ class Model(
             rows, squares = slice(start, start + size), []
             for number, pair in enumerate(pairs[rows], start + 1):
                 try:
-                    read = [None if source is None else read_picture(source) for source in pair]
+                    read = [read_picture(pair[0]), None if pair[1] is None else read_picture(pair[1])]
                 except MedstError as error:
                     raise type(error)(f"pair {number} of {len(pairs)}: {error}") from error
                 geometry.append([None if picture is None else picture.geometry for picture in read])

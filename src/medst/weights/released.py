@@ -30,6 +30,8 @@ from medst.weights.state_dict import WORD_EMBEDDINGS, check_entries, check_vocab
 
 RELEASED_TOKENIZER = "emilyalsentzer/Bio_ClinicalBERT"
 """The model whose vocabulary all released checkpoints have."""
+CHECKPOINTS = (b"PK\x03\x04", b"\x80")
+"""First bytes of what torch.save writes: a zip file, or a pickle before torch 1.6."""
 PREFIXES = {
     "vision.": "img_encoder_q.model.",
     "image_global.": "img_encoder_q.global_embed.",
@@ -270,11 +272,14 @@ def tokenizer_folder(ckpt: Path, flag: str) -> Path:
     """The folder of a released checkpoint, which must hold its tokenizer too; `flag` would name another one.
 
     Raises:
-        MedstError: there is no such checkpoint, or no tokenizer in its folder.
+        MedstError: there is no such checkpoint, it is a file of another kind, or no tokenizer is in its folder.
     """
     if not ckpt.is_file():
         raise MedstError(f"{ckpt}: no such file; give a released Med-ST or MGCA checkpoint.")
     if not any((ckpt.parent / name).is_file() for name in FILES):
+        with ckpt.open("rb") as file:
+            if not file.read(4).startswith(CHECKPOINTS):
+                raise MedstError(f"{ckpt} is not a model folder, and not a checkpoint; give one of them.")
         raise MedstError(
             f"{ckpt} has no tokenizer beside it: copy vocab.txt of {RELEASED_TOKENIZER} from the Hugging Face hub into its "
             f"folder, or name the tokenizer's folder or hub id ({flag} {RELEASED_TOKENIZER})."
