@@ -26,6 +26,7 @@ from medst.files import claim, is_leftover
 from medst.use import Model
 
 evaluate = partial(runner.evaluate, question=PAPER)  # quicker than strict, which test_baselines.py takes
+IMAGE = "temporal-image/ms-cxr-t"
 SUBJECTS = {"temporal-image": 7, "temporal-text": 6}
 """The model, its baselines, two of which are untrained models."""
 
@@ -300,6 +301,57 @@ def test_damaged_results_are_refused_in_a_sentence(
     old = {name: value for name, value in whole.items() if name != "numerics"}
     out.write_text(json.dumps(old))
     assert read_results(out)["numerics"] == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (["medst_version"], None, "medst_version is a NoneType"),
+        (["protocol"], "lax", "protocol is 'lax', not one of strict, paper, transfer, answers"),
+        (["switches"], {"speed": 1}, "switches has an unknown 'speed'"),
+        (["cohorts"], {}, "cohorts has no"),
+        (["leaks"], [], "leaks is a list"),
+        (["groups"], None, "groups is a NoneType"),
+        (["groups"], "none", "groups is a str"),
+        (["groups"], [{}], r"groups\[0\] has no 'task'"),
+        (["results", 0, "task"], "chess", r"results\[0\]\.task is 'chess', not one of temporal-image"),
+        (["results", 0, "value"], float("nan"), r"results\[0\]\.value is nan"),
+        (["results", 0, "low"], 0.5, r"results\[0\] has one of low and high alone"),
+        (["leads", 0, "low"], 0.5, r"leads\[0\] has one of low and high alone"),
+        (["groups", 0, "value"], "0.5", r"groups\[0\]\.value is a str"),
+        (["groups", 0, "lead_high"], 0.5, r"groups\[0\] has one of lead_low and lead_high alone"),
+        (["details"], {}, "details has no"),
+        (["details", IMAGE, "asked"], "all", "asked is a str"),
+        (["details", IMAGE, "train_rows"], 3, "train_rows is a int"),
+        (["details", IMAGE, "confusion"], {"edema": [[1, 2, 3], [1, 2], [1, 2, 3]]}, "3 rows and 3 columns"),
+        (["details", IMAGE, "confusion"], {"edema": "123"}, r"confusion\.edema is a str"),
+        (["details", IMAGE, "calibration"], {"edema": "123"}, r"calibration\.edema is a str"),
+        (["details", IMAGE, "calibration"], {"edema": [[0.5]]}, "3 numbers in a row"),
+        (["details", IMAGE, "predictions"], [{}], "predictions.* has no 'study_id'"),
+    ],
+)
+def test_no_part_of_a_results_file_is_believed_unread(
+    results_file: Path, tmp_path: Path, place: list[str | int], value: object, said: str
+) -> None:
+    content, out = json.loads(results_file.read_text()), tmp_path / "results.json"
+    for row in content["results"]:
+        row["low"] = row["high"] = None
+    row = dict.fromkeys(("low", "high", "lead", "lead_low", "lead_high", "value", "folds", "baseline"))
+    row |= {"task": "temporal-image", "dataset": "ms-cxr-t", "metric": "accuracy", "finding": "edema", "n": 3}
+    content["groups"] = [row | {"by": "view", "group": "AP", "reason": "too few rows"}]
+    lead = {"value": 0.1, "low": None, "high": None, "baseline": "chance", "folds": None}
+    content["leads"] = [lead | {name: row[name] for name in ("task", "dataset", "metric", "finding", "n")}]
+    out.write_text(json.dumps(content))
+    read_results(out)
+    part = content
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    out.write_text(json.dumps(content))
+    before = out.read_bytes()
+    with pytest.raises(MedstError, match=rf"results\.json is damaged \(.*{said}"):
+        read_results(out)
+    assert out.read_bytes() == before
 
 
 def test_deviations_of_earlier_files_are_converted_to_n_minus_1(results_file: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The page and the tables of several runs: every number is there, and only like is compared with like."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from medst.errors import MedstError
 from medst.evaluate.runner import evaluate
 from medst.evaluate.task import Question
+from medst.files import sha256
 from medst.pages.collect_results import collect, read_results_files
 from medst.pages.report import report
 from medst.pages.tables import tables_of
@@ -92,6 +94,7 @@ def seeds(runs: list[Path], tmp_path: Path) -> list[Path]:
             row["low"] -= 0.6 if row["finding"] == "edema" else 0.1
         for lead in strict["leads"]:
             lead |= {"value": 0.01 * number, "low": 0.01 * number - 0.03, "high": 0.01 * number + 0.03}
+        strict["model"]["fingerprint"] = sha256(name.encode())
         (tmp_path / name / "results.json").write_text(json.dumps(strict))
         recipe = {
             "optimiser": {"lr": 1.0 if name == "other" else 2.0},
@@ -133,6 +136,57 @@ def test_runs_of_one_recipe_stand_together_with_each_kind_of_interval(seeds: lis
     )
     assert f"{mean}; {lead}" in sentence
     assert "ahead" not in sentence
+
+
+def _change(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _pooled(seeds: list[Path]) -> list[tuple[int, ...]]:
+    benchmark = next(one for one in collect(read_results_files(seeds)) if one.task == "temporal-image")
+    return [group.places for group in benchmark.seeds]
+
+
+@pytest.mark.parametrize("what", ["same model", "numerics of the results", "numerics of the run", "last, not best"])
+def test_only_models_that_differ_in_their_seed_alone_are_pooled(seeds: list[Path], what: str) -> None:
+    if what == "same model":
+        _change(seeds[1] / "results.json", model=json.loads((seeds[0] / "results.json").read_text())["model"])
+    elif what == "numerics of the results":
+        _change(seeds[1] / "results.json", numerics=1)
+    elif what == "numerics of the run":
+        _change(seeds[1] / "settings.json", numerics=2)
+    else:
+        for folder in seeds[:3]:
+            for kind in ("best", "last"):
+                is_measured = kind == ("last" if folder == seeds[1] else "best")
+                _write_model(folder / kind, folder.name if is_measured else f"other {kind} of {folder.name}")
+    assert _pooled(seeds) == [(0, 2)]
+
+
+def test_one_model_that_is_both_best_and_last_stands_with_either(seeds: list[Path]) -> None:
+    for number, folder in enumerate(seeds[:3]):
+        _write_model(folder / "last", folder.name)
+        _write_model(folder / "best", folder.name if number == 0 else f"best of {folder.name}")
+    assert _pooled(seeds) == [(0, 1, 2)]
+
+
+def _write_model(folder: Path, content: str) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_text(content)
+
+
+def test_numbers_of_another_model_get_nothing_of_the_run_beside_them(made_up: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(made_up / "run", tmp_path / "run")
+    own = report([run], tmp_path / "own.html").read_text(encoding="utf-8")
+    assert "trained on mimic-cxr" in own
+    assert "not in this run" not in own
+    _change(run / "results.json", model={"fingerprint": "another", "recipe": "tiny"})
+    other = report([run], tmp_path / "other.html").read_text(encoding="utf-8")
+    assert "not in this run" in other
+    for said in ("trained on mimic-cxr", "of-mimic-cxr", "Image encoder", 'id="learning"'):
+        assert said in own
+        assert said not in other
 
 
 def test_an_interval_over_half_the_range_says_too_few_rows(seeds: list[Path], tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """The file results.json: written after every benchmark, and extended only with comparable numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from medst.errors import MedstError
-from medst.evaluate.task import Lead, Outcome, Score, results_name
-from medst.files import misfit, read_json, write_json
+from medst.evaluate.benchmarks import BENCHMARKS
+from medst.evaluate.task import STRICT, Lead, Outcome, Question, Score, results_name
+from medst.files import Form, misfit, read_json, write_json
 
 SCHEMA = 2
 DIGITS = 6
@@ -31,7 +33,9 @@ _GROUP = _LEAD | {
     "by": str, "group": str, "baseline": (str, type(None)), "value": _MAYBE, "lead": _MAYBE, "lead_low": _MAYBE,
     "lead_high": _MAYBE, "reason": str,
 }  # fmt: skip
+_PREDICTION = {"study_id": str, "previous": int, "finding": str, "progression": str}
 _FORM = {
+    "medst_version": str,
     "protocol": str,
     "switches": dict,
     "model": {"fingerprint": str, "recipe": str},
@@ -39,8 +43,19 @@ _FORM = {
     "results": [_ROW],
     "left_out": [{"task": str, "dataset": str, "finding": str, "folds": int, "reason": str}],
     "warnings": [str],
-    "details": {str: {"classes": [str], "confusion": dict, "calibration": dict, "predictions": [dict]}},
+    "details": {str: dict},
 }
+_LATER: dict[str, Form] = {"numerics": int, "leaks": {str: (dict, str)}, "leads": [_LEAD], "groups": [_GROUP]}
+"""Form of what earlier versions did not write."""
+_DETAIL = {
+    "classes": [str],
+    "confusion": {str: [[int]]},
+    "calibration": {str: [[_NUMBER]]},
+    "predictions": [_PREDICTION],
+}
+_DETAIL_LATER: dict[str, Form] = {
+    "asked": dict, "train_rows": {str: int}, "perfect_calibration": {str: [_NUMBER]}, "warnings": [str],
+}  # fmt: skip
 
 
 def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any]:
@@ -55,7 +70,7 @@ def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any
         raise MedstError(f"{path} is not a results file; {made_by} writes one, results.json beside the model's folder.")
     if schema != SCHEMA:
         raise MedstError(f"{path} has results schema {schema}, this medst reads {SCHEMA}; {made_by} writes it again.")
-    wrong = misfit(found, _FORM | ({"leads": [_LEAD]} if "leads" in found else {}))
+    wrong = _wrong(found)
     if wrong:
         raise MedstError(f"{path} is damaged ({wrong}); {made_by} writes it.")
     if "leads" not in found:
@@ -64,6 +79,55 @@ def read_results(path: Path, made_by: str = "`medst evaluate`") -> dict[str, Any
             if row["std"] is not None and count > 1:
                 row["std"] = round(row["std"] * (count / (count - 1)) ** 0.5, DIGITS)
     return {"numerics": 1, "leaks": {}, "leads": [], "groups": []} | found  # earlier versions did not write them
+
+
+def _wrong(found: dict[str, Any]) -> str:
+    """Describe what no results file can hold; empty if there is nothing."""
+    known = {name: form for name, form in _LATER.items() if name in found}
+    return misfit(found, _FORM | known) or next(_contradictions(found), "")
+
+
+def _contradictions(found: dict[str, Any]) -> Iterator[str]:
+    """What does not fit together, in a file whose parts have the right forms."""
+    protocols = (*get_args(get_type_hints(Question)["protocol"]), "answers")
+    if found["protocol"] not in protocols:
+        yield f"protocol is {found['protocol']!r}, not one of {', '.join(protocols)}"
+    yield from (f"switches has an unknown {name!r}" for name in found["switches"] if name not in vars(STRICT))
+    for part in ("results", "leads", "groups"):
+        for number, row in enumerate(found.get(part, ())):
+            where = f"{part}[{number}]"
+            if row["task"] not in BENCHMARKS:
+                yield f"{where}.task is {row['task']!r}, not one of {', '.join(BENCHMARKS)}"
+            if row["dataset"] not in found["cohorts"]:
+                yield f"cohorts has no {row['dataset']!r}, which {where} names"
+            if f"{row['task']}/{row['dataset']}" not in found["details"]:
+                yield f"details has no {row['task'] + '/' + row['dataset']!r}, which {where} names"
+            yield from (f"{where}.{name} is {value}" for name, value in row.items() if not _is_finite(value))
+            for low, high in (("low", "high"), ("lead_low", "lead_high")):
+                if (row.get(low) is None) != (row.get(high) is None):
+                    yield f"{where} has one of {low} and {high} alone"
+    for key, detail in found["details"].items():
+        yield from _detail_contradictions(f"details.{key}", detail)
+
+
+def _detail_contradictions(where: str, detail: dict[str, Any]) -> Iterator[str]:
+    wrong = misfit(detail, _DETAIL | {name: form for name, form in _DETAIL_LATER.items() if name in detail}, where)
+    if wrong:
+        yield wrong
+        return
+    count = len(detail["classes"])
+    for finding, matrix in detail["confusion"].items():
+        if [len(row) for row in matrix] != [count] * count:
+            yield f"{where}.confusion.{finding} is not a table of {count} rows and {count} columns"
+    for part, columns in (("calibration", 3), ("perfect_calibration", 2)):
+        for finding, found in detail.get(part, {}).items():
+            rows = found if part == "calibration" else [found]
+            if any(len(row) != columns or not all(map(_is_finite, row)) for row in rows):
+                yield f"{where}.{part}.{finding} does not hold {columns} numbers in a row"
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or isfinite(value)
 
 
 class Results:

@@ -13,6 +13,7 @@ from medst.evaluate.results import read_results
 from medst.evaluate.summary import headline
 from medst.evaluate.task import STRICT
 from medst.files import read_json
+from medst.pages.inputs import models_with
 from medst.pages.line import Line, Seeds
 from medst.pages.wording import day_written
 from medst.pretrain.checkpoint import SETTINGS
@@ -29,13 +30,17 @@ class ResultsFile:
         name: distinguishes it from the others on the page.
         results: its content.
         measured: the day when the file was written, yyyy-mm-dd in UTC.
-        settings: of its run, as in settings.json beside it; empty if there is none.
+        settings: of its run, as in settings.json beside it; empty if there is none, or the model is not the run's.
+        models: which models of its run the numbers may be of, see `models_with`.
+        warnings: sentences for the reader, with those of the file.
     """
 
     name: str
     results: dict[str, Any]
     measured: str
     settings: dict[str, Any] = field(default_factory=dict)
+    models: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> str:
@@ -43,7 +48,13 @@ class ResultsFile:
         if not self.settings:
             return ""
         recipe = {name: part for name, part in self.settings["recipe"].items() if name != "run"}
-        return json.dumps([recipe, self.settings["cohort"], self.results["switches"]], sort_keys=True)
+        numerics = self.settings.get("numerics", 1), self.results["numerics"]
+        return json.dumps([recipe, self.settings["cohort"], self.results["switches"], numerics], sort_keys=True)
+
+    @property
+    def model(self) -> str:
+        """Fingerprint of its model."""
+        return str(self.results["model"]["fingerprint"])
 
     @property
     def seed(self) -> int | None:
@@ -137,12 +148,7 @@ def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
         found += files_here
     contents = [read_results(file, "`medst evaluate all MODEL COHORT`") for file in found]
     results_files = [
-        ResultsFile(
-            " ".join([name, *_switches(content["switches"])]),
-            content,
-            day_written(file),
-            {} if content["protocol"] == "answers" else _settings(file),  # answers beside a run are not the run's
-        )
+        _results_file(file, " ".join([name, *_switches(content["switches"])]), content)
         for file, name, content in zip(found, _names(found), contents, strict=True)
     ]
     for (name, protocol), count in Counter((one.name, one.results["protocol"]) for one in results_files).items():
@@ -151,25 +157,40 @@ def read_results_files(paths: Sequence[Path]) -> list[ResultsFile]:
     return results_files
 
 
-def _settings(file: Path) -> dict[str, Any]:
-    settings = file.absolute().parent / "settings.json"
-    if not settings.is_file():
-        return {}
-    return read_json(settings, "give the folder of a run", SETTINGS)
+def _results_file(file: Path, name: str, content: dict[str, Any]) -> ResultsFile:
+    run, day, warnings = file.absolute().parent, day_written(file), tuple(content["warnings"])
+    if content["protocol"] == "answers" or not (run / "settings.json").is_file():  # answers are not of the run
+        return ResultsFile(name, content, day, warnings=warnings)
+    models = models_with(run, content["model"]["fingerprint"])
+    if not models:
+        warnings += ("The numbers are of a model that is not in this run's folder, so nothing of the run is shown.",)
+        return ResultsFile(name, content, day, warnings=warnings)
+    settings = read_json(run / "settings.json", "give the folder of a run", SETTINGS)
+    return ResultsFile(name, content, day, settings, models, warnings)
 
 
 def _seeds(runs: Sequence[ResultsFile], fingerprints: Sequence[str]) -> list[Seeds]:
-    """The groups of runs of one recipe that were measured on one copy of a data set."""
-    groups: dict[tuple[str, str], dict[int | None, int]] = {}
+    """The groups of runs of one recipe that were measured on one copy of a data set, each seed and each model once.
+
+    The numbers of a group are all of `best` models or all of `last` ones, where the folders tell.
+    """
+    groups: list[tuple[tuple[str, str], list[int]]] = []
     for place, (one, fingerprint) in enumerate(zip(runs, fingerprints, strict=True)):
-        if one.recipe:
-            groups.setdefault((one.recipe, fingerprint), {}).setdefault(one.seed, place)
-    return [
-        Seeds(
-            f"{len(places)} seeds of {runs[next(iter(places.values()))].results['model']['recipe']}",
-            tuple(places.values()),
+        key = one.recipe, fingerprint
+        alike = (
+            places
+            for of, places in groups
+            if of == key and one.models.intersection(*(runs[other].models for other in places))
         )
-        for places in groups.values()
+        members = next(alike, None)
+        if members is not None:
+            if not any(one.seed == runs[other].seed or one.model == runs[other].model for other in members):
+                members.append(place)
+        elif one.recipe:
+            groups.append((key, [place]))
+    return [
+        Seeds(f"{len(places)} seeds of {runs[places[0]].results['model']['recipe']}", tuple(places))
+        for _, places in groups
         if len(places) > 1
     ]
 

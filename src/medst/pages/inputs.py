@@ -7,7 +7,7 @@ from typing import Any
 from medst import weights
 from medst.cohort.store import Cohort, open_cohort
 from medst.errors import MedstError
-from medst.files import find_folder, read_json
+from medst.files import find_folder, read_json, sha256
 from medst.pretrain.checkpoint import RunFolder
 from medst.use import Model, load
 
@@ -61,6 +61,13 @@ def read_run(run: Path) -> RunInputs:
     environment = run / "environment.json"
     starts = read_json(environment, "remove it", [{"begun": str}]) if environment.is_file() else []
     return RunInputs(run, settings, RunFolder(run).metrics.read(), starts[0]["begun"][:10] if starts else "")
+
+
+def models_with(run: Path, fingerprint: str) -> frozenset[str]:
+    """Which models of a run have a fingerprint, "best" or "last"; both where the folder has neither, so none can tell."""
+    folders = {name: find_folder(run / name, weights.is_model) for name in ("best", "last")}
+    here = {name: folder / "model.safetensors" for name, folder in folders.items() if weights.is_model(folder)}
+    return frozenset(name for name, file in here.items() if sha256(file) == fingerprint) if here else frozenset(folders)
 
 
 def read_patient_inputs(

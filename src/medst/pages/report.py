@@ -94,6 +94,8 @@ def report(
     is_run = len(runs) == 1 and (cohort is not None or (runs[0] / "settings.json").is_file())
     run = read_run(runs[0]) if is_run else None
     results_files = read_results_files([results or runs[0] / "results.json"] if cohort is not None else runs)
+    if cohort is None and not any(one.settings for one in results_files):
+        run = None  # the numbers are not of its models
     folder = runs[0] if runs[0].is_dir() else runs[0].parent
     out = out or folder / ("comparison.html" if cohort is None else "report.html")
     say(1, 4, "patients")
@@ -101,7 +103,7 @@ def report(
     if run is not None and cohort is not None:
         shown_patients = _patients(read_patient_inputs(run, results_files[0].results, cohort, comparisons), patients)
     say(2, 4, "figures")
-    content = _content(results_files, run) | {"synthetic": synthetic, "patients": shown_patients}
+    content = _content(results_files, run, cohort is not None) | {"synthetic": synthetic, "patients": shown_patients}
     say(3, 4, "page")
     html = render("pages/report.html.j2", content)
     write_page(out, html)
@@ -109,21 +111,23 @@ def report(
     return out
 
 
-def _content(results_files: Sequence[ResultsFile], run: RunInputs | None) -> dict[str, Any]:
+def _content(results_files: Sequence[ResultsFile], run: RunInputs | None, with_patients: bool) -> dict[str, Any]:
     benchmarks = collect(results_files)
     names = list(dict.fromkeys(one.name for one in results_files))
+    # With --cohort the run's model was checked, and its results may lie elsewhere.
+    owned = [(one, run if one.settings or with_patients else None) for one in results_files]
     return {
         "kind": "results",
         "title": f"Results of {names[0]}" if len(names) == 1 else f"Results of {len(names)} runs side by side",
         "verdict": verdict(benchmarks),
-        "facts": [_facts(one, run) for one in results_files],
+        "facts": [_facts(one, of) for one, of in owned],
         "csv": csv_of(results_files),
         "csv_name": "results.csv",
         "benchmarks": [_benchmark(one) for one in benchmarks],
         "left_out": [(one.name, left) for one in results_files for left in one.results["left_out"]],
-        "warnings": [(one.name, warning) for one in results_files for warning in one.results["warnings"]],
+        "warnings": [(one.name, warning) for one in results_files for warning in one.warnings],
         "training": None if run is None else _training(run),
-        "provenance": [fact for one in results_files for fact in _provenance(one, run)],
+        "provenance": [fact for one, of in owned for fact in _provenance(one, of)],
     }
 
 
