@@ -98,15 +98,16 @@ def _contradictions(found: dict[str, Any]) -> Iterator[str]:
             where = f"{part}[{number}]"
             if row["task"] not in BENCHMARKS:
                 yield f"{where}.task is {row['task']!r}, not one of {', '.join(BENCHMARKS)}"
-            if row["dataset"] not in found["cohorts"]:
-                yield f"cohorts has no {row['dataset']!r}, which {where} names"
-            if f"{row['task']}/{row['dataset']}" not in found["details"]:
-                yield f"details has no {row['task'] + '/' + row['dataset']!r}, which {where} names"
+            key = f"{row['task']}/{row['dataset']}"
+            if part == "results" and key not in found["details"]:
+                yield f"details has no {key!r}, which {where} names"
             yield from (f"{where}.{name} is {value}" for name, value in row.items() if not _is_finite(value))
             for low, high in (("low", "high"), ("lead_low", "lead_high")):
                 if (row.get(low) is None) != (row.get(high) is None):
                     yield f"{where} has one of {low} and {high} alone"
     for key, detail in found["details"].items():
+        if key.partition("/")[2] not in found["cohorts"]:
+            yield f"cohorts has no {key.partition('/')[2]!r}, which details names"
         yield from _detail_contradictions(f"details.{key}", detail)
 
 
