@@ -322,6 +322,7 @@ def test_damaged_results_are_refused_in_a_sentence(
         (["groups", 0, "lead_high"], 0.5, r"groups\[0\] has one of lead_low and lead_high alone"),
         (["details"], {}, "details has no"),
         (["details", IMAGE, "asked"], "all", "asked is a str"),
+        (["details", IMAGE, "asked", "untrained"], 3, r"asked\.untrained is a"),
         (["details", IMAGE, "train_rows"], 3, "train_rows is a int"),
         (["details", IMAGE, "confusion"], {"edema": [[1, 2, 3], [1, 2], [1, 2, 3]]}, "3 rows and 3 columns"),
         (["details", IMAGE, "confusion"], {"edema": "123"}, r"confusion\.edema is a str"),

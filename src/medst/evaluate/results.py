@@ -116,6 +116,10 @@ def _detail_contradictions(where: str, detail: dict[str, Any]) -> Iterator[str]:
     if wrong:
         yield wrong
         return
+    asked = detail.get("asked", {})
+    yield from filter(
+        None, (misfit(asked[name], [(str, int, float)], f"{where}.asked.{name}") for name in _LISTED if name in asked)
+    )
     count = len(detail["classes"])
     for finding, matrix in detail["confusion"].items():
         if [len(row) for row in matrix] != [count] * count:
