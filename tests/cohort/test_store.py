@@ -50,7 +50,7 @@ def test_an_opened_cohort_is_what_the_schema_says(cohort: Path) -> None:
     }  # fmt: skip
     assert opened.image_table.schema == {
         "row": pl.Int64, "image_id": pl.String, "path": pl.String, "view": pl.String, "view_position": pl.String,
-        "height": pl.Int32, "width": pl.Int32, "status": pl.String,
+        "time": pl.Datetime("us"), "portable": pl.Boolean, "height": pl.Int32, "width": pl.Int32, "status": pl.String,
     }  # fmt: skip
     assert opened.image_table["row"].to_list() == list(range(opened.image_table.height))
     assert opened.images.shape == (opened.image_table.height, 256, 256)

@@ -84,7 +84,7 @@ def activation_bytes(recipe: Recipe, part: Part, bf16: bool) -> float:
     objective = recipe.objective
     if objective.local_weight:
         both, each = 2 * patches, words / part.pairs if part.pairs else 0
-        losses += FLOAT * part.pairs * (both**2 + 2 * both * each + 8 * (both + each) * recipe.model.embedding)
+        losses += FLOAT * part.pairs * (both**2 + 2 * both * each + 7 * (both + each) * recipe.model.embedding)
     if objective.temporal_weight and (objective.forward_weight or objective.reverse_weight):
         # Each direction compares all steps of a sequence with one another twice.
         losses += FLOAT * 4 * part.sequences * recipe.data.sequence_length**2 * recipe.model.embedding
