@@ -307,7 +307,8 @@ def hostile_json(folder: Path, count: int) -> Counter[str]:
     (folder / "prompts.json").write_text(json.dumps(prompts))
     results = {
         "schema": SCHEMA,
-        "protocol": "released",
+        "medst_version": "0",
+        "protocol": "strict",
         "switches": {},
         "model": {"fingerprint": "f", "recipe": "tiny"},
     }

@@ -117,7 +117,7 @@ def stated_changes(report: str) -> Iterator[tuple[str, Direction]]:
     A finding counts once, by the first of its mentions near a word of change. A negated mention, and one as near to words of
     two directions, states nothing.
 
-    >>> dict(stated_changes("the left effusion is larger no pneumothorax edema without significant change"))
+    >>> dict(stated_changes("edema is stable no pneumothorax is seen the left effusion is larger"))
     {'pleural effusion': 'worsening', 'edema': 'stable'}
     """
     for phrase, word in PHRASES.items():
